@@ -1,0 +1,33 @@
+//! The only place with flags, environment names and their defaults: one file per subcommand.
+
+pub mod agent;
+pub mod demo;
+pub mod dev;
+pub mod simulate;
+pub mod uninstall;
+
+use clap::{Parser, Subcommand};
+
+/// Every pod its own Azure managed identity.
+#[derive(Debug, Parser)]
+#[command(name = "lanyard", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to run.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
+    Agent(agent::Args),
+    /// Remove exactly what the agent put on this node: its iptables rules and its address.
+    Uninstall(uninstall::Args),
+    /// Azure as a node sees it, on this machine: IMDS, Entra ID and a Key Vault, described by a YAML file.
+    Simulate(simulate::Args),
+    /// Show the whole job on this machine, without a cluster: simulator, agent, three pods.
+    Demo(demo::Args),
+    /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
+    Dev(dev::Args),
+}

@@ -1,0 +1,14 @@
+//! Flags of `lanyard uninstall`.
+
+use std::process::ExitCode;
+
+/// Flags of `lanyard uninstall`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+impl Args {
+    /// Runs the subcommand to its end.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,23 @@
+//! Lanyard: every pod on Kubernetes its own Azure managed identity.
+//!
+//! Two pipelines, and the source tree follows them:
+//!
+//! ```text
+//! request → receive → locate (which pod) → select (which identity, may it)
+//!         → obtain (cache → source) → respond
+//! binding → observe → desire → plan → apply → report        (controller; not in this crate yet)
+//! ```
+//!
+//! Start reading at [`agent`]. `ARCHITECTURE.md` has the code map and the invariants, each with
+//! the test that holds it.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod api;
+pub mod azure;
+pub mod cli;
+pub mod demo;
+pub mod lab;
+pub mod model;
+pub mod serve;
+pub mod sim;

@@ -1,0 +1,25 @@
+//! Wiring only: parse the command line, start logging, run the subcommand.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lanyard::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Simulate(args) => args.run(),
+        Command::Demo(args) => args.run(),
+        Command::Dev(args) => args.run(),
+        Command::Agent(args) => args.run(),
+        Command::Uninstall(args) => args.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lanyard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Nouns: values without IO, clock or framework.

@@ -1,0 +1,3 @@
+//! The harness of everything that listens: no product rules in here.
+
+pub mod ready;
