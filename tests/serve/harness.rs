@@ -13,17 +13,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// No wait of a test is longer; a test that needs this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Answers with the target it was asked for; `/hold` never answers.
-pub struct Echo;
+/// Answers with the target it was asked for; `/hold` not before it is released.
+#[derive(Clone, Default)]
+pub struct Echo {
+    pub held: CancellationToken,
+    pub release: CancellationToken,
+}
 
 impl Answer for Echo {
     async fn answer(&self, _peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.uri().path() == "/hold" {
-            std::future::pending::<()>().await;
+            self.held.cancel();
+            self.release.cancelled().await;
         }
         let body = format!(r#"{{"asked":"{}"}}"#, request.uri());
         Response::builder()
@@ -37,30 +43,55 @@ impl Answer for Echo {
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
-    pub metrics: ConnMetrics,
+    pub echo: Echo,
     pub registry: Registry,
     pub task: JoinHandle<()>,
 }
 
 /// Starts an [`Echo`] with `limits` on a port of the kernel's choice.
 pub async fn server(limits: Limits) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (registry, drain) = (Registry::new(), Drain::new());
+    server_on(
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        Drain::new(),
+        limits,
+    )
+}
+
+/// The same on a listener and with a drain that the test has prepared.
+pub fn server_on(listener: TcpListener, drain: Drain, limits: Limits) -> Server {
+    let (registry, echo) = (Registry::new(), Echo::default());
     let metrics = ConnMetrics::new(&registry, "test").unwrap();
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(serve(
         listener,
         limits,
-        Echo,
+        echo.clone(),
         drain.clone(),
-        metrics.clone(),
+        metrics,
     ));
     Server {
         address,
         drain,
-        metrics,
+        echo,
         registry,
         task,
+    }
+}
+
+impl Server {
+    /// Waits for the listener's end.
+    pub async fn ended(self) {
+        timeout(PATIENCE, self.task)
+            .await
+            .expect("the listener ends")
+            .unwrap();
+    }
+
+    /// The metrics as scraped.
+    pub fn scrape(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
     }
 }
 

@@ -8,7 +8,9 @@
     reason = "tests"
 )]
 
+mod admin;
 mod bad_input;
+mod drain;
 mod harness;
 mod http;
 mod limits;
