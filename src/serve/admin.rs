@@ -64,11 +64,11 @@ impl Admin {
         if pending.is_empty() {
             return text(StatusCode::OK, "ready\n");
         }
-        let lines: String = pending
+        let lines: Vec<String> = pending
             .iter()
-            .map(|(name, why)| format!("{name}: {why}\n"))
+            .map(|(name, why)| format!("{name}: {why}"))
             .collect();
-        text(StatusCode::SERVICE_UNAVAILABLE, lines)
+        text(StatusCode::SERVICE_UNAVAILABLE, lines.join("\n") + "\n")
     }
 
     async fn set_level<B>(&self, peer: SocketAddr, body: B) -> Response<Full<Bytes>>

@@ -118,7 +118,7 @@ mod tests {
         });
         assert!(!drain.is_draining());
         assert_eq!(
-            drain.complete(Duration::from_secs(3600), pending()).await,
+            drain.complete(Duration::from_hours(1), pending()).await,
             Ended::Empty
         );
         assert!(drain.is_draining());
@@ -141,7 +141,7 @@ mod tests {
         let second = CancellationToken::new();
         second.cancel();
         let ended = drain
-            .complete(Duration::from_secs(3600), second.cancelled_owned())
+            .complete(Duration::from_hours(1), second.cancelled_owned())
             .await;
         assert_eq!(ended, Ended::Hurried);
     }

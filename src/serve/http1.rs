@@ -163,9 +163,9 @@ fn allowance(phase: Phase, limits: &Limits) -> Duration {
 fn refusal_of(outcome: hyper::Result<()>, progress: &Progress, unparsed: &[u8]) -> Option<Refusal> {
     let error = outcome.err()?;
     match progress.held_back() {
-        Some(414) => Some(Refusal::TargetTooLong),
         Some(431) if unparsed.contains(&b'\n') => Some(Refusal::HeadersTooLarge),
-        Some(431) => Some(Refusal::TargetTooLong), // not even the request line has ended
+        // 431 without the end of even one line: it is the request line that is too long.
+        Some(414 | 431) => Some(Refusal::TargetTooLong),
         Some(_) => Some(Refusal::Malformed),
         None if error.is_parse() => Some(Refusal::Malformed),
         None if error.is_incomplete_message() => Some(Refusal::Truncated),

@@ -33,8 +33,8 @@ impl Default for Limits {
             connections: 8192,
             connections_per_peer: 128,
             head: Duration::from_secs(5),
-            idle: Duration::from_secs(60),
-            answer: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
+            answer: Duration::from_mins(1),
             write: Duration::from_secs(10),
             head_bytes: 16 * 1024,
         }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::harness::{PATIENCE, one_answer, server, server_on, to_end};
 
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 #[tokio::test]
 async fn what_is_in_flight_is_answered_and_then_closed() {

@@ -1,5 +1,6 @@
 //! HTTP/1 as clients have spoken it for thirty years.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use lanyard::serve::Limits;
@@ -13,7 +14,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let server = server(Limits::default()).await;
     let mut all = String::new();
     for n in 0..50 {
-        all += &format!("GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n");
+        write!(all, "GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     }
     all += "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let answered = exchange(server.address, all.as_bytes()).await;
@@ -50,7 +51,7 @@ async fn http_1_0_closes_unless_it_asks_to_keep_alive() {
 #[tokio::test]
 async fn a_body_with_a_get_is_ignored_also_a_long_one_and_one_that_never_comes() {
     // No deadline can be what answers here.
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let server = server(Limits {
         head: hour,
         idle: hour,
@@ -107,7 +108,7 @@ async fn an_idle_connection_is_closed_silently_and_each_answer_extends_its_time(
     let idle = Duration::from_secs(2);
     let server = server(Limits {
         idle,
-        head: Duration::from_secs(3600),
+        head: Duration::from_hours(1),
         ..Limits::default()
     })
     .await;
