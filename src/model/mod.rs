@@ -1,1 +1,8 @@
-//! Nouns: values without IO, clock or framework.
+//! Nouns: values without IO, clock or framework. Nothing here can block or fail, except parsing.
+
+pub mod facts;
+pub mod fault;
+pub mod grant;
+pub mod ids;
+pub mod query;
+pub mod token;

@@ -1,0 +1,199 @@
+//! What selection may know of pods, identities, bindings, policies and exceptions: plain values,
+//! whatever they were read from.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::ids::{ArmId, Guid, ObjectName};
+
+/// Labels or annotations.
+pub type Labels = BTreeMap<String, String>;
+
+/// How far a pod's life is, as far as its address is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodLife {
+    /// Pending or Running (also while terminating: a program that shuts down still needs tokens).
+    Live,
+    /// Succeeded or Failed: its address may already be somebody else's.
+    Ended,
+}
+
+/// A pod, as far as identity is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// The pod's UID: another pod of the same name is another pod.
+    pub uid: Arc<str>,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// The annotation `lanyard.dev/identity`, split at commas; `None` when absent.
+    pub wanted: Option<Vec<String>>,
+    /// `spec.serviceAccountName`.
+    pub service_account: Arc<str>,
+    /// `status.podIPs` (empty for host-network pods: their address is the node's).
+    pub ips: Vec<IpAddr>,
+    /// Whether its addresses are still its own.
+    pub life: PodLife,
+    /// Changes with every new status; local evidence is bound to it.
+    pub version: Arc<str>,
+}
+
+/// Where an identity's tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SourceFacts {
+    /// The node's IMDS, by client id.
+    Imds,
+}
+
+impl SourceFacts {
+    /// Metric label and part of the cache key.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+        }
+    }
+}
+
+/// An `AzureIdentity`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityFacts {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Object UID, empty where the manifests give none.
+    pub uid: Arc<str>,
+    /// `metadata.generation`, 0 where the manifests give none.
+    pub generation: i64,
+    /// The identity's client id (application id).
+    pub client_id: Guid,
+    /// Its tenant, when stated.
+    pub tenant_id: Option<Guid>,
+    /// Its object (principal) id, when stated.
+    pub object_id: Option<Guid>,
+    /// Its ARM id, when stated.
+    pub resource_id: Option<ArmId>,
+    /// Sources in the order to try.
+    pub sources: Vec<SourceFacts>,
+    /// Audiences it may be used for; empty = any.
+    pub allowed_resources: Vec<String>,
+}
+
+/// Requirements on labels. All must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    /// Labels with exactly these values.
+    pub match_labels: Labels,
+    /// Set-based requirements.
+    pub expressions: Vec<Requirement>,
+}
+
+/// One set-based requirement of a label selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// The relation to `values`.
+    pub operator: Operator,
+    /// The values; empty for `Exists` and `DoesNotExist`.
+    pub values: Vec<String>,
+}
+
+/// Kubernetes' set operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// The label is there with one of the values.
+    In,
+    /// The label is absent or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    /// Whether labels satisfy every requirement. An empty selector matches everything, as in Kubernetes.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+            && self
+                .expressions
+                .iter()
+                .all(|requirement| requirement.holds(labels))
+    }
+}
+
+impl Requirement {
+    fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator {
+            Operator::In => value.is_some_and(|value| self.values.contains(value)),
+            Operator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// One entry of a binding's `subjects`: everything given must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The pod's labels.
+    pub pod_selector: Option<LabelSelector>,
+    /// The pod's service account is one of these.
+    pub service_accounts: Vec<String>,
+    /// The pod's namespace's labels; absent = the binding's own namespace.
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+/// An `AzureIdentityBinding`: a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingFacts {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Name of the identity, in the same namespace.
+    pub identity: Arc<str>,
+    /// Who gets it: entries are OR-ed.
+    pub subjects: Vec<Subject>,
+    /// Whether it decides when several are granted and nothing else does.
+    pub default: bool,
+}
+
+/// An `AzureIdentityPolicy`: what the operator lets namespaces use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFacts {
+    /// The object's name.
+    pub name: Arc<str>,
+    /// Which namespaces.
+    pub namespaces: LabelSelector,
+    /// What their identities may be.
+    pub scope: Arc<PolicyScope>,
+}
+
+/// The limits that one policy sets to identities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyScope {
+    /// ARM id prefixes, compared at segment borders. Empty allows none.
+    pub resource_id_prefixes: Vec<String>,
+    /// Tenants; empty = any.
+    pub tenant_ids: Vec<Guid>,
+}
+
+/// An `AzureMetadataException`: metadata paths that are forwarded for some pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExceptionFacts {
+    /// The object's name.
+    pub name: Arc<str>,
+    /// The pods' namespace.
+    pub namespace: Arc<str>,
+    /// The pods' service accounts.
+    pub service_accounts: Vec<String>,
+    /// Exact metadata paths, lower case, without trailing slash.
+    pub paths: Vec<String>,
+    /// Whether `userData` and `customData` are open, too.
+    pub allow_node_identity: bool,
+}
