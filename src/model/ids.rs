@@ -75,10 +75,12 @@ impl ArmId {
     /// nor does a trailing slash of the prefix.
     #[must_use]
     pub fn is_under(&self, prefix: &str) -> bool {
-        let prefix = prefix.trim_end_matches('/').to_ascii_lowercase();
-        self.folded
-            .strip_prefix(&prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        // On the path of every cached token: nothing is copied.
+        let prefix = prefix.trim_end_matches('/').as_bytes();
+        let id = self.folded.as_bytes();
+        id.len() >= prefix.len()
+            && id[..prefix.len()].eq_ignore_ascii_case(prefix)
+            && matches!(id.get(prefix.len()), None | Some(b'/'))
     }
 
     /// The id as it was written.
