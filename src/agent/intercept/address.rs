@@ -48,15 +48,20 @@ impl Addresses {
     /// Adds the address if it is absent; whether it was.
     pub async fn claim(&self, address: Ipv4Addr) -> Result<bool, InterceptError> {
         let failed = |why| InterceptError::Address { address, why };
-        for found in self.list(Some(address)).await? {
-            if found.header.index == LO {
-                return Ok(false);
+        match self
+            .list(Some(address))
+            .await?
+            .first()
+            .map(|found| found.header.index)
+        {
+            Some(LO) => return Ok(false),
+            Some(other) => {
+                let why = format!(
+                    "interface {other} has it already; choose another with --agent-address"
+                );
+                return Err(failed(why));
             }
-            let why = format!(
-                "interface {} has it already; choose another with --agent-address",
-                found.header.index
-            );
-            return Err(failed(why));
+            None => {}
         }
         let mut add = self.handle.address().add(LO, IpAddr::V4(address), 32);
         add.message_mut().header.scope = AddressScope::Host;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// Repairs within a window that still count as normal life.
 pub const LIMIT: usize = 5;
 /// The window.
-pub const WINDOW: Duration = Duration::from_secs(60);
+pub const WINDOW: Duration = Duration::from_mins(1);
 /// Pause between repairs of `nat` once the limit is reached.
 pub const SLOW: Duration = Duration::from_secs(10);
 /// Pause between repairs of `filter` once the limit is reached.

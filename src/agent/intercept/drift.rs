@@ -80,7 +80,7 @@ pub fn drift(desired: &[DesiredTable], actual: &Ruleset) -> Vec<Drift> {
             drifts.push(Drift {
                 table: want.table,
                 kind,
-            })
+            });
         };
         let table = actual.table(want.table);
         match table.and_then(|table| table.chain(want.chain)) {

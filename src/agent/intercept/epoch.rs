@@ -157,9 +157,9 @@ impl StateDir {
             .filter(|epoch| !living.contains(epoch))
             .for_each(|dead| remove(instance(dead)));
         if living.is_empty() {
-            ["epoch", "removed", "rules.lock"]
-                .iter()
-                .for_each(|name| remove((*name).to_owned()));
+            for name in ["epoch", "removed", "rules.lock"] {
+                remove(name.to_owned());
+            }
             // Not ours alone: others' files keep it.
             let _ = fs::remove_dir(&self.path);
         }

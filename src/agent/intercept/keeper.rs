@@ -385,7 +385,7 @@ impl Keeper {
         }
         match other.restore(&script).await {
             Ok(()) => {
-                tracing::info!(?removed, backend = %other.backend, "removed from the other backend")
+                tracing::info!(?removed, backend = %other.backend, "removed from the other backend");
             }
             Err(error) => tracing::warn!(%error, "rules of ours are left in the other backend"),
         }

@@ -125,7 +125,7 @@ impl Table {
                     .push(Rule::parse(rest));
             }
             "-P" if !name.is_empty() => {
-                self.chains.entry(name.to_owned()).or_default().built_in = true
+                self.chains.entry(name.to_owned()).or_default().built_in = true;
             }
             "-N" if !name.is_empty() => drop(self.chains.entry(name.to_owned()).or_default()),
             _ => {

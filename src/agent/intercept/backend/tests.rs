@@ -1,7 +1,7 @@
 use super::*;
 
 fn shows(text: &str) -> Listing {
-    Ok(Ruleset::parse(text, None))
+    Listing::Ok(Ruleset::parse(text, None))
 }
 
 fn decided(nft: &Listing, legacy: &Listing) -> Backend {

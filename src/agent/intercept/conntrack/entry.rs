@@ -2,7 +2,7 @@
 //!
 //! In: datagrams of `NETLINK_NETFILTER`, subsystem ctnetlink. Out: [`Entry`] values, and the two
 //! requests that we send. Pure, and bounded by the datagram; damaged input yields fewer entries.
-//! Source of the shapes: linux/netfilter/nfnetlink_conntrack.h.
+//! Source of the shapes: `linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::Ipv4Addr;
 
