@@ -1,8 +1,21 @@
 //! The data plane, one file per step of `request → receive → locate → select → obtain → respond`.
+//!
+//! [`pipeline`] is the request's way, [`index`] keeps what it looks things up in, `intercept` brings
+//! pods' connections here, and [`compose`] starts and ends it all.
 
+pub mod audit;
+pub mod directory;
+pub mod forward;
 pub mod grants;
 pub mod intercept;
+pub mod locate;
+pub mod manifests;
+pub mod metrics;
+pub mod obtain;
+pub mod passthrough;
+pub mod pipeline;
 pub mod receive;
+pub mod respond;
 pub mod select;
 pub mod world;
 

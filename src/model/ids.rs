@@ -40,15 +40,16 @@ impl FromStr for Guid {
 
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = format!("{:032x}", self.0);
-        let (a, b, c, d, e) = (
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        );
-        write!(f, "{a}-{b}-{c}-{d}-{e}")
+        let bits = |shift: u32, mask: u128| self.0 >> shift & mask;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            bits(96, 0xffff_ffff),
+            bits(80, 0xffff),
+            bits(64, 0xffff),
+            bits(48, 0xffff),
+            bits(0, 0xffff_ffff_ffff)
+        )
     }
 }
 
@@ -75,10 +76,12 @@ impl ArmId {
     /// nor does a trailing slash of the prefix.
     #[must_use]
     pub fn is_under(&self, prefix: &str) -> bool {
-        let prefix = prefix.trim_end_matches('/').to_ascii_lowercase();
-        self.folded
-            .strip_prefix(&prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        // On the path of every cached token: nothing is copied.
+        let prefix = prefix.trim_end_matches('/').as_bytes();
+        let id = self.folded.as_bytes();
+        id.len() >= prefix.len()
+            && id[..prefix.len()].eq_ignore_ascii_case(prefix)
+            && matches!(id.get(prefix.len()), None | Some(b'/'))
     }
 
     /// The id as it was written.

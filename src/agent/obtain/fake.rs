@@ -1,0 +1,254 @@
+//! What the tests of this folder stand on: a source in memory that answers as it is told, grants,
+//! and a clock whose wall part can be stepped. Nothing here is built into the product.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::model::facts::{IdentityFacts, PolicyScope, SourceFacts};
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::grant::{Asker, Grant};
+use crate::model::ids::{Guid, ObjectName};
+use crate::model::token::Token;
+
+use super::source::{Call, SourceError, TokenSource, Urgency};
+use super::{Broker, Clock, ObtainConfig, ObtainMetrics};
+
+/// Wall time at which every test begins (since the epoch).
+pub const BEGIN: Duration = Duration::from_secs(1_800_000_000);
+pub const TENANT: &str = "0000000a-0000-4000-8000-00000000000a";
+
+pub const S: fn(u64) -> Duration = Duration::from_secs;
+pub const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// A clock that tokio's paused time moves; its wall part can be stepped by seconds.
+#[derive(Clone, Default)]
+pub struct Steps(Arc<AtomicI64>);
+
+impl Steps {
+    pub fn clock(&self) -> Clock {
+        let (start, steps) = (Instant::now(), Arc::clone(&self.0));
+        Clock::new(move || {
+            let wall = BEGIN + start.elapsed();
+            let step = steps.load(Ordering::SeqCst);
+            let by = S(step.unsigned_abs());
+            if step < 0 { wall - by } else { wall + by }
+        })
+    }
+
+    pub fn step(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+pub fn client(n: u32) -> Guid {
+    format!("{n:08x}-0000-4000-8000-000000000001")
+        .parse()
+        .unwrap()
+}
+
+pub fn resource_id(n: u32) -> String {
+    format!(
+        "/subscriptions/s/resourceGroups/rg-{n}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id"
+    )
+}
+
+pub fn scope(prefix: &str) -> Arc<PolicyScope> {
+    Arc::new(PolicyScope {
+        resource_id_prefixes: vec![prefix.to_owned()],
+        tenant_ids: vec![],
+    })
+}
+
+/// A grant of identity `n`, seen for long, that policy admits by its resource group.
+pub fn grant(n: u32) -> Grant {
+    Grant {
+        identity: Arc::new(IdentityFacts {
+            name: ObjectName::new("ns", format!("id-{n}")),
+            uid: format!("uid-{n}").into(),
+            generation: 1,
+            client_id: client(n),
+            tenant_id: None,
+            object_id: None,
+            resource_id: Some(resource_id(n).parse().unwrap()),
+            sources: vec![SourceFacts::Imds],
+            allowed_resources: vec![],
+        }),
+        binding: ObjectName::new("ns", "binding"),
+        default: false,
+        scopes: Arc::new([scope(&format!("/subscriptions/s/resourceGroups/rg-{n}"))]),
+        first_seen: BEGIN - S(86_400),
+    }
+}
+
+pub fn asker(name: &str) -> Asker {
+    Asker(name.into())
+}
+
+/// A bearer text with these claims (unsigned).
+pub fn jwt(claims: &serde_json::Value) -> String {
+    let part = |value: &str| URL_SAFE_NO_PAD.encode(value);
+    format!(
+        "{}.{}.sig",
+        part(r#"{"alg":"none"}"#),
+        part(&claims.to_string())
+    )
+}
+
+/// A token of identity `n`, for `life` from `now` on.
+pub fn token(n: u32, now: Duration, life: Duration, mark: u64) -> Token {
+    let claims = serde_json::json!({
+        "appid": client(n).to_string(), "tid": TENANT, "xms_mirid": resource_id(n), "uti": mark,
+    });
+    let mut token = Token::new(jwt(&claims), now, now, S((now + life).as_secs()));
+    token.client_id = Some(client(n));
+    token
+}
+
+pub fn fault(kind: FaultKind) -> SourceError {
+    SourceError::Fault(Fault::new(kind, "test"))
+}
+
+/// What the source does.
+#[derive(Clone)]
+pub enum Reply {
+    /// A token with this life.
+    Lives(Duration),
+    /// A token that ends then (since the epoch).
+    Until(Duration),
+    /// Another identity's token.
+    Foreign,
+    Fails(SourceError),
+    Silent,
+    Panics,
+}
+
+#[derive(Default)]
+struct Script {
+    by_identity: HashMap<Guid, Reply>,
+    calls: Vec<(Guid, String, Duration, bool)>,
+    running: HashMap<(Guid, String), usize>,
+    drained: bool,
+}
+
+/// A source in memory. Every call takes `latency`.
+#[derive(Clone)]
+pub struct Fake {
+    script: Arc<Mutex<Script>>,
+    clock: Clock,
+    pub latency: Duration,
+}
+
+impl Fake {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            script: Arc::default(),
+            clock,
+            latency: MS(30),
+        }
+    }
+
+    /// From now on identity `n` gets this; without it, tokens of 24 h.
+    pub fn say(&self, n: u32, reply: Reply) {
+        self.script.lock().by_identity.insert(client(n), reply);
+    }
+
+    pub fn calls(&self) -> usize {
+        self.script.lock().calls.len()
+    }
+
+    /// Monotonic times of the calls for identity `n`.
+    pub fn times(&self, n: u32) -> Vec<Duration> {
+        let script = self.script.lock();
+        let of = script.calls.iter().filter(|call| call.0 == client(n));
+        of.map(|call| call.2).collect()
+    }
+
+    /// Whether somebody waited when the last call began.
+    pub fn last_was_urgent(&self) -> bool {
+        self.script.lock().calls.last().unwrap().3
+    }
+
+    pub fn drained(&self) -> bool {
+        self.script.lock().drained
+    }
+}
+
+struct Running(Arc<Mutex<Script>>, (Guid, String));
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.lock().running.remove(&self.1);
+    }
+}
+
+impl TokenSource for Fake {
+    async fn fetch(&self, call: Call, urgency: Urgency) -> Result<Token, SourceError> {
+        let id = call.grant.identity.client_id;
+        let key = (id, call.resource.clone());
+        let _running = {
+            let mut script = self.script.lock();
+            let urgent = urgency.is_urgent();
+            let begun = (id, call.resource, self.clock.mono(), urgent);
+            script.calls.push(begun);
+            let running = script.running.entry(key.clone()).or_default();
+            *running += 1;
+            assert_eq!(*running, 1, "two fetches in flight for {key:?}");
+            Running(Arc::clone(&self.script), key)
+        };
+        tokio::time::sleep(self.latency).await;
+        let (reply, mark) = {
+            let script = self.script.lock();
+            let reply = script.by_identity.get(&id).cloned();
+            (reply.unwrap_or(Reply::Lives(S(86_400))), script.calls.len())
+        };
+        let n = (1..100).find(|n| client(*n) == id).unwrap();
+        let now = self.clock.wall();
+        let make = |n, life| Ok(token(n, now, life, mark as u64));
+        match reply {
+            Reply::Lives(life) => make(n, life),
+            Reply::Until(end) => make(n, end.saturating_sub(now)),
+            Reply::Foreign => make(n + 1, S(3600)),
+            Reply::Fails(error) => Err(error),
+            Reply::Silent => std::future::pending().await,
+            Reply::Panics => panic!("a bug in a source"),
+        }
+    }
+
+    fn drain(&self) {
+        self.script.lock().drained = true;
+    }
+}
+
+/// A broker over a fake source.
+pub struct Bench {
+    pub broker: Arc<Broker<Fake>>,
+    pub fake: Fake,
+    pub steps: Steps,
+}
+
+pub fn bench_with(config: ObtainConfig) -> Bench {
+    let steps = Steps::default();
+    let clock = steps.clock();
+    let fake = Fake::new(clock.clone());
+    let metrics = ObtainMetrics::new(&prometheus::Registry::new()).unwrap();
+    let broker = Broker::new(config, fake.clone(), clock, metrics, TaskTracker::new());
+    Bench {
+        broker,
+        fake,
+        steps,
+    }
+}
+
+pub fn bench() -> Bench {
+    bench_with(ObtainConfig::default())
+}
+
+pub const VAULT: &str = "https://vault.azure.net";

@@ -1,0 +1,244 @@
+//! The pace of calls to IMDS, which the whole node shares.
+//!
+//! In: who wants to call for which identity, and whether somebody waits. Out: a [`Permit`], held
+//! while the call runs. Waits for its turn (see [`super::turns`]), never beyond the caller's own
+//! deadline; a 429 pauses everything for as long as IMDS asks. Invariant 5: never more than 20
+//! calls begin in a second and never more than five run, also while another instance drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::grant::Asker;
+use crate::model::ids::Guid;
+
+use super::clock::Clock;
+use super::metrics::UpstreamMetrics;
+use super::rate::Rate;
+use super::source::Urgency;
+use super::turns::{Turn, TurnLimits, Turns, Waiting};
+
+/// A pause that lasts longer than this is answered instead of waited for.
+const PAUSE_WAIT: Duration = Duration::from_secs(2);
+/// The longest pause: IMDS says that it is back within 70 s.
+const PAUSE_LIMIT: Duration = Duration::from_secs(70);
+/// What is left to an instance while another takes over.
+const DRAINING: (Rate, usize) = (
+    Rate {
+        per_second: 1,
+        burst: 1,
+    },
+    1,
+);
+
+/// The right to have one call running. Given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    governor: Arc<Governor>,
+    client_id: Guid,
+    well: bool,
+}
+
+impl Permit {
+    /// The call went well (a refusal is well: IMDS is in order).
+    pub const fn went_well(&mut self) {
+        self.well = true;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.governor
+            .state
+            .lock()
+            .turns
+            .end(self.client_id, self.well);
+        self.governor.pump();
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    turns: Turns<oneshot::Sender<Permit>>,
+    draining: bool,
+    /// When the timer that is set will go off (monotonic).
+    timer: Option<Duration>,
+}
+
+/// The governor of one service.
+#[derive(Debug)]
+pub struct Governor {
+    limits: TurnLimits,
+    clock: Clock,
+    metrics: UpstreamMetrics,
+    state: Mutex<State>,
+}
+
+impl Governor {
+    /// A governor with nothing running.
+    #[must_use]
+    pub fn new(limits: TurnLimits, clock: Clock, metrics: UpstreamMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            clock,
+            metrics,
+            state: Mutex::new(State {
+                turns: Turns::new(limits),
+                draining: false,
+                timer: None,
+            }),
+        })
+    }
+
+    /// Waits for a turn. Urgency may come while waiting; then it changes lanes.
+    pub async fn turn(
+        self: &Arc<Self>,
+        asker: &Asker,
+        client_id: Guid,
+        urgency: &mut Urgency,
+    ) -> Result<Permit, Fault> {
+        let since = self.clock.mono();
+        let urgent = urgency.is_urgent();
+        let mut granted = self.enqueue(asker, client_id, since, urgent)?;
+        if !urgent {
+            tokio::select! {
+                biased;
+                permit = &mut granted => return self.granted(permit, since),
+                () = urgency.urgent() => {}
+            }
+            // The place in the other lane is given up by dropping the receiver.
+            granted = self.enqueue(asker, client_id, since, true)?;
+        }
+        let permit = granted.await;
+        self.granted(permit, since)
+    }
+
+    /// IMDS asked for a pause.
+    pub fn pause(self: &Arc<Self>, pause: Duration) {
+        let until = self.clock.mono() + pause.min(PAUSE_LIMIT);
+        self.state.lock().turns.pause(until);
+        self.pump();
+        // Also with nobody in line: the gauge goes back when it ends.
+        self.set_timer(until);
+    }
+
+    /// Another instance takes over: renewals stop, calls that somebody waits for get a small share.
+    pub fn drain(&self) {
+        let mut state = self.state.lock();
+        state.draining = true;
+        state.turns.limit(TurnLimits {
+            rate: DRAINING.0,
+            concurrency: DRAINING.1,
+            ..self.limits
+        });
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        asker: &Asker,
+        client_id: Guid,
+        since: Duration,
+        urgent: bool,
+    ) -> Result<oneshot::Receiver<Permit>, Fault> {
+        let (waker, granted) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            let paused = state.turns.paused(self.clock.mono());
+            if paused > PAUSE_WAIT {
+                return Err(paused_fault(paused));
+            }
+            let waiting = Waiting {
+                asker: asker.clone(),
+                client_id,
+                since,
+                waker,
+            };
+            let refused = (state.draining && !urgent) || state.turns.wait(waiting, urgent).is_err();
+            if refused {
+                return Err(overloaded());
+            }
+        }
+        self.pump();
+        Ok(granted)
+    }
+
+    fn granted(
+        &self,
+        permit: Result<Permit, oneshot::error::RecvError>,
+        since: Duration,
+    ) -> Result<Permit, Fault> {
+        self.metrics.waited(self.clock.mono().saturating_sub(since));
+        permit.map_err(|_| overloaded())
+    }
+
+    /// Gives out every turn that has come, and sets a timer for the next.
+    fn pump(self: &Arc<Self>) {
+        loop {
+            let now = self.clock.mono();
+            let mut state = self.state.lock();
+            let turn = state.turns.next(now, |waker| !waker.is_closed());
+            self.metrics.queued(state.turns.waiting());
+            self.metrics
+                .set_paused(state.turns.paused(now) > Duration::ZERO);
+            match turn {
+                Turn::Go(next) => {
+                    drop(state);
+                    let permit = Permit {
+                        governor: Arc::clone(self),
+                        client_id: next.client_id,
+                        well: false,
+                    };
+                    // Without a taker the permit comes back and is dropped: the place is free again.
+                    drop(next.waker.send(permit));
+                }
+                Turn::Later(at) => {
+                    if state.timer.is_none_or(|set| at < set) {
+                        state.timer = Some(at);
+                        drop(state);
+                        self.set_timer(at);
+                    }
+                    return;
+                }
+                Turn::Idle => return,
+            }
+        }
+    }
+
+    fn set_timer(self: &Arc<Self>, at: Duration) {
+        // Without a runtime the process is ending and nobody waits.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let governor = Arc::downgrade(self);
+        let until = self.clock.instant(at);
+        runtime.spawn(async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(governor) = governor.upgrade() {
+                {
+                    let mut state = governor.state.lock();
+                    if state.timer == Some(at) {
+                        state.timer = None;
+                    }
+                }
+                governor.pump();
+            }
+        });
+    }
+}
+
+fn overloaded() -> Fault {
+    Fault::new(
+        FaultKind::Overloaded,
+        "Too many token requests wait on this node",
+    )
+}
+
+fn paused_fault(left: Duration) -> Fault {
+    Fault::new(FaultKind::UpstreamThrottled, "IMDS throttles this node").with_retry_after(left)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! What a cached token is filed under. Pure.
+//!
+//! In: a source and an identity. Out: an [`IdentityKey`]; beside it the resource, exactly as asked.
+//! Invariant 5: nobody gets a token that was cached for somebody else's credential. A source that
+//! presents a credential of the `AzureIdentity`'s own can only make a key with that object's name,
+//! UID and generation in it; [`IdentityKey::of`] must say for each new source which kind it is.
+
+use std::sync::Arc;
+
+use crate::model::facts::{IdentityFacts, SourceFacts};
+use crate::model::ids::{Guid, ObjectName};
+
+/// One identity by one source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IdentityKey {
+    credential: Credential,
+    tenant: Option<Guid>,
+    client_id: Guid,
+}
+
+/// What proves to Azure that the token may be given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// The node itself (IMDS): every `AzureIdentity` that names the client id gets the same token,
+    /// and each grant's policy is held against it whenever it is served.
+    Node(&'static str),
+    /// A credential that belongs to one `AzureIdentity`.
+    Own(Owner),
+}
+
+/// The `AzureIdentity` that a credential belongs to. The name counts beside the UID because
+/// manifests in a folder may have none.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    source: &'static str,
+    name: ObjectName,
+    uid: Arc<str>,
+    generation: i64,
+}
+
+impl Credential {
+    /// The credential of a source that uses what this `AzureIdentity` refers to.
+    #[must_use]
+    pub fn own(source: &'static str, identity: &IdentityFacts) -> Self {
+        Self::Own(Owner {
+            source,
+            name: identity.name.clone(),
+            uid: Arc::clone(&identity.uid),
+            generation: identity.generation,
+        })
+    }
+}
+
+impl IdentityKey {
+    /// The key of an identity's tokens by one of its sources. Copies no text.
+    #[must_use]
+    pub fn of(source: &SourceFacts, identity: &IdentityFacts) -> Self {
+        let credential = match source {
+            SourceFacts::Imds => Credential::Node(source.as_str()),
+        };
+        Self::with(credential, identity)
+    }
+
+    /// The key of an identity's tokens by a credential.
+    #[must_use]
+    pub fn with(credential: Credential, identity: &IdentityFacts) -> Self {
+        Self {
+            credential,
+            tenant: identity.tenant_id,
+            client_id: identity.client_id,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(namespace: &str, uid: &str, generation: i64) -> IdentityFacts {
+        IdentityFacts {
+            name: ObjectName::new(namespace, "app"),
+            uid: uid.into(),
+            generation,
+            client_id: "11111111-1111-4111-8111-111111111111".parse().unwrap(),
+            tenant_id: None,
+            object_id: None,
+            resource_id: None,
+            sources: vec![SourceFacts::Imds],
+            allowed_resources: vec![],
+        }
+    }
+
+    #[test]
+    fn a_credential_of_ones_own_is_never_shared() {
+        let own = |source, identity: &IdentityFacts| {
+            IdentityKey::with(Credential::own(source, identity), identity)
+        };
+        let theirs = own("secret", &identity("team-a", "uid-1", 1));
+        // The attack: the same client id, named by another object, with any credential.
+        for (source, mine) in [
+            ("secret", identity("team-b", "uid-2", 1)),
+            ("secret", identity("team-a", "uid-2", 1)),
+            ("secret", identity("team-a", "uid-1", 2)),
+            ("federated", identity("team-a", "uid-1", 1)),
+            ("secret", identity("team-b", "uid-1", 1)),
+        ] {
+            assert_ne!(theirs, own(source, &mine), "{source} {mine:?}");
+        }
+        // Manifests without UIDs do not make two objects one.
+        assert_ne!(
+            own("secret", &identity("team-a", "", 0)),
+            own("secret", &identity("team-b", "", 0))
+        );
+        assert_ne!(
+            theirs,
+            IdentityKey::of(&SourceFacts::Imds, &identity("team-a", "uid-1", 1))
+        );
+        assert_eq!(theirs, own("secret", &identity("team-a", "uid-1", 1)));
+    }
+
+    #[test]
+    fn by_imds_the_client_id_and_tenant_decide() {
+        let key = |identity: &IdentityFacts| IdentityKey::of(&SourceFacts::Imds, identity);
+        let one = identity("team-a", "uid-1", 1);
+        assert_eq!(key(&one), key(&identity("team-b", "uid-2", 7)));
+        let mut other = one.clone();
+        other.client_id = "22222222-2222-4222-8222-222222222222".parse().unwrap();
+        assert_ne!(key(&one), key(&other));
+        let mut other = one.clone();
+        other.tenant_id = Some(one.client_id);
+        assert_ne!(key(&one), key(&other));
+    }
+}

@@ -1,0 +1,115 @@
+//! Obtain: a grant and a resource in, a token out.
+//!
+//! ```text
+//! Broker ── Table (entries by identity and resource, bounded)
+//!   │         └── Slot: serve | serve and renew | fetch | wait | refuse      (pure)
+//!   └── flight: one fetch per key, in its own task
+//!         └── Sources ── ImdsSource ── Governor ── Turns (pure) ── azure::imds
+//!               └── claims_of / admit: whose token is this, may this pod have it   (pure)
+//! ```
+//!
+//! May wait for a fetch, at most `answer_deadline`; a cached token needs no wait at all. Keeps
+//! invariants 4 and 5: a token shows nowhere but in its answer, and one key has at most one fetch
+//! in flight.
+
+mod ask;
+pub mod broker;
+pub mod clock;
+pub mod entry;
+#[cfg(test)]
+mod fake;
+mod flight;
+pub mod governor;
+pub mod imds;
+pub mod key;
+pub mod metrics;
+pub mod rate;
+pub mod slot;
+pub mod source;
+pub mod table;
+pub mod turns;
+pub mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use crate::azure::imds::ImdsClient;
+
+pub use broker::{Broker, CacheState, Obtained};
+pub use clock::{Clock, Moment};
+pub use key::IdentityKey;
+pub use metrics::{ObtainMetrics, UpstreamMetrics};
+pub use source::{Sources, TokenSource};
+
+use governor::Governor;
+use imds::ImdsSource;
+use rate::Rate;
+use table::Bounds;
+use turns::TurnLimits;
+
+/// How obtaining is done. The defaults are what the documentation promises.
+#[derive(Clone, Copy, Debug)]
+pub struct ObtainConfig {
+    /// Every request is answered within this time.
+    pub answer_deadline: Duration,
+    /// What may be sent to IMDS.
+    pub upstream: TurnLimits,
+    /// For this long after its first sight, an identity that IMDS does not know is "not yet".
+    pub not_yet_window: Duration,
+    /// For this long a request for such an identity is held.
+    pub not_yet_hold: Duration,
+    /// Fetches that one pod may cause.
+    pub pod_fetches: Rate,
+    /// How much is cached.
+    pub bounds: Bounds,
+}
+
+impl Default for ObtainConfig {
+    fn default() -> Self {
+        Self {
+            answer_deadline: Duration::from_secs(20),
+            upstream: TurnLimits {
+                rate: Rate {
+                    per_second: 15,
+                    burst: 5,
+                },
+                concurrency: 4,
+                per_identity: 2,
+                waiting: 1024,
+                waiting_per_asker: 64,
+            },
+            not_yet_window: Duration::from_mins(10),
+            not_yet_hold: Duration::from_secs(3),
+            pod_fetches: Rate {
+                per_second: 2,
+                burst: 20,
+            },
+            bounds: Bounds {
+                per_identity: 64,
+                total: 10_000,
+            },
+        }
+    }
+}
+
+/// Puts a broker together: IMDS behind its governor behind the cache. `wall` reads the wall clock
+/// (since the Unix epoch); fetches run as `tasks`. Fails only if the metrics are registered already.
+pub fn compose(
+    config: ObtainConfig,
+    imds: ImdsClient,
+    wall: impl Fn() -> Duration + Send + Sync + 'static,
+    registry: &prometheus::Registry,
+    tasks: TaskTracker,
+) -> Result<Arc<Broker<Sources>>, prometheus::Error> {
+    let clock = Clock::new(wall);
+    let upstream = UpstreamMetrics::new(registry)?;
+    let governor = Governor::new(config.upstream, clock.clone(), upstream.clone());
+    let imds = ImdsSource::new(imds, governor, clock.clone(), upstream);
+    let metrics = ObtainMetrics::new(registry)?;
+    Ok(Broker::new(config, Sources { imds }, clock, metrics, tasks))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Whose token is this, and may this pod have it? Pure.
+//!
+//! In: a token as a source gave it, and a grant. Out: its [`Claims`], and yes or a fault. The
+//! signature is not checked: the token came from the node's own IMDS or from Entra by TLS; what is
+//! checked is that it is what was asked for, and that policy admits it.
+//!
+//! Somebody may write an `AzureIdentity` with another team's client id and a resource id of his
+//! own, which policy admits. Only the token says whose it is. So each grant is held against the
+//! claims each time a token is served, also one that was cached for somebody else.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use crate::model::facts::PolicyScope;
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::grant::Grant;
+use crate::model::ids::{ArmId, Guid};
+use crate::model::token::Token;
+
+/// What a token says about itself. Everything is absent when it is not a JWT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// `tid`: the tenant.
+    pub tenant: Option<Guid>,
+    /// `oid`: the object (principal) id.
+    pub object_id: Option<Guid>,
+    /// `xms_mirid`: the managed identity's ARM id.
+    pub resource_id: Option<ArmId>,
+}
+
+/// Reads a new token's claims and checks that it is a token of `client_id`, by every field that
+/// names one (`appid`, `azp`, the answer's `client_id`); at least one must.
+pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
+    let payload = payload(token.expose()).unwrap_or_default();
+    let guid = |name: &str| {
+        payload
+            .get(name)
+            .and_then(Value::as_str)
+            .map(str::parse::<Guid>)
+    };
+    let named = [guid("appid"), guid("azp"), token.client_id.map(Ok)];
+    let mut named = named.into_iter().flatten().peekable();
+    if named.peek().is_none() {
+        return Err(wrong("a token that does not say whose it is"));
+    }
+    if named.any(|given| given != Ok(client_id)) {
+        return Err(wrong("a token of another identity than was asked for"));
+    }
+    Ok(Claims {
+        tenant: guid("tid").and_then(Result::ok),
+        object_id: guid("oid").and_then(Result::ok),
+        resource_id: payload
+            .get("xms_mirid")
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok()),
+    })
+}
+
+/// Whether a token with these claims may be served for this grant: it is the identity that the
+/// `AzureIdentity` describes, and one of the policies that admit that object admits the token.
+///
+/// A token without `xms_mirid` (opaque, or of another kind) cannot be held against prefixes; it is
+/// served only if every policy in question admits all of `/subscriptions`. Likewise a policy that
+/// names tenants admits no token without `tid`.
+pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
+    let refused = |why: String| {
+        Err(Fault::identity_not_found(format!(
+            "AzureIdentity {} (client id {}): {why}",
+            grant.identity.name, grant.identity.client_id
+        )))
+    };
+    let stated = &grant.identity;
+    if let (Some(stated), Some(actual)) = (stated.tenant_id, claims.tenant)
+        && stated != actual
+    {
+        return refused(format!("its tenantID is not the token's, {actual}"));
+    }
+    if let (Some(stated), Some(actual)) = (stated.object_id, claims.object_id)
+        && stated != actual
+    {
+        return refused(format!("its objectID is not the token's, {actual}"));
+    }
+    if let (Some(stated), Some(actual)) = (&stated.resource_id, &claims.resource_id)
+        && stated != actual
+    {
+        return refused(format!(
+            "the client id belongs to {actual}, not to the resourceID {stated}"
+        ));
+    }
+    let admitted = match &claims.resource_id {
+        Some(actual) => grant.scopes.iter().any(|scope| {
+            tenant_in(scope, claims)
+                && scope
+                    .resource_id_prefixes
+                    .iter()
+                    .any(|prefix| actual.is_under(prefix))
+        }),
+        None => {
+            !grant.scopes.is_empty()
+                && grant
+                    .scopes
+                    .iter()
+                    .all(|scope| tenant_in(scope, claims) && admits_all(scope))
+        }
+    };
+    if admitted {
+        return Ok(());
+    }
+    match &claims.resource_id {
+        Some(actual) => refused(format!(
+            "no AzureIdentityPolicy of the namespace admits {actual}"
+        )),
+        None => refused(
+            "the token does not say which resource it belongs to, and an AzureIdentityPolicy \
+             restricts resourceIDPrefixes"
+                .to_owned(),
+        ),
+    }
+}
+
+fn tenant_in(scope: &PolicyScope, claims: &Claims) -> bool {
+    scope.tenant_ids.is_empty()
+        || claims
+            .tenant
+            .is_some_and(|tenant| scope.tenant_ids.contains(&tenant))
+}
+
+fn admits_all(scope: &PolicyScope) -> bool {
+    scope.resource_id_prefixes.iter().any(|prefix| {
+        let prefix = prefix.trim_end_matches('/');
+        prefix.is_empty() || prefix.eq_ignore_ascii_case("/subscriptions")
+    })
+}
+
+/// The claims of a JWT, `None` for anything else.
+fn payload(token: &str) -> Option<Map<String, Value>> {
+    let mut parts = token.split('.');
+    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
+fn wrong(detail: &'static str) -> Fault {
+    Fault::new(
+        FaultKind::UpstreamInvalid,
+        "The source answered with a token that was not asked for",
+    )
+    .with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests;
