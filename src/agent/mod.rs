@@ -5,7 +5,9 @@
 
 pub mod audit;
 pub mod directory;
+pub mod forward;
 pub mod grants;
+pub mod intercept;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;

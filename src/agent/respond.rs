@@ -21,6 +21,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::model::fault::{Fault, FaultKind};
+use crate::model::ids::Guid;
 use crate::model::query::Selector;
 use crate::model::token::Token;
 
@@ -34,13 +35,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=ut
 #[must_use]
 pub fn token(
     token: &Token,
-    client_id: &str,
+    left: Duration,
+    client_id: Guid,
     resource: &str,
     selector: &Selector,
-    now: Duration,
 ) -> Answer {
     let mut body = String::with_capacity(token.expose().len() + resource.len() + 320);
-    let left = token.left(now).as_secs();
+    let left = left.as_secs();
     body.push_str("{\"access_token\":\"");
     push_escaped(&mut body, token.expose());
     let _ = write!(
@@ -169,6 +170,10 @@ mod tests {
         .unwrap()
     }
 
+    fn guid() -> Guid {
+        crate::agent::testkit::guid(1).parse().unwrap()
+    }
+
     fn a_token() -> Token {
         let seconds = Duration::from_secs;
         Token::new(
@@ -183,10 +188,10 @@ mod tests {
     async fn the_golden_body_strings_where_azure_has_strings_in_imds_order() {
         let answer = token(
             &a_token(),
-            "guid",
+            Duration::from_millis(86_399_900),
+            guid(),
             "https://a/b",
             &Selector::Default,
-            Duration::from_secs(1_795_218_192),
         );
         assert_eq!(
             answer.headers()[CONTENT_TYPE],
@@ -194,7 +199,7 @@ mod tests {
         );
         assert_eq!(
             body(answer).await,
-            r#"{"access_token":"ey.Jh.bG","client_id":"guid","expires_in":"86399","expires_on":"1795304591","ext_expires_in":"86399","not_before":"1795218191","resource":"https://a/b","token_type":"Bearer"}"#
+            r#"{"access_token":"ey.Jh.bG","client_id":"00000000-0000-4000-8000-000000000001","expires_in":"86399","expires_on":"1795304591","ext_expires_in":"86399","not_before":"1795218191","resource":"https://a/b","token_type":"Bearer"}"#
         );
     }
 
@@ -203,10 +208,10 @@ mod tests {
         let hostile = "a\",\"access_token\":\"x\\";
         let answer = token(
             &a_token(),
-            "guid",
+            Duration::ZERO,
+            guid(),
             hostile,
             &Selector::Default,
-            Duration::ZERO,
         );
         let value: Value = serde_json::from_str(&body(answer).await).unwrap();
         assert_eq!(

@@ -118,7 +118,11 @@ pub fn select<'a>(grants: &'a PodGrants, query: &TokenQuery) -> Decision<'a> {
     }
 }
 
-fn choose<'a>(grants: &'a PodGrants, selector: &Selector) -> Result<(&'a Grant, Chosen), Refusal> {
+/// The choice alone, whatever the identity is to be used for.
+pub fn choose<'a>(
+    grants: &'a PodGrants,
+    selector: &Selector,
+) -> Result<(&'a Grant, Chosen), Refusal> {
     let granted = &grants.granted;
     if *selector == Selector::Default {
         return default(grants);

@@ -17,11 +17,12 @@ const SETUP: &str = include_str!("setup.sh");
 
 /// The outermost process stays outside the new pid namespace, so signals end it as any program;
 /// `setpriv` makes the kernel end pid 1, and so all of the lab, together with it.
-const OUTER: &str = r#"setup=$1; shift; setpriv --pdeathsig KILL sh -c "$setup" lab "$@"; exit $?"#;
+const OUTER: &str =
+    r#"setup=$1; shift; LAB_OUTER=$$ setpriv --pdeathsig KILL sh -c "$setup" lab "$@"; exit $?"#;
 
 /// The same for a program that wants Ctrl-C for itself: the outermost process outlives it.
 const OUTER_PATIENT: &str = r#"trap : INT QUIT
-setup=$1; shift; setpriv --pdeathsig KILL sh -c "$setup" lab "$@"; exit $?"#;
+setup=$1; shift; LAB_OUTER=$$ setpriv --pdeathsig KILL sh -c "$setup" lab "$@"; exit $?"#;
 
 /// What a lab calls, and the Debian package each is in.
 const TOOLS: [(&str, &str); 5] = [
@@ -55,6 +56,25 @@ pub struct Unavailable {
 #[must_use]
 pub fn inside() -> bool {
     std::process::id() == 1 && Path::new(LAB_DIR).is_dir()
+}
+
+/// The pid, outside, of the process whose end is the lab's end; it lives in the lab's network and
+/// mount namespaces, so `nsenter --target` takes it.
+#[must_use]
+pub fn outer_pid() -> Option<u32> {
+    std::fs::read_to_string(Path::new(LAB_DIR).join("outer-pid"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Whether the lab is an ordinary user's: root inside is not root outside.
+#[must_use]
+pub fn unprivileged() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // All of the ids mapped onto themselves: the initial user namespace.
+    map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 /// Makes sure that the program runs inside a lab of its own: call it first in `main`, before any

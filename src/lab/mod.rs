@@ -15,6 +15,7 @@
 
 mod enter;
 mod http;
+mod knock;
 mod namespace;
 mod parts;
 mod pod;
@@ -22,8 +23,11 @@ mod process;
 mod topology;
 mod wait;
 
-pub use enter::{Interrupt, LAB_DIR, Unavailable, available, enter, inside};
+pub use enter::{
+    Interrupt, LAB_DIR, Unavailable, available, enter, inside, outer_pid, unprivileged,
+};
 pub use http::{Get, Reply};
+pub use knock::{Knocking, Tally};
 pub use namespace::Namespace;
 pub use parts::{Agent, AgentSetup, Simulator};
 pub use pod::{Pod, Style};

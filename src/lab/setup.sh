@@ -8,6 +8,8 @@ mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/netns /run/lock /run/lanyard-lab
+printf '%s\n' "${LAB_OUTER-}" >/run/lanyard-lab/outer-pid
+unset LAB_OUTER
 # Debian's legacy iptables refuses to start without it.
 : >/run/xtables.lock
 printf '127.0.0.1 localhost\n' >/run/lanyard-lab/hosts
