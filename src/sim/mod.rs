@@ -1,1 +1,30 @@
-//! sim
+//! Azure as a node sees it: IMDS, Entra ID, a Key Vault, the wire server.
+//!
+//! In: a [`World`] (usually a YAML file) and where to listen. Out: real sockets that answer as Azure
+//! does, with real RS256 tokens, and a journal of every request with its source address.
+//! It imports nothing of Lanyard: it encodes Azure's protocol by itself, so that a mistake shared with
+//! the agent cannot pass its own test (invariant 10). Nothing here blocks but key generation, once.
+//!
+//! ```text
+//! http (accept) → imds | entra | vault | wire → faults → journal → answer
+//! ```
+
+mod azure;
+pub mod faults;
+mod http;
+mod imds;
+pub mod journal;
+mod keys;
+mod simulator;
+mod stats;
+mod throttle;
+mod token;
+pub mod world;
+
+pub use azure::AssignError;
+pub use faults::Fault;
+pub use journal::Entry;
+pub use keys::KeyError;
+pub use simulator::{Addresses, Listen, Simulator, StartError};
+pub use stats::Stats;
+pub use world::World;

@@ -1,0 +1,210 @@
+//! The state behind all listeners: world, assignments, keys, tokens, faults, journal.
+//!
+//! In: commands (from tests or the control socket) and questions of the listeners. Out: principals and
+//! tokens. Locks are short and never held over IO.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::faults::{Facts, Faults, Strike, Target};
+use super::journal::{Entry, Journal, Listener, kept};
+use super::keys::{KeyError, KeyRing, SigningKey};
+use super::stats::Counters;
+use super::throttle::Throttle;
+use super::token::{self, Principal, Token, TokenCache};
+use super::world::{Vm, World};
+
+/// Simulated Azure.
+pub(super) struct Azure {
+    pub world: World,
+    pub keys: KeyRing,
+    pub faults: Faults,
+    pub journal: Journal,
+    pub counters: Counters,
+    assigned: RwLock<BTreeMap<String, Vec<String>>>,
+    throttles: BTreeMap<String, Arc<Throttle>>,
+    tokens: TokenCache,
+}
+
+/// Why identities cannot be assigned.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// No machine of that name.
+    #[error("no VM is named `{0}`")]
+    NoVm(String),
+    /// No identity of that name.
+    #[error("no identity is named `{0}`")]
+    NoIdentity(String),
+}
+
+impl Azure {
+    pub fn new(world: World, key: SigningKey) -> Self {
+        let by_name = |vm: &Vm| (vm.name.clone(), vm.identities.clone());
+        Self {
+            assigned: RwLock::new(world.vms.iter().map(by_name).collect()),
+            throttles: world
+                .vms
+                .iter()
+                .map(|vm| (vm.name.clone(), Arc::default()))
+                .collect(),
+            faults: Faults::new(world.faults.iter().cloned()),
+            keys: KeyRing::new(key),
+            journal: Journal::default(),
+            counters: Counters::default(),
+            tokens: TokenCache::default(),
+            world,
+        }
+    }
+
+    /// The machine that `source` is: the first whose networks hold it, else the first of all.
+    pub fn vm(&self, source: IpAddr) -> &Vm {
+        let source = source.to_canonical();
+        let holds = |vm: &&Vm| vm.sources.iter().any(|network| network.contains(&source));
+        // A checked world has at least one machine.
+        self.world
+            .vms
+            .iter()
+            .find(holds)
+            .unwrap_or(&self.world.vms[0])
+    }
+
+    pub fn throttle(&self, vm: &Vm) -> Arc<Throttle> {
+        self.throttles.get(&vm.name).cloned().unwrap_or_default()
+    }
+
+    /// The machine's system-assigned identity.
+    pub fn system(vm: &Vm) -> Option<Principal> {
+        vm.system_assigned.as_ref().map(|system| Principal {
+            name: format!("{}/system", vm.name),
+            client_id: system.client_id.clone(),
+            principal_id: system.principal_id.clone(),
+            resource_id: vm.arm_id(),
+        })
+    }
+
+    /// The user-assigned identities the machine carries now, in the order of assignment.
+    pub fn user_assigned(&self, vm: &Vm) -> Vec<Principal> {
+        let assigned = self.assigned.read();
+        let names = assigned
+            .get(&vm.name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let known = names.iter().filter_map(|name| self.world.identity(name));
+        known
+            .map(|identity| Principal {
+                name: identity.name.clone(),
+                client_id: identity.client_id.clone(),
+                principal_id: identity.principal_id.clone(),
+                resource_id: identity.resource_id.clone(),
+            })
+            .collect()
+    }
+
+    /// Replaces the list of identities of a machine.
+    pub fn assign(&self, vm: &str, identities: &[String]) -> Result<(), AssignError> {
+        if let Some(unknown) = identities
+            .iter()
+            .find(|name| self.world.identity(name).is_none())
+        {
+            return Err(AssignError::NoIdentity(unknown.clone()));
+        }
+        match self.assigned.write().get_mut(vm) {
+            Some(list) => identities.clone_into(list),
+            None => return Err(AssignError::NoVm(vm.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// The token IMDS hands out: the cached one, or a new one for the world's lifetime.
+    pub fn token(
+        &self,
+        who: &Principal,
+        resource: &str,
+    ) -> Result<Token, jsonwebtoken::errors::Error> {
+        let now = now();
+        let tokens = &self.world.tokens;
+        let lifetime = seconds(tokens.lifetime);
+        if !tokens.cache {
+            return self.fresh_token(who, resource, lifetime);
+        }
+        let renew_before = tokens.renew_before.map_or(lifetime / 2, seconds);
+        let key = (who.client_id.clone(), resource.to_owned());
+        self.tokens.get_or(key, (now, renew_before), || {
+            self.fresh_token(who, resource, lifetime)
+        })
+    }
+
+    /// A new token with `lifetime` seconds; a negative one ended that long ago.
+    pub fn fresh_token(
+        &self,
+        who: &Principal,
+        resource: &str,
+        lifetime: i64,
+    ) -> Result<Token, jsonwebtoken::errors::Error> {
+        let now = now();
+        let start = if lifetime < 0 {
+            now + 2 * lifetime
+        } else {
+            now
+        };
+        let keys = self.keys.published();
+        self.counters.signed();
+        token::sign(
+            &keys[0],
+            &self.world.tenant.id,
+            who,
+            resource,
+            (start, now + lifetime),
+        )
+    }
+
+    /// Rolls the signing key over; cached tokens are forgotten so that the new key is seen at once.
+    pub fn roll_keys(&self) -> Result<String, KeyError> {
+        let kid = self.keys.roll(SigningKey::generate()?);
+        self.tokens.clear();
+        Ok(kid)
+    }
+
+    /// The fault that strikes a request.
+    pub fn strike(&self, target: Target, facts: &Facts<'_>) -> Strike {
+        self.faults.strike(target, facts)
+    }
+
+    /// Enters a request into journal and counters; returns its number.
+    pub fn arrive<B>(
+        &self,
+        listener: Listener,
+        source: std::net::SocketAddr,
+        vm: Option<&str>,
+        request: &hyper::Request<B>,
+    ) -> u64 {
+        self.counters.request(listener);
+        self.journal.arrive(Entry {
+            seq: 0,
+            time: jiff::Timestamp::now(),
+            source: source.to_string(),
+            listener,
+            vm: vm.map(str::to_owned),
+            method: request.method().to_string(),
+            target: request.uri().to_string(),
+            headers: kept(request.headers()),
+            identity: None,
+            resource: None,
+            fault: None,
+            status: None,
+        })
+    }
+}
+
+/// Epoch seconds.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Whole seconds of a duration.
+pub(super) fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 4)
+}

@@ -1,0 +1,464 @@
+//! Faults by command: what goes wrong, for which requests, how often.
+//!
+//! In: [`Fault`]s (from the world file or the control socket) and, for each request, the [`Facts`] it
+//! is matched by. Out: the [`Strike`] that applies, if any: the oldest that matches and is not used up.
+//! Never blocks; the caller sleeps, hangs or cuts the connection.
+
+use std::time::Duration;
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact as friendly;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// One fault. At least one of the effects must be given; `latency` goes with any other.
+///
+/// As YAML: `{target: imds, status: 429, retryAfter: 3, count: 2, match: {clientID: …}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    try_from = "Wire",
+    into = "Wire"
+)]
+pub struct Fault {
+    /// Which service fails.
+    pub target: Target,
+    /// Which of its requests; all where nothing is given.
+    pub matching: Matching,
+    /// How many matching requests pass unharmed first.
+    pub after: u64,
+    /// How many requests are hit; without end where absent.
+    pub count: Option<u64>,
+    /// Added time before the answer.
+    pub latency: Option<Duration>,
+    /// What goes wrong with the answer.
+    pub effect: Option<Effect>,
+}
+
+/// A service that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// The instance metadata service.
+    Imds,
+    /// Entra ID.
+    Entra,
+    /// The Key Vault.
+    Vault,
+}
+
+/// Conditions, AND-ed, compared without letter case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Matching {
+    /// Name of the machine the request comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// Client id of the identity that would be answered.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Resource asked for, a trailing slash counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Beginning of the path, after decoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// What goes wrong with an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// This status, with Azure's error body for it unless one is given.
+    Status {
+        /// HTTP status.
+        code: u16,
+        /// Seconds in `Retry-After`.
+        retry_after: Option<u32>,
+        /// Body instead of Azure's.
+        body: Option<String>,
+    },
+    /// The request is read and never answered.
+    Silence,
+    /// The connection is reset (TCP RST).
+    Reset,
+    /// 200 with a body that is not JSON.
+    Garbage,
+    /// 200 with an HTML page, as a captive proxy answers.
+    Html,
+    /// The right answer's length, half of its bytes, then the connection ends.
+    Truncate,
+    /// 200 with a JSON body of this many bytes.
+    Huge(u64),
+    /// A token whose life is over already (only token requests are hit).
+    Expired,
+    /// A token with this life (only token requests are hit).
+    Lifetime(Duration),
+    /// The token answer without this field (only token requests are hit).
+    Missing(String),
+}
+
+impl Effect {
+    /// Whether it says something about a token, so that other requests do not use it up.
+    fn needs_token(&self) -> bool {
+        matches!(self, Self::Expired | Self::Lifetime(_) | Self::Missing(_))
+    }
+
+    /// Short name for the journal.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status { .. } => "status",
+            Self::Silence => "silence",
+            Self::Reset => "reset",
+            Self::Garbage => "garbage",
+            Self::Html => "html",
+            Self::Truncate => "truncate",
+            Self::Huge(_) => "huge",
+            Self::Expired => "expired",
+            Self::Lifetime(_) => "lifetime",
+            Self::Missing(_) => "missing",
+        }
+    }
+}
+
+/// What is known of a request when faults are chosen.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'a> {
+    pub vm: &'a str,
+    pub client_id: Option<&'a str>,
+    pub resource: Option<&'a str>,
+    pub path: &'a str,
+    /// The request would be answered with a token.
+    pub token: bool,
+}
+
+/// What happens to one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Strike {
+    pub latency: Duration,
+    pub effect: Option<Effect>,
+}
+
+impl Strike {
+    /// Name for the journal; none where nothing was done.
+    pub fn name(&self) -> Option<&'static str> {
+        let late = (!self.latency.is_zero()).then_some("latency");
+        self.effect.as_ref().map(Effect::name).or(late)
+    }
+}
+
+/// The standing faults and how often each has struck.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Mutex<Vec<Standing>>);
+
+#[derive(Debug)]
+struct Standing {
+    fault: Fault,
+    seen: u64,
+    struck: u64,
+}
+
+impl Faults {
+    pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        let standing = faults.into_iter().map(Standing::new).collect();
+        Self(Mutex::new(standing))
+    }
+
+    pub fn add(&self, fault: Fault) {
+        self.0.lock().push(Standing::new(fault));
+    }
+
+    pub fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    pub fn list(&self) -> Vec<Fault> {
+        self.0
+            .lock()
+            .iter()
+            .map(|standing| standing.fault.clone())
+            .collect()
+    }
+
+    /// The oldest fault that matches and is not used up; counts it.
+    pub fn strike(&self, target: Target, facts: &Facts<'_>) -> Strike {
+        let mut standing = self.0.lock();
+        let hit = standing
+            .iter_mut()
+            .find_map(|one| one.strike(target, facts))
+            .unwrap_or_default();
+        standing.retain(|one| one.fault.count.is_none_or(|count| one.struck < count));
+        hit
+    }
+}
+
+impl Standing {
+    fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            seen: 0,
+            struck: 0,
+        }
+    }
+
+    fn strike(&mut self, target: Target, facts: &Facts<'_>) -> Option<Strike> {
+        let fault = &self.fault;
+        let needs_token = fault.effect.as_ref().is_some_and(Effect::needs_token);
+        if fault.target != target || (needs_token && !facts.token) || !fault.matching.holds(facts) {
+            return None;
+        }
+        self.seen += 1;
+        if self.seen <= fault.after {
+            return None;
+        }
+        self.struck += 1;
+        Some(Strike {
+            latency: fault.latency.unwrap_or_default(),
+            effect: fault.effect.clone(),
+        })
+    }
+}
+
+impl Matching {
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        let same = |want: &Option<String>, got: Option<&str>| {
+            want.as_ref()
+                .is_none_or(|want| got.is_some_and(|got| want.eq_ignore_ascii_case(got)))
+        };
+        let path = self.path.as_ref().is_none_or(|want| {
+            facts
+                .path
+                .to_ascii_lowercase()
+                .starts_with(&want.to_ascii_lowercase())
+        });
+        same(&self.vm, Some(facts.vm))
+            && same(&self.client_id, facts.client_id)
+            && same(&self.resource, facts.resource)
+            && path
+    }
+}
+
+impl Fault {
+    /// A fault of that service with an effect, for all its requests, until cleared.
+    pub fn new(target: Target, effect: Effect) -> Self {
+        Self {
+            target,
+            matching: Matching::default(),
+            after: 0,
+            count: None,
+            latency: None,
+            effect: Some(effect),
+        }
+    }
+
+    /// That service answers rightly, but late.
+    pub fn slow(target: Target, latency: Duration) -> Self {
+        Self {
+            effect: None,
+            latency: Some(latency),
+            ..Self::new(target, Effect::Silence)
+        }
+    }
+
+    /// A status with Azure's body and without `Retry-After`.
+    pub fn status(target: Target, code: u16) -> Self {
+        Self::new(
+            target,
+            Effect::Status {
+                code,
+                retry_after: None,
+                body: None,
+            },
+        )
+    }
+
+    /// Ends after so many requests.
+    #[must_use]
+    pub fn times(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    /// Lets so many requests pass first.
+    #[must_use]
+    pub fn after(mut self, requests: u64) -> Self {
+        self.after = requests;
+        self
+    }
+
+    /// Only for this identity's client id.
+    #[must_use]
+    pub fn for_client(mut self, client_id: &str) -> Self {
+        self.matching.client_id = Some(client_id.to_owned());
+        self
+    }
+
+    /// Only for paths that begin so.
+    #[must_use]
+    pub fn for_path(mut self, path: &str) -> Self {
+        self.matching.path = Some(path.to_owned());
+        self
+    }
+}
+
+/// The flat form in which a person writes a fault.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wire {
+    target: Target,
+    #[serde(default, rename = "match")]
+    matching: Matching,
+    #[serde(default)]
+    after: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(
+        default,
+        with = "friendly::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    latency: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    silence: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    reset: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    garbage: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    html: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    truncate: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    huge: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    expired: bool,
+    #[serde(
+        default,
+        with = "friendly::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    lifetime: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    missing: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl TryFrom<Wire> for Fault {
+    type Error = String;
+
+    fn try_from(wire: Wire) -> Result<Self, String> {
+        let Wire {
+            retry_after, body, ..
+        } = wire;
+        if wire.status.is_none() && (retry_after.is_some() || body.is_some()) {
+            return Err("retryAfter and body go with `status`".to_owned());
+        }
+        if let Some(code) = wire.status
+            && !(200..600).contains(&code)
+        {
+            return Err(format!(
+                "status {code} is not one a server sends; 200 to 599"
+            ));
+        }
+        let mut effects: Vec<Effect> = Vec::new();
+        effects.extend(wire.status.map(|code| Effect::Status {
+            code,
+            retry_after,
+            body,
+        }));
+        let plain = [
+            (wire.silence, Effect::Silence),
+            (wire.reset, Effect::Reset),
+            (wire.garbage, Effect::Garbage),
+            (wire.html, Effect::Html),
+            (wire.truncate, Effect::Truncate),
+            (wire.expired, Effect::Expired),
+        ];
+        effects.extend(
+            plain
+                .into_iter()
+                .filter(|(on, _)| *on)
+                .map(|(_, effect)| effect),
+        );
+        effects.extend(wire.huge.map(Effect::Huge));
+        effects.extend(wire.lifetime.map(Effect::Lifetime));
+        effects.extend(wire.missing.map(Effect::Missing));
+        if effects.len() > 1 {
+            let names: Vec<&str> = effects.iter().map(Effect::name).collect();
+            return Err(format!(
+                "one effect for each fault, not {}",
+                names.join(" and ")
+            ));
+        }
+        let effect = effects.pop();
+        if effect.is_none() && wire.latency.is_none() {
+            return Err(
+                "no effect: give one of status, latency, silence, reset, garbage, html, \
+                        truncate, huge, expired, lifetime, missing"
+                    .to_owned(),
+            );
+        }
+        Ok(Self {
+            target: wire.target,
+            matching: wire.matching,
+            after: wire.after,
+            count: wire.count,
+            latency: wire.latency,
+            effect,
+        })
+    }
+}
+
+impl From<Fault> for Wire {
+    fn from(fault: Fault) -> Self {
+        let effect = fault.effect;
+        let is = |want: &Effect| effect.as_ref() == Some(want);
+        let mut wire = Self {
+            target: fault.target,
+            matching: fault.matching,
+            after: fault.after,
+            count: fault.count,
+            latency: fault.latency,
+            status: None,
+            retry_after: None,
+            body: None,
+            silence: is(&Effect::Silence),
+            reset: is(&Effect::Reset),
+            garbage: is(&Effect::Garbage),
+            html: is(&Effect::Html),
+            truncate: is(&Effect::Truncate),
+            huge: None,
+            expired: is(&Effect::Expired),
+            lifetime: None,
+            missing: None,
+        };
+        match effect {
+            Some(Effect::Status {
+                code,
+                retry_after,
+                body,
+            }) => {
+                wire.status = Some(code);
+                wire.retry_after = retry_after;
+                wire.body = body;
+            }
+            Some(Effect::Huge(bytes)) => wire.huge = Some(bytes),
+            Some(Effect::Lifetime(lifetime)) => wire.lifetime = Some(lifetime),
+            Some(Effect::Missing(field)) => wire.missing = Some(field),
+            _ => {}
+        }
+        wire
+    }
+}
+
+#[cfg(test)]
+mod tests;

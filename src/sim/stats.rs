@@ -1,0 +1,84 @@
+//! Counters that are cheap to ask, for benches and tests that watch a load.
+//!
+//! In: events from the listeners. Out: a [`Stats`] snapshot. Atomics only, never blocks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::Listener;
+
+/// A snapshot of the counters, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Requests to IMDS.
+    pub imds_requests: u64,
+    /// Requests to Entra.
+    pub entra_requests: u64,
+    /// Requests to vaults.
+    pub vault_requests: u64,
+    /// Requests or connections to the wire server: each one is a leak.
+    pub wire_requests: u64,
+    /// Answers that carried a token.
+    pub tokens_issued: u64,
+    /// Signatures made; fewer than answers while tokens are cached.
+    pub tokens_signed: u64,
+    /// Identity requests that IMDS refused with 429 by its own throttle.
+    pub throttled: u64,
+    /// Most identity requests IMDS had at once on one machine.
+    pub most_concurrent: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    imds: AtomicU64,
+    entra: AtomicU64,
+    vault: AtomicU64,
+    wire: AtomicU64,
+    issued: AtomicU64,
+    signed: AtomicU64,
+    throttled: AtomicU64,
+    concurrent: AtomicU64,
+}
+
+impl Counters {
+    pub fn request(&self, listener: Listener) {
+        let counter = match listener {
+            Listener::Imds => &self.imds,
+            Listener::Entra => &self.entra,
+            Listener::Vault => &self.vault,
+            Listener::Wire => &self.wire,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub fn issued(&self) {
+        self.issued.fetch_add(1, Relaxed);
+    }
+
+    pub fn signed(&self) {
+        self.signed.fetch_add(1, Relaxed);
+    }
+
+    pub fn throttled(&self) {
+        self.throttled.fetch_add(1, Relaxed);
+    }
+
+    pub fn concurrent(&self, now: usize) {
+        self.concurrent.fetch_max(now as u64, Relaxed);
+    }
+
+    pub fn snapshot(&self) -> Stats {
+        Stats {
+            imds_requests: self.imds.load(Relaxed),
+            entra_requests: self.entra.load(Relaxed),
+            vault_requests: self.vault.load(Relaxed),
+            wire_requests: self.wire.load(Relaxed),
+            tokens_issued: self.issued.load(Relaxed),
+            tokens_signed: self.signed.load(Relaxed),
+            throttled: self.throttled.load(Relaxed),
+            most_concurrent: self.concurrent.load(Relaxed),
+        }
+    }
+}

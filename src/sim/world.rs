@@ -1,0 +1,407 @@
+//! The world that is simulated: tenant, identities, virtual machines, vaults, standing faults.
+//!
+//! In: YAML. Out: a checked [`World`], or an error that names the place and the field. Pure but for
+//! [`World::load`], which reads one file. Field names are those of Azure's own documents where it has one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::fmt::serde::unsigned_duration::friendly::compact as friendly;
+use serde::Deserialize;
+
+use super::faults::Fault;
+
+/// Everything the simulator knows, as a YAML file describes it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct World {
+    /// The one Entra tenant.
+    pub tenant: Tenant,
+    /// User-assigned managed identities that exist, assigned somewhere or not.
+    #[serde(default)]
+    pub identities: Vec<Identity>,
+    /// Virtual machines. The first answers where no machine's `sources` hold the asker's address.
+    pub vms: Vec<Vm>,
+    /// Key Vaults.
+    #[serde(default)]
+    pub vaults: Vec<Vault>,
+    /// How tokens are made.
+    #[serde(default)]
+    pub tokens: Tokens,
+    /// How IMDS behaves as a whole.
+    #[serde(default)]
+    pub imds: Imds,
+    /// Faults that stand from the start; more can be added by command.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+/// An Entra tenant.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tenant {
+    /// Tenant id, a GUID.
+    pub id: String,
+    /// Display name; only for people.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// A user-assigned managed identity.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Identity {
+    /// Name by which the rest of the file and the commands speak of it.
+    pub name: String,
+    /// Application (client) id, a GUID: the token's `appid`.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// Object id of the service principal, a GUID: the token's `oid` and `sub`.
+    #[serde(rename = "principalID")]
+    pub principal_id: String,
+    /// ARM resource id: the token's `xms_mirid`.
+    #[serde(rename = "resourceID")]
+    pub resource_id: String,
+}
+
+/// A virtual machine and what is assigned to it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Vm {
+    /// Name, as `compute.name` says it.
+    pub name: String,
+    /// ARM resource id; made up from the name where absent.
+    #[serde(default, rename = "resourceID")]
+    pub resource_id: Option<String>,
+    /// Networks whose addresses are this machine.
+    #[serde(default)]
+    pub sources: Vec<IpNet>,
+    /// Azure region.
+    #[serde(default = "default_location")]
+    pub location: String,
+    /// Names of the user-assigned identities it carries.
+    #[serde(default)]
+    pub identities: Vec<String>,
+    /// Its system-assigned identity, if it has one.
+    #[serde(default)]
+    pub system_assigned: Option<SystemAssigned>,
+    /// `compute.userData`, base64 as Azure gives it; a secret more often than not.
+    #[serde(default)]
+    pub user_data: String,
+    /// `compute.customData`.
+    #[serde(default)]
+    pub custom_data: String,
+}
+
+/// A system-assigned managed identity.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SystemAssigned {
+    /// Application (client) id, a GUID.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// Object id of the service principal, a GUID.
+    #[serde(rename = "principalID")]
+    pub principal_id: String,
+}
+
+/// A Key Vault, served over TLS as `<name>.vault.azure.net`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Vault {
+    /// First label of the host name.
+    pub name: String,
+    /// Further host names or addresses it answers to.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Secret name → value.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// Who may do what.
+    #[serde(default)]
+    pub allow: Allow,
+}
+
+/// A vault's access list. Entries are principal ids or names of identities.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Allow {
+    /// Who may read a secret's value.
+    #[serde(default)]
+    pub get: Vec<String>,
+    /// Who may list secrets; those who may get, where absent.
+    #[serde(default)]
+    pub list: Option<Vec<String>>,
+}
+
+/// How tokens are made.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tokens {
+    /// Life of a new token (`24h`, `90s`); whole seconds count.
+    #[serde(default = "day", with = "friendly::required")]
+    pub lifetime: Duration,
+    /// Hand out one token for each (identity, resource) again, as IMDS does.
+    #[serde(default = "yes")]
+    pub cache: bool,
+    /// A cached token with less than this left is replaced; half the lifetime where absent.
+    #[serde(default, with = "friendly::optional")]
+    pub renew_before: Option<Duration>,
+    /// Puts a `refresh_in` of this length into the answer, which IMDS mostly does not.
+    #[serde(default, with = "friendly::optional")]
+    pub refresh_in: Option<Duration>,
+}
+
+/// How IMDS behaves as a whole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Imds {
+    /// Time each answer to an identity request takes.
+    #[serde(default, with = "friendly::required")]
+    pub latency: Duration,
+    /// 20 requests a second and 5 at once for each machine; false switches it off.
+    #[serde(default = "yes")]
+    pub throttle: bool,
+}
+
+/// Why a world cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// The file could not be read.
+    #[error("world file {}: {source}", path.display())]
+    Read {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not the YAML that is expected; the message has line and field.
+    #[error("world {origin}: {message}")]
+    Parse {
+        /// File name, or `text`.
+        origin: String,
+        /// The parser's words.
+        message: String,
+    },
+    /// It parses but contradicts itself.
+    #[error("world: {field}: {problem}")]
+    Invalid {
+        /// Path of the field, as `vms[0].identities`.
+        field: String,
+        /// What is wrong, and the way out.
+        problem: String,
+    },
+}
+
+impl World {
+    /// Reads and checks a world file.
+    pub fn load(path: &Path) -> Result<Self, WorldError> {
+        let text = std::fs::read_to_string(path).map_err(|source| WorldError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads and checks a world given as YAML text.
+    pub fn from_yaml(text: &str) -> Result<Self, WorldError> {
+        Self::parse(text, "text")
+    }
+
+    fn parse(text: &str, origin: &str) -> Result<Self, WorldError> {
+        let world: Self = serde_saphyr::from_str(text).map_err(|error| WorldError::Parse {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        })?;
+        world.check()?;
+        Ok(world)
+    }
+
+    /// Says whether names are unique and references lead somewhere.
+    pub fn check(&self) -> Result<(), WorldError> {
+        if self.vms.is_empty() {
+            return Err(invalid(
+                "vms",
+                "empty; IMDS needs at least one machine to speak for",
+            ));
+        }
+        guid("tenant.id", &self.tenant.id)?;
+        unique(
+            "identities",
+            self.identities.iter().map(|identity| &identity.name),
+        )?;
+        unique("vms", self.vms.iter().map(|vm| &vm.name))?;
+        unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
+        for (index, identity) in self.identities.iter().enumerate() {
+            guid(
+                &format!("identities[{index}].clientID"),
+                &identity.client_id,
+            )?;
+            guid(
+                &format!("identities[{index}].principalID"),
+                &identity.principal_id,
+            )?;
+        }
+        for (index, vm) in self.vms.iter().enumerate() {
+            for name in &vm.identities {
+                if self.identity(name).is_none() {
+                    let field = format!("vms[{index}].identities");
+                    return Err(invalid(&field, &format!("no identity is named `{name}`")));
+                }
+            }
+        }
+        if self.tokens.lifetime < Duration::from_secs(1) {
+            return Err(invalid(
+                "tokens.lifetime",
+                "shorter than a second; say `24h` or `90s`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The identity of that name.
+    pub fn identity(&self, name: &str) -> Option<&Identity> {
+        self.identities
+            .iter()
+            .find(|identity| identity.name == name)
+    }
+}
+
+fn unique<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Result<(), WorldError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(invalid(
+                field,
+                &format!("`{name}` is there twice; names are unique"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn guid(field: &str, value: &str) -> Result<(), WorldError> {
+    let groups: Vec<&str> = value.split('-').collect();
+    let right = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if right {
+        Ok(())
+    } else {
+        Err(invalid(field, &format!("`{value}` is not a GUID")))
+    }
+}
+
+fn invalid(field: &str, problem: &str) -> WorldError {
+    WorldError::Invalid {
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+impl Vm {
+    /// Its ARM resource id, made up where the file has none.
+    pub fn arm_id(&self) -> String {
+        self.resource_id.clone().unwrap_or_else(|| {
+            format!(
+                "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/simulated\
+                 /providers/Microsoft.Compute/virtualMachines/{}",
+                self.name
+            )
+        })
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            lifetime: day(),
+            cache: true,
+            renew_before: None,
+            refresh_in: None,
+        }
+    }
+}
+
+impl Default for Imds {
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO,
+            throttle: true,
+        }
+    }
+}
+
+fn day() -> Duration {
+    Duration::from_hours(24)
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_location() -> String {
+    "westeurope".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "
+tenant: {id: 11111111-1111-1111-1111-111111111111}
+identities:
+  - {name: a, clientID: 22222222-2222-2222-2222-222222222222,
+     principalID: 33333333-3333-3333-3333-333333333333, resourceID: /subscriptions/s/a}
+vms: [{name: node-1, identities: [a]}]
+";
+
+    #[test]
+    fn a_small_world_gets_azures_defaults() {
+        let world = World::from_yaml(SMALL).unwrap();
+        assert_eq!(world.tokens.lifetime, Duration::from_secs(86_400));
+        assert!(world.imds.throttle && world.tokens.cache);
+        assert_eq!(world.vms[0].location, "westeurope");
+    }
+
+    #[test]
+    fn durations_are_written_as_people_do() {
+        let text = format!(
+            "{SMALL}\ntokens: {{lifetime: 90s, renewBefore: 1m}}\nimds: {{latency: 30ms}}\n"
+        );
+        let world = World::from_yaml(&text).unwrap();
+        assert_eq!(world.tokens.lifetime, Duration::from_secs(90));
+        assert_eq!(world.tokens.renew_before, Some(Duration::from_secs(60)));
+        assert_eq!(world.imds.latency, Duration::from_millis(30));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_line() {
+        let text = SMALL.replace("vms: [{name: node-1,", "vms: [{name: node-1, colour: red,");
+        let message = World::from_yaml(&text).unwrap_err().to_string();
+        assert!(
+            message.contains("colour") && message.contains('6'),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_dangling_identity_and_a_bad_guid_are_refused() {
+        let dangling = SMALL.replace("identities: [a]", "identities: [b]");
+        let message = World::from_yaml(&dangling).unwrap_err().to_string();
+        assert!(
+            message.contains("vms[0].identities") && message.contains("`b`"),
+            "{message}"
+        );
+        let bad = SMALL.replace("22222222-2222", "22222222_2222");
+        assert!(
+            World::from_yaml(&bad)
+                .unwrap_err()
+                .to_string()
+                .contains("clientID")
+        );
+    }
+}
