@@ -1,2 +1,30 @@
-//! agent
+//! The data plane, one file per step of `request → receive → locate → select → obtain → respond`.
+//!
+//! [`pipeline`] is the request's way, [`index`] keeps what it looks things up in, `intercept` brings
+//! pods' connections here, and [`compose`] starts and ends it all.
+
+pub mod audit;
+pub mod compose;
+pub mod config;
+pub mod directory;
+pub mod evidence;
+pub mod forward;
+pub mod grants;
+pub mod index;
+pub mod intercept;
+pub mod locate;
+pub mod manifests;
+pub mod metrics;
 pub mod obtain;
+pub mod passthrough;
+pub mod pipeline;
+pub mod receive;
+pub mod respond;
+pub mod select;
+pub mod sightings;
+pub mod world;
+
+#[cfg(test)]
+mod testkit;
+
+pub use compose::run;

@@ -1,1 +1,50 @@
-//! api
+//! The API group `lanyard.dev`, version `v1alpha1`: the kinds as users write them, and their
+//! conversion to the facts that selection works with. Conversion is where a malformed object is
+//! refused, with the field named.
+
+pub mod binding;
+pub mod exception;
+pub mod identity;
+pub mod object;
+pub mod pod;
+pub mod policy;
+pub mod selector;
+
+/// `apiVersion` of all kinds here.
+pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
+
+/// The annotation by which a pod asks for identities: `NAME[,NAME…]`, the first is the default.
+pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
+
+/// An object that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Malformed {
+    /// Path of the field, as in the manifest.
+    pub field: String,
+    /// What is wrong, and what is expected.
+    pub problem: String,
+}
+
+impl Malformed {
+    /// A problem at a field.
+    pub fn at(field: impl Into<String>, problem: impl ToString) -> Self {
+        Self {
+            field: field.into(),
+            problem: problem.to_string(),
+        }
+    }
+}
+
+/// Parses an optional field, naming it when it is wrong.
+fn parse_optional<T>(field: &str, text: Option<&String>) -> Result<Option<T>, Malformed>
+where
+    T: std::str::FromStr,
+    T::Err: ToString,
+{
+    text.map(|text| {
+        text.parse()
+            .map_err(|error: T::Err| Malformed::at(field, error))
+    })
+    .transpose()
+}

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod demo;
 pub mod dev;
+pub mod duration;
 pub mod simulate;
 pub mod uninstall;
 

@@ -1,14 +1,42 @@
 //! Flags of `lanyard uninstall`.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use crate::agent::intercept::{self, BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 
 /// Flags of `lanyard uninstall`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Look at this iptables backend only: nft or legacy; auto looks at both.
+    #[arg(long, env = "LANYARD_IPTABLES_BACKEND", default_value_t = BackendChoice::Auto)]
+    iptables_backend: BackendChoice,
+    /// The agent's address on lo.
+    #[arg(long, env = "LANYARD_AGENT_ADDRESS", default_value_t = DEFAULT_AGENT_ADDRESS)]
+    agent_address: Ipv4Addr,
+    /// Where the agents of this node keep their lock and epoch files.
+    #[arg(long, env = "LANYARD_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+}
 
 impl Args {
     /// Runs the subcommand to its end.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let removed = runtime.block_on(intercept::uninstall::uninstall(
+            self.iptables_backend,
+            self.agent_address,
+            &self.state_dir,
+        ))?;
+        if removed.is_empty() {
+            println!("nothing of lanyard's is on this node");
+        }
+        for line in removed {
+            println!("removed {line}");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

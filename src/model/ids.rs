@@ -40,15 +40,16 @@ impl FromStr for Guid {
 
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = format!("{:032x}", self.0);
-        let (a, b, c, d, e) = (
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..],
-        );
-        write!(f, "{a}-{b}-{c}-{d}-{e}")
+        let bits = |shift: u32, mask: u128| self.0 >> shift & mask;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            bits(96, 0xffff_ffff),
+            bits(80, 0xffff),
+            bits(64, 0xffff),
+            bits(48, 0xffff),
+            bits(0, 0xffff_ffff_ffff)
+        )
     }
 }
 

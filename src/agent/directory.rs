@@ -1,0 +1,208 @@
+//! What the request path looks things up in: a published, immutable snapshot. O(1) by address, no
+//! lock, no rebuild while serving.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use super::grants::{PodGrants, grants};
+use super::world::World;
+use crate::model::facts::{ExceptionFacts, PodLife};
+
+/// Who an address belongs to.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// This live pod, and nobody else.
+    Pod(Arc<PodGrants>),
+    /// Several live pods say it is theirs.
+    Several,
+    /// Only pods that have ended: it may be somebody else's by now.
+    Ended,
+    /// This pod, but the address is not where it was when the pod was seen.
+    Moved,
+}
+
+/// The snapshot.
+#[derive(Debug, Default)]
+pub struct Directory {
+    claims: HashMap<IpAddr, Claim>,
+    /// Metadata paths that are forwarded.
+    pub exceptions: Vec<Arc<ExceptionFacts>>,
+    /// How many pods and bindings are known.
+    pub known: Known,
+}
+
+/// Sizes, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Live pods with an address of their own.
+    pub pods: usize,
+    /// Bindings.
+    pub bindings: usize,
+    /// Identities granted to live pods, counted once each.
+    pub granted_identities: usize,
+}
+
+impl Directory {
+    /// Works the snapshot out. `has_moved` says whether local evidence contradicts the claim of a
+    /// pod on an address.
+    pub fn of(
+        world: &World,
+        mut has_moved: impl FnMut(&crate::model::facts::PodFacts, IpAddr) -> bool,
+    ) -> Self {
+        let mut claims: HashMap<IpAddr, Claim> = HashMap::new();
+        let mut granted = std::collections::HashSet::new();
+        let mut pods = 0;
+        for pod in world.pods() {
+            if pod.life == PodLife::Ended {
+                for ip in &pod.ips {
+                    claims.entry(*ip).or_insert(Claim::Ended);
+                }
+                continue;
+            }
+            if pod.ips.is_empty() {
+                continue;
+            }
+            pods += 1;
+            let of_pod = Arc::new(grants(pod, world));
+            granted.extend(
+                of_pod
+                    .granted
+                    .iter()
+                    .map(|grant| grant.identity.name.clone()),
+            );
+            for ip in &pod.ips {
+                let claim = if has_moved(pod, *ip) {
+                    Claim::Moved
+                } else {
+                    Claim::Pod(of_pod.clone())
+                };
+                claims
+                    .entry(*ip)
+                    .and_modify(|claimed| {
+                        *claimed = if matches!(claimed, Claim::Ended) {
+                            claim.clone()
+                        } else {
+                            Claim::Several
+                        };
+                    })
+                    .or_insert(claim);
+            }
+        }
+        let known = Known {
+            pods,
+            bindings: world.binding_count(),
+            granted_identities: granted.len(),
+        };
+        Self {
+            claims,
+            exceptions: world.exceptions().cloned().collect(),
+            known,
+        }
+    }
+
+    /// Who the address belongs to; `None` when no pod is known there.
+    #[must_use]
+    pub fn claim(&self, ip: IpAddr) -> Option<&Claim> {
+        self.claims.get(&ip)
+    }
+
+    /// Every live pod's grants.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodGrants>> {
+        self.claims.values().filter_map(|claim| match claim {
+            Claim::Pod(grants) => Some(grants),
+            _ => None,
+        })
+    }
+}
+
+/// The current snapshot, and a way to hear of the next.
+#[derive(Debug)]
+pub struct Published {
+    current: ArcSwap<Directory>,
+    generation: watch::Sender<u64>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            current: ArcSwap::default(),
+            generation: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Published {
+    /// The current snapshot.
+    pub fn load(&self) -> Guard<Arc<Directory>> {
+        self.current.load()
+    }
+
+    /// Puts a new snapshot in its place and wakes whoever waits for it.
+    pub fn publish(&self, directory: Directory) {
+        self.current.store(Arc::new(directory));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Changes with every snapshot. Subscribe before the first look, so that none is missed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::{pod, world};
+    use super::*;
+
+    fn directory(pods: impl IntoIterator<Item = crate::api::object::Object>) -> Directory {
+        Directory::of(&world(pods), |_, _| false)
+    }
+
+    fn claim(directory: &Directory) -> Option<&Claim> {
+        directory.claim("10.0.0.1".parse().unwrap())
+    }
+
+    fn ended(namespace: &str, name: &str) -> crate::api::object::Object {
+        super::super::testkit::object(serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": namespace, "name": name}, "spec": {"containers": []},
+            "status": {"phase": "Succeeded", "podIP": "10.0.0.1"}}))
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_one_live_pod_that_has_it() {
+        let one = directory([pod("a", "p", "10.0.0.1", None)]);
+        assert!(matches!(claim(&one), Some(Claim::Pod(grants)) if &*grants.pod.name.name == "p"));
+        assert!(one.claim("10.0.0.2".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn two_live_pods_with_one_address_get_neither() {
+        let clash = directory([
+            pod("a", "p", "10.0.0.1", None),
+            pod("a", "q", "10.0.0.1", None),
+        ]);
+        assert!(matches!(claim(&clash), Some(Claim::Several)));
+    }
+
+    #[test]
+    fn an_ended_pod_owns_its_address_no_more_in_either_order() {
+        assert!(matches!(
+            claim(&directory([ended("a", "a")])),
+            Some(Claim::Ended)
+        ));
+        for name in ["a", "z"] {
+            let reused = directory([ended("a", name), pod("a", "p", "10.0.0.1", None)]);
+            assert!(matches!(claim(&reused), Some(Claim::Pod(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_contradicted_address_is_nobodys() {
+        let moved = Directory::of(&world([pod("a", "p", "10.0.0.1", None)]), |_, _| true);
+        assert!(matches!(claim(&moved), Some(Claim::Moved)));
+    }
+}

@@ -1,0 +1,186 @@
+//! Which identities a pod may use: bindings × policies, worked out when objects change, so that a
+//! request only looks up. Pure.
+//!
+//! A grant needs three parties: the team's `AzureIdentity`, the team's `AzureIdentityBinding` that
+//! names the pod, and the operator's `AzureIdentityPolicy` that admits the identity for its
+//! namespace. A grant from another namespace counts only where the pod's annotation names it.
+
+use std::sync::Arc;
+
+use super::world::World;
+use crate::model::facts::{BindingFacts, IdentityFacts, Labels, PodFacts, PolicyScope, Subject};
+use crate::model::grant::Grant;
+use crate::model::ids::ObjectName;
+
+/// What a pod may have, and what it asked for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodGrants {
+    /// The pod.
+    pub pod: Arc<PodFacts>,
+    /// Granted identities: own namespace first, then by name. Where the pod has an annotation, only
+    /// the ones it names.
+    pub granted: Vec<Grant>,
+    /// What the annotation names, in its order; `None` without an annotation.
+    pub wanted: Option<Vec<Wanted>>,
+}
+
+/// One name of the annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The identity.
+    pub identity: ObjectName,
+    /// Why it is not granted; `None` when it is.
+    pub missing: Option<Missing>,
+}
+
+/// Why an identity is not granted to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// There is no such `AzureIdentity`.
+    NoIdentity,
+    /// No `AzureIdentityBinding` of its namespace names the pod.
+    NoBinding,
+    /// No `AzureIdentityPolicy` admits it for its namespace.
+    NoPolicy,
+}
+
+impl Missing {
+    /// The sentence for log lines and `explain`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoIdentity => "there is no such AzureIdentity",
+            Self::NoBinding => "no AzureIdentityBinding of its namespace names this pod",
+            Self::NoPolicy => "no AzureIdentityPolicy admits it for its namespace",
+        }
+    }
+}
+
+/// Works out a pod's grants.
+#[must_use]
+pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
+    let own = &pod.name.namespace;
+    let Some(names) = &pod.wanted else {
+        let mut granted: Vec<Grant> = Vec::new();
+        for binding in world.bindings(own) {
+            let identity = ObjectName::new(own.clone(), binding.identity.clone());
+            if granted.iter().all(|grant| grant.identity.name != identity)
+                && let Ok(grant) = grant(pod, &identity, world)
+            {
+                granted.push(grant);
+            }
+        }
+        granted.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+        return PodGrants {
+            pod: pod.clone(),
+            granted,
+            wanted: None,
+        };
+    };
+    let mut granted: Vec<Grant> = Vec::new();
+    let mut wanted = Vec::new();
+    for name in names {
+        let (namespace, name) = name.split_once('/').unwrap_or((own, name));
+        let identity = ObjectName::new(namespace, name);
+        let missing = match grant(pod, &identity, world) {
+            Ok(grant) => {
+                if granted.iter().all(|other| other.identity.name != identity) {
+                    granted.push(grant);
+                }
+                None
+            }
+            Err(missing) => Some(missing),
+        };
+        wanted.push(Wanted { identity, missing });
+    }
+    granted.sort_by_key(|grant| {
+        (
+            grant.identity.name.namespace != *own,
+            grant.identity.name.clone(),
+        )
+    });
+    PodGrants {
+        pod: pod.clone(),
+        granted,
+        wanted: Some(wanted),
+    }
+}
+
+/// The grant of one identity to one pod, or what is missing for it.
+fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Missing> {
+    let known = world.identity(name).ok_or(Missing::NoIdentity)?;
+    let named = |binding: &&Arc<BindingFacts>| {
+        binding.identity == name.name
+            && binding
+                .subjects
+                .iter()
+                .any(|subject| names(subject, binding, pod, world))
+    };
+    let mut bindings = world.bindings(&name.namespace).filter(named);
+    let first = bindings.next().ok_or(Missing::NoBinding)?;
+    let default = first.default || bindings.any(|binding| binding.default);
+    let scopes = admitting(&known.facts, world);
+    if scopes.is_empty() {
+        return Err(Missing::NoPolicy);
+    }
+    Ok(Grant {
+        identity: known.facts.clone(),
+        binding: first.name.clone(),
+        default,
+        scopes: scopes.into(),
+        first_seen: known.first_seen,
+    })
+}
+
+/// Whether an entry of a binding names the pod: everything given must hold.
+fn names(subject: &Subject, binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
+    let namespace = match &subject.namespace_selector {
+        None => pod.name.namespace == binding.name.namespace,
+        Some(selector) => {
+            known_labels(&pod.name.namespace, world).is_some_and(|labels| selector.matches(labels))
+        }
+    };
+    let accounts = &subject.service_accounts;
+    let account = accounts.is_empty() || accounts.iter().any(|name| **name == *pod.service_account);
+    namespace
+        && account
+        && subject
+            .pod_selector
+            .as_ref()
+            .is_none_or(|selector| selector.matches(&pod.labels))
+}
+
+/// Labels of a namespace. A namespace that is not known (yet) matches nothing: `NotIn` and
+/// `DoesNotExist` must not hold because labels are missing on our side.
+fn known_labels<'a>(namespace: &str, world: &'a World) -> Option<&'a Labels> {
+    world.namespace(namespace)
+}
+
+/// The limits of all policies that admit the identity for its own namespace.
+fn admitting(identity: &IdentityFacts, world: &World) -> Vec<Arc<PolicyScope>> {
+    let Some(labels) = known_labels(&identity.name.namespace, world) else {
+        return Vec::new();
+    };
+    let admits = |scope: &PolicyScope| {
+        let tenant = scope.tenant_ids.is_empty()
+            || identity
+                .tenant_id
+                .is_none_or(|tenant| scope.tenant_ids.contains(&tenant));
+        // Without a resource id the check is left to the token's own claims, at obtain.
+        let resource = identity.resource_id.as_ref().is_none_or(|id| {
+            scope
+                .resource_id_prefixes
+                .iter()
+                .any(|prefix| id.is_under(prefix))
+        });
+        tenant && resource && !scope.resource_id_prefixes.is_empty()
+    };
+    let policies = world
+        .policies()
+        .filter(|policy| policy.namespaces.matches(labels) && admits(&policy.scope));
+    policies.map(|policy| policy.scope.clone()).collect()
+}
+
+#[cfg(test)]
+#[path = "grants_tests.rs"]
+mod tests;

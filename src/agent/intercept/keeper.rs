@@ -1,0 +1,427 @@
+//! Keeps the interception rules as they should be, for as long as the agent lives.
+//!
+//! In: the port that listens, notifications. Out: rules, the `rules` latch, metrics, who owns them.
+//! A loop of `read → compare → repair`; every failure is a reason not to be ready and to try again,
+//! never an end. Blocks on iptables, never for longer than its deadlines.
+//! Invariants: rules point only at a port that listens (the caller has it); the newest living
+//! instance owns them; at the end they stay as they are.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::address::Addresses;
+use super::backend::{self, Backend};
+use super::budget::Budget;
+use super::conntrack::{self, Cut};
+use super::drift::{Drift, DriftKind, drift};
+use super::epoch::{Claim, StateDir};
+use super::exec::Iptables;
+use super::rules::{self, DesiredTable, Stamp};
+use super::save::Ruleset;
+use super::watch::Watch;
+use super::{InterceptConfig, InterceptError, InterceptMetrics, Ownership};
+use crate::serve::ready::Latch;
+
+/// A look every now and then, should a notification be missed.
+const CALM: Duration = Duration::from_secs(5);
+/// The poll where nothing notifies; longer on nodes where reading costs much.
+const POLL: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(700));
+/// How soon a dead successor is noticed.
+const STOOD_DOWN: Duration = Duration::from_millis(200);
+/// Pauses after failures: the first, and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A row of changes is over when nothing changed for so long; longer where reading costs much.
+const QUIET: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(300));
+
+/// Lays the rules, then keeps them, until `shutdown`; the rules stay.
+///
+/// `port` must be listening on the agent's address already. `ready` is closed while the rules are
+/// known to be right (this instance's, or those of a newer one).
+pub async fn run_keeper(
+    config: InterceptConfig,
+    port: u16,
+    ready: Latch,
+    metrics: InterceptMetrics,
+    shutdown: CancellationToken,
+    ownership: watch::Sender<Ownership>,
+) {
+    let keeper = Keeper {
+        state: StateDir::new(&config.state_dir),
+        config,
+        port,
+        ready,
+        metrics,
+        ownership,
+        tools: None,
+        claim: None,
+        budget: Budget::default(),
+        cost: Duration::ZERO,
+        contested: false,
+    };
+    shutdown.run_until_cancelled(Box::pin(keeper.run())).await;
+}
+
+struct Keeper {
+    config: InterceptConfig,
+    port: u16,
+    ready: Latch,
+    metrics: InterceptMetrics,
+    ownership: watch::Sender<Ownership>,
+    state: StateDir,
+    tools: Option<Iptables>,
+    claim: Option<Claim>,
+    budget: Budget,
+    /// What the last reading took.
+    cost: Duration,
+    contested: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut failures = 0_u32;
+        let mut watch: Option<(Backend, Watch)> = None;
+        loop {
+            let outcome = self
+                .step(watch.as_ref().is_some_and(|(_, watch)| watch.notifies()))
+                .await;
+            let pause = match outcome {
+                Ok(pause) => {
+                    failures = 0;
+                    pause
+                }
+                Err(error) => {
+                    self.metrics.failures.inc();
+                    if failures == 0 {
+                        tracing::error!(%error, "interception is not as it should be; trying again");
+                    }
+                    self.ready.not_ready(error.to_string());
+                    let pause = RETRY.0.saturating_mul(1 << failures.min(10)).min(RETRY.1);
+                    failures = failures.saturating_add(1);
+                    sleep(pause).await;
+                    continue;
+                }
+            };
+            let Some(tools) = &self.tools else { continue };
+            let watch = match &mut watch {
+                Some((_, watch)) => watch,
+                // From here on nothing is missed; what changed before is found by one more look.
+                none => {
+                    *none = Some((tools.backend, Watch::open(tools.backend)));
+                    continue;
+                }
+            };
+            let quiet = (self.cost * 4).clamp(QUIET.0, QUIET.1);
+            let _ = timeout(pause, watch.changed(quiet)).await;
+        }
+    }
+
+    /// One look, with whatever it leads to; how long until the next one.
+    async fn step(&mut self, notified: bool) -> Result<Duration, InterceptError> {
+        let tools = self.tools().await?;
+        if let Some(pause) = self.yields()? {
+            return Ok(pause);
+        }
+        let address_missing = Addresses::open()?.claim(self.config.agent_address).await?;
+        let Some(epoch) = self.claim.as_ref().map(|claim| claim.epoch) else {
+            self.take_over(&tools).await?;
+            return Ok(Duration::ZERO);
+        };
+        if address_missing {
+            tracing::warn!(address = %self.config.agent_address, "address was gone from lo; put back");
+            self.count(&[Drift {
+                table: "lo",
+                kind: DriftKind::AddressMissing,
+            }]);
+        }
+        let desired = self.desired(Some(epoch));
+        let drifts = drift(&desired, &self.read(&tools).await?);
+        if drifts.is_empty() {
+            self.settle(epoch);
+        } else {
+            return self.repair(&tools, &desired, drifts).await;
+        }
+        let poll = (self.cost * 10).clamp(POLL.0, POLL.1);
+        Ok(if notified { CALM } else { poll })
+    }
+
+    async fn tools(&mut self) -> Result<Iptables, InterceptError> {
+        if let Some(tools) = &self.tools {
+            return Ok(tools.clone());
+        }
+        let backend::Decision { backend, why } = backend::choose(self.config.backend).await?;
+        tracing::info!(%backend, why, "iptables backend");
+        Ok(self.tools.insert(Iptables::new(backend)).clone())
+    }
+
+    fn desired(&self, epoch: Option<u64>) -> Vec<DesiredTable> {
+        let stamp = epoch.map(|epoch| Stamp {
+            epoch,
+            port: self.port,
+        });
+        let agent = stamp.map(|stamp| (self.config.agent_address, stamp));
+        rules::desired(agent, self.config.guard_wire_server)
+    }
+
+    async fn read(&mut self, tools: &Iptables) -> Result<Ruleset, InterceptError> {
+        let start = Instant::now();
+        let ruleset = tools.read().await?;
+        self.cost = start.elapsed();
+        Ok(ruleset)
+    }
+
+    /// Whether the rules are another's to keep; how long until to look again.
+    fn yields(&mut self) -> Result<Option<Duration>, InterceptError> {
+        let Some(claim) = &mut self.claim else {
+            return Ok(None);
+        };
+        let to = if self.state.is_removed() {
+            self.ready
+                .not_ready("`lanyard uninstall` removed the rules; restart to lay them again");
+            Ownership::Removed
+        } else if let Some(by) = self.state.successor(claim.epoch) {
+            self.ready.ready();
+            Ownership::StoodDown { by }
+        } else {
+            self.state.renew(claim)?;
+            return Ok(None);
+        };
+        if self.own(to) {
+            tracing::info!(?to, "the rules are no longer this instance's to keep");
+        }
+        Ok(Some(STOOD_DOWN))
+    }
+
+    /// Lays the rules for the first time, with a new epoch.
+    async fn take_over(&mut self, tools: &Iptables) -> Result<(), InterceptError> {
+        let lock = match self.state.lock().await {
+            Ok(lock) => lock,
+            Err(error) => return self.close_door(tools, error).await,
+        };
+        let actual = self.read(tools).await?;
+        let in_force = Stamp::in_force(&actual).map(|stamp| stamp.epoch);
+        let epoch = match self.state.next_epoch(&lock, in_force) {
+            Ok(epoch) => epoch,
+            Err(error) => return self.close_door(tools, error).await,
+        };
+        let desired = self.desired(Some(epoch));
+        let drifts = drift(&desired, &actual);
+        tools
+            .restore(&rules::repair_script(&desired, &actual, &drifts))
+            .await?;
+        self.claim = Some(self.state.claim(&lock, epoch)?);
+        self.state.clear_removed(&lock);
+        self.metrics
+            .epoch
+            .set(i64::try_from(epoch).unwrap_or(i64::MAX));
+        tracing::info!(epoch, port = self.port, backend = %tools.backend, "rules laid");
+        self.leave_other_backend(tools.backend).await;
+        drop(lock);
+        self.verify(tools, &desired).await?;
+        self.cut().await;
+        self.settle(epoch);
+        Ok(())
+    }
+
+    /// Without the right to say where pods' requests go, they at least go nowhere else.
+    async fn close_door<T>(
+        &mut self,
+        tools: &Iptables,
+        error: InterceptError,
+    ) -> Result<T, InterceptError> {
+        let desired = self.desired(None);
+        let actual = self.read(tools).await?;
+        let script = rules::repair_script(&desired, &actual, &drift(&desired, &actual));
+        if !script.is_empty() {
+            tools.restore(&script).await?;
+            self.cut().await;
+        }
+        Err(error)
+    }
+
+    /// Mends what may be mended now; how long until to look again.
+    async fn repair(
+        &mut self,
+        tools: &Iptables,
+        desired: &[DesiredTable],
+        drifts: Vec<Drift>,
+    ) -> Result<Duration, InterceptError> {
+        let now = Instant::now();
+        let waits = drifts
+            .iter()
+            .map(|drift| self.budget.wait(now, drift.table));
+        let wait = waits.min().unwrap_or_default();
+        if !wait.is_zero() {
+            return Ok(wait);
+        }
+        let lock = match self.state.lock().await {
+            Ok(lock) => lock,
+            Err(error) => return self.close_door(tools, error).await,
+        };
+        if self.yields()?.is_some() {
+            return Ok(Duration::ZERO);
+        }
+        let actual = self.read(tools).await?;
+        let (due, later): (Vec<_>, Vec<_>) = drift(desired, &actual)
+            .into_iter()
+            .partition(|drift| self.budget.wait(now, drift.table).is_zero());
+        let script = rules::repair_script(desired, &actual, &due);
+        if !script.is_empty() {
+            tools.restore(&script).await?;
+            self.count(&holder_dead(&actual, desired, due.clone()));
+            let repaired = |table| due.iter().any(|drift| drift.table == table);
+            self.budget.record(now, repaired("nat"), repaired("filter"));
+        }
+        drop(lock);
+        let repaired: Vec<_> = desired
+            .iter()
+            .filter(|want| due.iter().any(|d| d.table == want.table))
+            .cloned()
+            .collect();
+        self.verify(tools, &repaired).await?;
+        self.cut().await;
+        if self.budget.is_over(now) {
+            self.alarm(&due);
+        }
+        let waits = later.iter().map(|drift| self.budget.wait(now, drift.table));
+        Ok(waits.min().unwrap_or_default())
+    }
+
+    async fn verify(
+        &mut self,
+        tools: &Iptables,
+        desired: &[DesiredTable],
+    ) -> Result<(), InterceptError> {
+        match drift(desired, &self.read(tools).await?).as_slice() {
+            [] => Ok(()),
+            left => Err(InterceptError::NotInForce {
+                backend: tools.backend,
+                drift: describe(left),
+            }),
+        }
+    }
+
+    fn count(&self, drifts: &[Drift]) {
+        for drift in drifts {
+            self.metrics
+                .repaired
+                .with_label_values(&[drift.kind.as_str()])
+                .inc();
+        }
+        tracing::warn!(drift = describe(drifts), "rules repaired");
+    }
+
+    fn alarm(&mut self, drifts: &[Drift]) {
+        let repairs = self.budget.recent(Instant::now());
+        let error = InterceptError::Contested {
+            repairs,
+            drift: describe(drifts),
+        };
+        if !std::mem::replace(&mut self.contested, true) {
+            tracing::error!(%error, "interception is contested");
+        }
+        self.metrics.contested.set(1);
+        self.ready.not_ready(error.to_string());
+    }
+
+    /// All is as it should be.
+    fn settle(&mut self, epoch: u64) {
+        self.own(Ownership::Owner { epoch });
+        if self.contested && self.budget.is_over(Instant::now()) {
+            return;
+        }
+        self.contested = false;
+        self.metrics.contested.set(0);
+        self.ready.ready();
+    }
+
+    fn own(&self, ownership: Ownership) -> bool {
+        self.metrics
+            .owner
+            .set(i64::from(matches!(ownership, Ownership::Owner { .. })));
+        self.ownership
+            .send_if_modified(|now| std::mem::replace(now, ownership) != ownership)
+    }
+
+    async fn cut(&self) {
+        let outcome = async {
+            let local = Addresses::open()?.local().await?;
+            let InterceptConfig {
+                agent_address: agent,
+                guard_wire_server,
+                ..
+            } = self.config;
+            conntrack::cut(&Cut {
+                agent,
+                guard_wire_server,
+                local,
+            })
+            .await
+        };
+        match outcome.await {
+            Ok(0) => {}
+            Ok(ended) => {
+                self.metrics.cut.inc_by(ended);
+                tracing::warn!(ended, "connections that passed the agent by were ended");
+            }
+            Err(error) => {
+                self.metrics.cut_failures.inc();
+                tracing::warn!(%error, "cannot look for connections that pass the agent by; the REJECT in FORWARD ends them");
+            }
+        }
+    }
+
+    /// An instance that used the other backend may have left its rules there.
+    async fn leave_other_backend(&self, backend: Backend) {
+        let other = Iptables::new(backend.other());
+        let Ok(actual) = other.read_all().await else {
+            return;
+        };
+        let (script, removed) = rules::removal_script(&actual);
+        if script.is_empty() {
+            return;
+        }
+        match other.restore(&script).await {
+            Ok(()) => {
+                tracing::info!(?removed, backend = %other.backend, "removed from the other backend");
+            }
+            Err(error) => tracing::warn!(%error, "rules of ours are left in the other backend"),
+        }
+    }
+}
+
+/// What looks like a changed chain is the chain of a newer instance, now dead.
+fn holder_dead(actual: &Ruleset, desired: &[DesiredTable], mut drifts: Vec<Drift>) -> Vec<Drift> {
+    let ours = desired
+        .iter()
+        .find(|want| want.table == "nat")
+        .map(|want| want.rules.clone());
+    let stamp = |rule: &str| {
+        super::save::Rule::parse(rule)
+            .value("--comment")
+            .and_then(Stamp::parse)
+    };
+    let epoch = ours
+        .iter()
+        .flatten()
+        .find_map(|rule| stamp(rule))
+        .map(|stamp| stamp.epoch);
+    let theirs = Stamp::in_force(actual).map(|stamp| stamp.epoch);
+    if theirs > epoch {
+        for drift in &mut drifts {
+            if drift.table == "nat" && drift.kind == DriftKind::ChainChanged {
+                drift.kind = DriftKind::HolderDead;
+            }
+        }
+    }
+    drifts
+}
+
+fn describe(drifts: &[Drift]) -> String {
+    let words = drifts
+        .iter()
+        .map(|drift| format!("{} in {}", drift.kind.as_str(), drift.table));
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,157 @@
+//! Interception: pods' connections to the metadata address come to this agent, and nowhere else.
+//!
+//! In: where the agent listens. Out: iptables rules and one address on `lo`, kept as they should
+//! be for as long as the process lives, and left standing when it ends. May block on iptables'
+//! lock and processes, never on the network. Invariants 2 (fail closed) and 6 (upgrades lose
+//! nothing): the rules are laid only after the listener listens, replaced in one transaction, and
+//! removed by nothing but `lanyard uninstall`.
+//!
+//! `rules`, `save`, `drift`, `budget` and `conntrack::entry` are pure; `keeper` is the loop.
+
+pub mod address;
+pub mod backend;
+pub mod budget;
+pub mod conntrack;
+pub mod drift;
+pub mod epoch;
+pub mod exec;
+pub mod keeper;
+pub mod metrics;
+pub mod rules;
+pub mod save;
+pub mod uninstall;
+pub mod watch;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+pub use address::claim_address;
+pub use backend::BackendChoice;
+pub use keeper::run_keeper;
+pub use metrics::InterceptMetrics;
+
+/// The agent's own address: link-local, so that no route leads to it from outside the node.
+pub const DEFAULT_AGENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
+/// Where instances agree on who owns the rules; as short-lived as the rules are, so below `/run`.
+pub const DEFAULT_STATE_DIR: &str = "/run/lanyard";
+
+/// What the agent's command line says about interception.
+#[derive(Clone, Debug)]
+pub struct InterceptConfig {
+    /// Which iptables backend to use.
+    pub backend: BackendChoice,
+    /// The /32 on `lo` that connections are redirected to.
+    pub agent_address: Ipv4Addr,
+    /// Whether pods are kept away from the wire server (tcp 80 and 32526; never its DNS).
+    pub guard_wire_server: bool,
+    /// Lock and epoch files, shared by the instances on this node.
+    pub state_dir: PathBuf,
+}
+
+/// Who owns this node's rules, as this instance sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// No rules laid yet.
+    Pending,
+    /// This instance: new connections come here.
+    Owner {
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A newer instance that is alive.
+    StoodDown {
+        /// That one's epoch.
+        by: u64,
+    },
+    /// `lanyard uninstall` removed the rules, and they stay removed until the agent starts anew.
+    Removed,
+}
+
+/// Why interception is not what it should be. None of these ends the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum InterceptError {
+    /// A process of iptables failed.
+    #[error("`{command}` failed ({status}): {stderr}")]
+    Tool {
+        /// As it would be typed.
+        command: String,
+        /// Exit status or signal.
+        status: String,
+        /// Its own words, shortened.
+        stderr: String,
+    },
+    /// A program of iptables is not there.
+    #[error("`{command}` is not installed; it comes with the package iptables")]
+    NotInstalled {
+        /// Its name.
+        command: String,
+    },
+    /// A process of iptables could not be run, or did not end.
+    #[error("`{command}` cannot be used: {why}")]
+    NoTool {
+        /// As it would be typed.
+        command: String,
+        /// The system's words.
+        why: String,
+    },
+    /// Neither backend can be used.
+    #[error("no iptables backend can be used: nft: {nft}; legacy: {legacy}")]
+    NoBackend {
+        /// What is wrong with nft.
+        nft: String,
+        /// What is wrong with legacy.
+        legacy: String,
+    },
+    /// The rules were written, and are not there.
+    #[error("the rules were written with {backend} and yet differ afterwards: {drift}")]
+    NotInForce {
+        /// The backend.
+        backend: backend::Backend,
+        /// What differs.
+        drift: String,
+    },
+    /// Somebody keeps changing the rules.
+    #[error(
+        "the rules were changed {repairs} times within a minute ({drift}); repairing slowly now. Find what rewrites iptables on this node"
+    )]
+    Contested {
+        /// Repairs within the last minute.
+        repairs: usize,
+        /// What differed last.
+        drift: String,
+    },
+    /// The agent's address cannot be had.
+    #[error("address {address} on lo: {why}")]
+    Address {
+        /// The address.
+        address: Ipv4Addr,
+        /// What is in the way.
+        why: String,
+    },
+    /// The state directory cannot be used.
+    #[error(
+        "state directory {path}: {source}; it must be writable, and shared by the agents of this node"
+    )]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// Another instance held the rules' lock for too long.
+    #[error("another instance holds {path} for more than {seconds} s")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Netlink failed.
+    #[error("netlink ({what}): {why}")]
+    Netlink {
+        /// Which conversation.
+        what: &'static str,
+        /// The system's words.
+        why: String,
+    },
+}

@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::agent::intercept::drift::drift;
+
+const AGENT: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
+
+fn ours() -> Vec<DesiredTable> {
+    desired(
+        Some((
+            AGENT,
+            Stamp {
+                epoch: 7,
+                port: 41234,
+            },
+        )),
+        true,
+    )
+}
+
+/// A node's tables as far as `iptables-restore --noflush` is concerned.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    tables: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+impl Node {
+    fn append(&mut self, table: &str, chain: &str, rule: &str) {
+        let chains = self.tables.entry(table.to_owned()).or_default();
+        chains
+            .entry(chain.to_owned())
+            .or_default()
+            .push(rule.to_owned());
+    }
+
+    fn restore(&mut self, script: &str) {
+        let mut table = String::new();
+        for line in script.lines() {
+            let words: Vec<&str> = line.splitn(3, ' ').collect();
+            let name = |at: usize| words[at].to_owned();
+            let chains = self.tables.entry(table.clone()).or_default();
+            match words[0] {
+                "COMMIT" => {}
+                "-A" => chains.entry(name(1)).or_default().push(name(2)),
+                "-I" => chains
+                    .get_mut(words[1])
+                    .unwrap()
+                    .insert(0, words[2][2..].to_owned()),
+                "-D" => {
+                    let rules = chains.get_mut(words[1]).unwrap();
+                    let at = rules.iter().position(|rule| rule == words[2]);
+                    rules.remove(at.expect("only what is there is deleted"));
+                }
+                "-F" => chains.get_mut(words[1]).unwrap().clear(),
+                "-X" => drop(chains.remove(words[1])),
+                other if other.starts_with('*') => {
+                    other[1..].clone_into(&mut table);
+                    let hook = if table == "nat" {
+                        "PREROUTING"
+                    } else {
+                        "FORWARD"
+                    };
+                    let chains = self.tables.entry(table.clone()).or_default();
+                    chains.entry(hook.to_owned()).or_default();
+                }
+                other if other.starts_with(':') => {
+                    drop(chains.insert(other[1..].to_owned(), vec![]))
+                }
+                other => panic!("unknown line {other}"),
+            }
+        }
+        self.tables.retain(|name, _| !name.is_empty());
+    }
+
+    fn listing(&self) -> Ruleset {
+        let mut text = String::new();
+        for (table, chains) in &self.tables {
+            let _ = writeln!(text, "*{table}");
+            for chain in chains.keys() {
+                let built_in = ["PREROUTING", "FORWARD"].contains(&chain.as_str());
+                let _ = writeln!(
+                    text,
+                    ":{chain} {} [0:0]",
+                    if built_in { "ACCEPT" } else { "-" }
+                );
+            }
+            for (chain, rules) in chains {
+                rules.iter().for_each(|rule| {
+                    let _ = writeln!(text, "-A {chain} {rule}");
+                });
+            }
+            text.push_str("COMMIT\n");
+        }
+        Ruleset::parse(&text, None)
+    }
+}
+
+#[test]
+fn an_empty_node_gets_the_door_before_the_way_in() {
+    let (want, mut node) = (ours(), Node::default());
+    let script = repair_script(&want, &node.listing(), &drift(&want, &node.listing()));
+    assert!(script.find("*filter") < script.find("*nat"), "{script}");
+    node.restore(&script);
+    assert_eq!(drift(&want, &node.listing()), []);
+    assert_eq!(
+        Stamp::in_force(&node.listing()),
+        Some(Stamp {
+            epoch: 7,
+            port: 41234
+        })
+    );
+}
+
+#[test]
+fn a_takeover_replaces_our_chain_and_touches_no_jump() {
+    let (old, mut node) = (ours(), Node::default());
+    node.restore(&repair_script(
+        &old,
+        &node.listing(),
+        &drift(&old, &node.listing()),
+    ));
+    let new = desired(Some((AGENT, Stamp { epoch: 8, port: 5 })), true);
+    let script = repair_script(&new, &node.listing(), &drift(&new, &node.listing()));
+    assert_eq!(
+        script,
+        "*nat\n:LANYARD-PREROUTING - [0:0]\n-A LANYARD-PREROUTING -d 169.254.169.254/32 -p tcp -m tcp \
+         --dport 80 -m comment --comment \"lanyard:epoch=8 port=5\" -j DNAT --to-destination \
+         169.254.169.252:5\nCOMMIT\n"
+    );
+}
+
+#[test]
+fn the_wire_server_is_guarded_unless_told_otherwise_and_its_dns_never() {
+    let rules = |guard| desired(None, guard).remove(0).rules.join("\n");
+    assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 80 "));
+    assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 32526 "));
+    assert!(!rules(true).contains("--dport 53"));
+    assert!(!rules(false).contains("168.63.129.16"));
+    assert!(rules(false).contains("169.254.169.254/32"));
+}
+
+#[test]
+fn who_has_no_listener_closes_the_door_and_lays_no_way_in() {
+    let tables: Vec<_> = desired(None, true).iter().map(|want| want.table).collect();
+    assert_eq!(tables, ["filter"]);
+}
+
+#[test]
+fn a_stamp_is_read_back_and_nothing_else_is() {
+    let stamp = Stamp {
+        epoch: 12,
+        port: 80,
+    };
+    assert_eq!(Stamp::parse(&stamp.comment()), Some(stamp));
+    for wrong in [
+        "",
+        "lanyard:epoch=1",
+        "lanyard:epoch=x port=1",
+        "lanyard:epoch=1 port=70000",
+    ] {
+        assert_eq!(Stamp::parse(wrong), None, "{wrong}");
+    }
+    assert_eq!(
+        Stamp::parse(&format!("lanyard:epoch={} port=1", u64::MAX)),
+        None
+    );
+}
+
+fn foreign_rule() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "-j ACCEPT",
+        "-p tcp -j RETURN",
+        "-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC",
+        "-m comment --comment \"a \\\"b\\\" -j DROP\" -j KUBE-SVC",
+        "-j LANYARD-PREROUTING",
+        "-j LANYARD-FORWARD",
+        "-p udp -j ACCEPT",
+        "-j MARK --set-xmark 0x1/0x1",
+        "-g KUBE-SVC",
+    ])
+    .prop_map(str::to_owned)
+}
+
+prop_compose! {
+    fn any_node()(rules in prop::collection::vec(
+        (any::<bool>(), 0..3usize, foreign_rule()), 0..12,
+    )) -> Node {
+        let mut node = Node::default();
+        for (nat, chain, rule) in rules {
+            let (table, chains) = if nat {
+                ("nat", ["PREROUTING", "KUBE-SVC", "LANYARD-PREROUTING"])
+            } else {
+                ("filter", ["FORWARD", "KUBE-SVC", "LANYARD-FORWARD"])
+            };
+            node.append(table, chains[chain], &rule);
+        }
+        node
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_node_has_one_repair_mends_it_and_others_rules_stay(node in any_node()) {
+        let (want, mut mended) = (ours(), node.clone());
+        mended.restore(&repair_script(&want, &node.listing(), &drift(&want, &node.listing())));
+        prop_assert_eq!(drift(&want, &mended.listing()), []);
+        prop_assert_eq!(others(&mended), others(&node));
+        prop_assert_eq!(repair_script(&want, &mended.listing(), &[]), "");
+    }
+
+    #[test]
+    fn removal_takes_all_of_ours_and_nothing_of_others(node in any_node()) {
+        let mut laid = node.clone();
+        laid.restore(&repair_script(&ours(), &node.listing(), &drift(&ours(), &node.listing())));
+        laid.restore(&removal_script(&laid.listing()).0);
+        prop_assert_eq!(removal_script(&laid.listing()), (String::new(), vec![]));
+        prop_assert_eq!(others(&laid), others(&node));
+    }
+}
+
+fn others(node: &Node) -> Vec<(String, String, String)> {
+    let mut rules = Vec::new();
+    for (table, chains) in &node.tables {
+        for (chain, list) in chains
+            .iter()
+            .filter(|(chain, _)| !chain.starts_with(CHAIN_PREFIX))
+        {
+            let foreign = list.iter().filter(|rule| !rule.contains("-j LANYARD-"));
+            rules.extend(foreign.map(|rule| (table.clone(), chain.clone(), rule.clone())));
+        }
+    }
+    rules
+}

@@ -1,0 +1,72 @@
+//! Removes what interception put on this node, and nothing else. `lanyard uninstall`.
+//!
+//! In: which backends to look at, the address, the state directory. Out: what was removed, in
+//! words; an empty list when there was nothing. Blocks on iptables and its lock. The only code that
+//! takes rules away: invariant 2 makes that an explicit act. Agents that still run are told to
+//! leave the rules alone (until they start anew), and confirm by standing down.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use super::InterceptError;
+use super::address::Addresses;
+use super::backend::{Backend, BackendChoice};
+use super::epoch::StateDir;
+use super::exec::Iptables;
+use super::rules::removal_script;
+
+/// Removes rules, address and state files; what was removed, one line each.
+pub async fn uninstall(
+    choice: BackendChoice,
+    address: Ipv4Addr,
+    state_dir: &Path,
+) -> Result<Vec<String>, InterceptError> {
+    let state = StateDir::new(state_dir);
+    let mut removed = Vec::new();
+    let lock = if state.exists() {
+        Some(state.lock().await?)
+    } else {
+        None
+    };
+    if let Some(lock) = &lock {
+        let living = state.living();
+        if !living.is_empty() {
+            state.set_removed(lock)?;
+            removed.push(format!(
+                "told the running agent (epoch {living:?}) to leave the rules alone"
+            ));
+        }
+    }
+    let backends = match choice {
+        BackendChoice::Auto => Backend::ALL.to_vec(),
+        BackendChoice::Forced(backend) => vec![backend],
+    };
+    for backend in backends {
+        let tools = Iptables::new(backend);
+        let actual = match tools.read_all().await {
+            // A backend that is not installed holds nothing of ours, unless the person named it.
+            Err(InterceptError::NotInstalled { .. }) if choice == BackendChoice::Auto => continue,
+            read => read?,
+        };
+        let (script, what) = removal_script(&actual);
+        if !script.is_empty() {
+            tools.restore(&script).await?;
+            removed.extend(
+                what.into_iter()
+                    .map(|line| format!("iptables ({backend}) {line}")),
+            );
+        }
+    }
+    if Addresses::open()?.release(address).await? {
+        removed.push(format!("address {address}/32 on lo"));
+    }
+    if let Some(lock) = lock {
+        removed.extend(
+            state
+                .clear(lock)
+                .into_iter()
+                .map(|name| format!("state file {name}")),
+        );
+    }
+    Ok(removed)
+}

@@ -1,0 +1,181 @@
+//! Step 2: peer address → pod. O(1) by the published directory. A pod that is not known yet is
+//! waited for, up to a bound; the wait ends the moment it appears.
+//!
+//! Holds invariant 3 (no wrong identity): an unknown, contested, ended or moved address gets "try
+//! again", never a default.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::directory::{Claim, Published};
+use super::grants::PodGrants;
+use crate::model::fault::{Fault, FaultKind};
+
+/// Requests that may wait for unknown pods at once: a flood from outside must not pile up.
+const MAX_WAITING: usize = 1024;
+
+/// Finds pods.
+#[derive(Debug)]
+pub struct Locator {
+    directory: Arc<Published>,
+    wait: Duration,
+    waiting: AtomicUsize,
+}
+
+impl Locator {
+    /// Looks in `directory`, and waits up to `wait` for a pod that is not there yet.
+    pub fn new(directory: Arc<Published>, wait: Duration) -> Self {
+        Self {
+            directory,
+            wait,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// The pod at an address, as known now.
+    pub fn known(&self, peer: IpAddr) -> Result<Arc<PodGrants>, Fault> {
+        match self.directory.load().claim(canonical(peer)) {
+            Some(Claim::Pod(grants)) => Ok(grants.clone()),
+            other => Err(nobody(other, peer)),
+        }
+    }
+
+    /// The pod at an address, waiting for it if need be.
+    pub async fn locate(&self, peer: IpAddr) -> Result<Arc<PodGrants>, Fault> {
+        let first = match self.known(peer) {
+            Ok(grants) => return Ok(grants),
+            Err(fault) => fault,
+        };
+        let _waiting = Waiting::enter(&self.waiting).ok_or(first)?;
+        let deadline = Instant::now() + self.wait;
+        let mut changes = self.directory.subscribe();
+        loop {
+            match self.known(peer) {
+                Ok(grants) => return Ok(grants),
+                Err(fault) => {
+                    let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An IPv4 peer of a dual-stack listener comes as `::ffff:a.b.c.d`.
+fn canonical(peer: IpAddr) -> IpAddr {
+    peer.to_canonical()
+}
+
+fn nobody(claim: Option<&Claim>, peer: IpAddr) -> Fault {
+    let (kind, detail) = match claim {
+        Some(Claim::Several) => (
+            FaultKind::PodAmbiguous,
+            "several live pods have this address",
+        ),
+        Some(Claim::Ended) => (
+            FaultKind::PodUnknown,
+            "the pod known at this address has ended",
+        ),
+        Some(Claim::Moved) => (
+            FaultKind::PodMoved,
+            "the address is not where the pod was seen",
+        ),
+        Some(Claim::Pod(_)) | None => (FaultKind::PodUnknown, "no pod is known at this address"),
+    };
+    Fault::new(kind, "The calling pod is not known yet, try again")
+        .with_detail(format!("{peer}: {detail}"))
+        .with_retry_after(Duration::from_secs(1))
+}
+
+/// One of the bounded places to wait in; left on drop, also when the client hangs up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Option<Self> {
+        let guard = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(guard)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::directory::Directory;
+    use super::super::testkit::{pod, world};
+    use super::*;
+
+    const PEER: &str = "10.0.0.1";
+
+    fn locator(wait: u64) -> (Arc<Published>, Arc<Locator>) {
+        let published = Arc::new(Published::default());
+        (
+            published.clone(),
+            Arc::new(Locator::new(published, Duration::from_secs(wait))),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_the_moment_the_pod_appears() {
+        let (published, locator) = locator(10);
+        let waiting = tokio::spawn({
+            let locator = locator.clone();
+            async move { (locator.locate(PEER.parse().unwrap()).await, Instant::now()) }
+        });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        published.publish(Directory::of(
+            &world([pod("a", "other", "10.0.0.2", None)]),
+            |_, _| false,
+        ));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished(), "another pod is not the one");
+        let appeared = Instant::now();
+        published.publish(Directory::of(
+            &world([pod("a", "p", PEER, None)]),
+            |_, _| false,
+        ));
+        let (found, at) = waiting.await.unwrap();
+        assert_eq!(&*found.unwrap().pod.name.name, "p");
+        assert_eq!(at, appeared);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_is_bounded_and_then_says_try_again() {
+        let (_published, locator) = locator(10);
+        let start = Instant::now();
+        let fault = locator.locate(PEER.parse().unwrap()).await.unwrap_err();
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        assert_eq!(fault.kind, FaultKind::PodUnknown);
+        assert!(fault.retry_after.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_waiting_are_told_at_once() {
+        let (_published, locator) = locator(10);
+        locator.waiting.store(MAX_WAITING, Ordering::Relaxed);
+        let start = Instant::now();
+        assert!(locator.locate(PEER.parse().unwrap()).await.is_err());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(locator.waiting.load(Ordering::Relaxed), MAX_WAITING);
+    }
+
+    #[test]
+    fn an_ipv4_peer_on_a_dual_stack_socket_is_the_same_pod() {
+        let (published, locator) = locator(0);
+        published.publish(Directory::of(
+            &world([pod("a", "p", PEER, None)]),
+            |_, _| false,
+        ));
+        assert!(locator.known("::ffff:10.0.0.1".parse().unwrap()).is_ok());
+    }
+}

@@ -1,0 +1,250 @@
+//! A folder of YAML manifests as the source of pods and bindings: demo, tests, laptops. The same
+//! seam ([`Change`]) that the Kubernetes watch fills; everything behind it is the same code.
+//!
+//! Event-driven (inotify); a file's change is in force as soon as it is read. A malformed document
+//! is reported and counted, its own earlier objects are dropped (fail closed), and all others stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use notify::{RecursiveMode, Watcher};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::world::Change;
+use crate::api::object::{ObjectKey, read};
+
+/// A document that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// Which document of it, from 1; 0 for the file as a whole.
+    pub document: usize,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// A batch of changes, as one reading of the folder found them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes, in the order of files.
+    pub changes: Vec<Change>,
+    /// All documents that cannot be used now (not only new ones).
+    pub malformed: usize,
+}
+
+/// The folder, with what was last read from each file.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    files: BTreeMap<PathBuf, Content>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    text: String,
+    keys: BTreeSet<ObjectKey>,
+    problems: Vec<Problem>,
+}
+
+impl Folder {
+    /// A folder that was not read yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Reads what differs from last time. Blocks on the disk.
+    pub fn reread(&mut self) -> std::io::Result<Batch> {
+        let mut batch = Batch::default();
+        let now = manifest_files(&self.path)?;
+        let gone: Vec<_> = self
+            .files
+            .keys()
+            .filter(|path| !now.contains(*path))
+            .cloned()
+            .collect();
+        for path in gone {
+            let content = self.files.remove(&path).unwrap_or_default();
+            self.forget(content.keys, &mut batch);
+        }
+        for path in now {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => self.take(path, text, &mut batch),
+                // Deleted between listing and reading: the next event tells.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "manifest cannot be read");
+                    self.take(path, String::new(), &mut batch);
+                }
+            }
+        }
+        batch.malformed = self
+            .files
+            .values()
+            .map(|content| content.problems.len())
+            .sum();
+        Ok(batch)
+    }
+
+    fn take(&mut self, path: PathBuf, text: String, batch: &mut Batch) {
+        if self
+            .files
+            .get(&path)
+            .is_some_and(|content| content.text == text)
+        {
+            return;
+        }
+        let before = self.files.remove(&path).unwrap_or_default();
+        let mut content = Content {
+            text,
+            ..Content::default()
+        };
+        for (number, document) in documents(&content.text) {
+            match parse(document) {
+                Ok(Some(object)) => {
+                    content.keys.insert(object.key());
+                    batch.changes.push(Change::Apply(object));
+                }
+                Ok(None) => {}
+                Err(problem) => {
+                    tracing::warn!(file = %path.display(), document = number, problem, "manifest ignored");
+                    content.problems.push(Problem {
+                        file: path.clone(),
+                        document: number,
+                        problem,
+                    });
+                }
+            }
+        }
+        let lost = before.keys.difference(&content.keys).cloned().collect();
+        self.files.insert(path, content);
+        self.forget(lost, batch);
+    }
+
+    /// Deletes what no file holds any more.
+    fn forget(&self, keys: BTreeSet<ObjectKey>, batch: &mut Batch) {
+        let held = |key: &ObjectKey| {
+            self.files
+                .values()
+                .any(|content| content.keys.contains(key))
+        };
+        batch.changes.extend(
+            keys.into_iter()
+                .filter(|key| !held(key))
+                .map(Change::Delete),
+        );
+    }
+}
+
+fn manifest_files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let manifest = path
+            .extension()
+            .is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json");
+        if manifest && !hidden && path.is_file() {
+            files.insert(path);
+        }
+    }
+    Ok(files)
+}
+
+/// The documents of a file with their numbers, split at `---` lines so that a broken one does not
+/// take the others along.
+fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut rest = Some(text);
+    let split = std::iter::from_fn(move || {
+        let text = rest?;
+        let border = text.match_indices("---").find(|(at, _)| {
+            let line_start = *at == 0 || text.as_bytes()[at - 1] == b'\n';
+            let after = text.as_bytes().get(at + 3);
+            line_start && after.is_none_or(|byte| byte.is_ascii_whitespace())
+        });
+        let (document, remaining) =
+            border.map_or((text, None), |(at, _)| (&text[..at], Some(&text[at + 3..])));
+        rest = remaining;
+        Some(document)
+    });
+    let content = |document: &str| {
+        document
+            .lines()
+            .any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))
+    };
+    split
+        .filter(move |document| content(document))
+        .enumerate()
+        .map(|(at, document)| (at + 1, document))
+}
+
+fn parse(document: &str) -> Result<Option<crate::api::object::Object>, String> {
+    // `app: y` is a label, not `true`.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let value: Value = serde_saphyr::from_str_with_options(document, options)
+        .map_err(|error| error.to_string())?;
+    read(value, &version(document)).map_err(|malformed| malformed.to_string())
+}
+
+/// Stands in for `resourceVersion`: differs when the document does.
+fn version(document: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    document.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Follows a folder: sends what it holds, then every change. Ends when the receiver is gone.
+pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+    let (wake, mut woken) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event, too: ours would wake us for ever.
+        let reading =
+            matches!(&event, Ok(event) if event.kind.is_access() && !closed_after_write(event));
+        if !reading {
+            // One pending wake-up stands for any number of events.
+            let _ = wake.try_send(());
+        }
+    })?;
+    watcher.watch(&path, RecursiveMode::NonRecursive)?;
+    let mut folder = Folder::new(path.clone());
+    loop {
+        let (back, batch) = tokio::task::spawn_blocking(move || {
+            let batch = folder.reread();
+            (folder, batch)
+        })
+        .await?;
+        folder = back;
+        match batch {
+            Ok(batch) => {
+                if batches.send(batch).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                tracing::error!(folder = %path.display(), %error, "manifests cannot be listed")
+            }
+        }
+        if woken.recv().await.is_none() {
+            anyhow::bail!("the watch on {} ended", path.display());
+        }
+    }
+}
+
+fn closed_after_write(event: &notify::Event) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    matches!(
+        event.kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+    )
+}
+
+#[cfg(test)]
+#[path = "manifests_tests.rs"]
+mod tests;

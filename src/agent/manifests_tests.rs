@@ -1,0 +1,131 @@
+//! Files come, change, break and go.
+
+use std::time::Duration;
+
+use super::*;
+use crate::api::object::Object;
+
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+
+fn pod(name: &str, label: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: a, name: {name}, labels: {{app: {label}}}}}\nspec: {{containers: []}}\n"
+    )
+}
+
+fn names(batch: &Batch) -> Vec<String> {
+    let name = |change: &Change| match change {
+        Change::Apply(object) => format!("+{}", object.key().name.name),
+        Change::Delete(key) => format!("-{}", key.name.name),
+    };
+    batch.changes.iter().map(name).collect()
+}
+
+struct Dir(tempfile::TempDir, Folder);
+
+impl Dir {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().to_owned());
+        Self(dir, folder)
+    }
+
+    fn write(&mut self, file: &str, text: &str) -> Batch {
+        std::fs::write(self.0.path().join(file), text).unwrap();
+        self.1.reread().unwrap()
+    }
+}
+
+#[test]
+fn only_what_differs_is_told() {
+    let mut dir = Dir::new();
+    assert_eq!(
+        names(&dir.write("a.yaml", &format!("{NAMESPACE}---\n{}", pod("p", "x")))),
+        ["+a", "+p"]
+    );
+    assert_eq!(names(&dir.1.reread().unwrap()), [""; 0]);
+    assert_eq!(names(&dir.write("b.yaml", &pod("q", "x"))), ["+q"]);
+    assert_eq!(names(&dir.write("a.yaml", NAMESPACE)), ["+a", "-p"]);
+    std::fs::remove_file(dir.0.path().join("b.yaml")).unwrap();
+    assert_eq!(names(&dir.1.reread().unwrap()), ["-q"]);
+}
+
+#[test]
+fn a_malformed_document_disturbs_no_other() {
+    let mut dir = Dir::new();
+    let text = format!(
+        "# comment\n---\n{}---\nkind: [broken\n---\n{}",
+        pod("p", "x"),
+        pod("q", "x")
+    );
+    let batch = dir.write("a.yaml", &text);
+    assert_eq!(
+        (names(&batch), batch.malformed),
+        (vec!["+p".to_owned(), "+q".to_owned()], 1)
+    );
+    assert_eq!(dir.1.files.values().next().unwrap().problems[0].document, 2);
+    let other = dir.write("b.yaml", "\u{0}\u{1}not yaml: at: all");
+    assert_eq!((names(&other).len(), other.malformed), (0, 2));
+    assert_eq!(dir.write("b.yaml", "").malformed, 1);
+}
+
+#[test]
+fn an_object_that_becomes_malformed_is_dropped() {
+    let mut dir = Dir::new();
+    dir.write("a.yaml", &pod("p", "x"));
+    assert_eq!(names(&dir.write("a.yaml", "kind: [broken")), ["-p"]);
+}
+
+#[test]
+fn an_object_in_two_files_stays_while_one_holds_it() {
+    let mut dir = Dir::new();
+    dir.write("a.yaml", &pod("p", "x"));
+    dir.write("b.yaml", &pod("p", "x"));
+    std::fs::remove_file(dir.0.path().join("b.yaml")).unwrap();
+    assert_eq!(names(&dir.1.reread().unwrap()), [""; 0]);
+}
+
+#[test]
+fn a_changed_pod_has_another_version() {
+    let mut dir = Dir::new();
+    let mut version = |label: &str| match dir.write("a.yaml", &pod("p", label)).changes.remove(0) {
+        Change::Apply(Object::Pod(pod)) => pod.version,
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(version("x"), version("y"));
+}
+
+#[test]
+fn hidden_and_foreign_files_are_left_alone() {
+    let mut dir = Dir::new();
+    dir.write(".a.yaml.swp", "kind: [broken");
+    assert_eq!(dir.write("notes.txt", "kind: [broken"), Batch::default());
+}
+
+#[tokio::test]
+async fn following_tells_the_first_state_and_every_change() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), pod("p", "x")).unwrap();
+    let (sender, mut batches) = mpsc::channel(4);
+    tokio::spawn(follow(dir.path().to_owned(), sender));
+    let mut next = async |expected: &str| {
+        let wait = async {
+            loop {
+                let batch = batches.recv().await.expect("following goes on");
+                if names(&batch).iter().any(|name| name == expected) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("no {expected}"));
+    };
+    next("+p").await;
+    // Written aside and moved in place, as careful writers do.
+    std::fs::write(dir.path().join(".new"), pod("q", "x")).unwrap();
+    std::fs::rename(dir.path().join(".new"), dir.path().join("b.yaml")).unwrap();
+    next("+q").await;
+    std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    next("-p").await;
+}

@@ -1,0 +1,204 @@
+//! The request pipeline as a whole: `receive → locate → select → obtain → respond`, each step in
+//! its own file. What is cached is answered without waiting for anything.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::audit::{self, Audit};
+use super::directory::Published;
+use super::forward::Forwarder;
+use super::grants::PodGrants;
+use super::locate::Locator;
+use super::metrics::AgentMetrics;
+use super::obtain::{Broker, Obtained, TokenSource};
+use super::passthrough::{self, Opened};
+use super::receive::{Ask, MetadataQuery, receive};
+use super::respond::{self, Answer};
+use super::select::{Chosen, Decision, choose, select};
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::grant::{Asker, Grant};
+use crate::model::query::{Selector, TokenQuery};
+use crate::serve;
+
+/// Everything that an answer needs.
+pub struct Pipeline<S: TokenSource> {
+    /// Finds the calling pod.
+    pub locator: Locator,
+    /// Pods and exceptions.
+    pub directory: Arc<Published>,
+    /// Obtains tokens.
+    pub broker: Arc<Broker<S>>,
+    /// Passes opened metadata paths on.
+    pub forwarder: Arc<Forwarder>,
+    /// Remembers who got what.
+    pub audit: Arc<Audit>,
+    /// Counts.
+    pub metrics: Arc<AgentMetrics>,
+}
+
+impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
+    async fn answer(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Response<Full<bytes::Bytes>> {
+        let started = Instant::now();
+        let (head, _) = request.into_parts();
+        let answered = match receive(&head) {
+            Ok(Ask::Token(query)) => self.token(peer.ip(), &query).await,
+            Ok(Ask::TenantInfo) => self.tenant_info(peer.ip()).await,
+            Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), &query).await,
+            Err(fault) => Err(fault),
+        };
+        let answer = answered.unwrap_or_else(|fault| {
+            tracing::debug!(peer = %peer.ip(), %fault, "request failed");
+            self.metrics.failed(fault.kind);
+            respond::fault(&fault)
+        });
+        self.metrics.answered(started.elapsed());
+        answer
+    }
+}
+
+impl<S: TokenSource> Pipeline<S> {
+    async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
+        let pod = match self.locator.known(peer) {
+            Ok(pod) => pod,
+            Err(_) => self.locator.locate(peer).await?,
+        };
+        let (grant, chosen) = match select(&pod, query) {
+            Decision::Granted(grant, chosen) => (grant, chosen),
+            Decision::Refused(refusal) => {
+                self.metrics.refused(refusal.label());
+                let fault = refusal.fault();
+                self.record_fault(&pod, None, query, &fault);
+                return Err(fault);
+            }
+        };
+        let asker = asker(&pod);
+        let obtained = match self.broker.try_cached(grant, &query.resource, &asker) {
+            Some(obtained) => Ok(obtained),
+            None => self.broker.obtain(grant, &query.resource, &asker).await,
+        };
+        match obtained {
+            Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
+            Err(fault) => {
+                self.record_fault(&pod, Some(grant), query, &fault);
+                Err(fault)
+            }
+        }
+    }
+
+    fn hand_out(
+        &self,
+        pod: &PodGrants,
+        grant: &Grant,
+        chosen: Chosen,
+        query: &TokenQuery,
+        obtained: &Obtained,
+    ) -> Answer {
+        let cache = obtained.cache.as_str();
+        self.metrics.token_served(cache);
+        self.audit.record(&audit::Decision {
+            uid: &pod.pod.uid,
+            pod: &pod.pod.name,
+            service_account: &pod.pod.service_account,
+            identity: Some(&grant.identity.name),
+            resource: &query.resource,
+            outcome: "granted",
+            reason: chosen.as_str(),
+            cache,
+        });
+        let (client_id, left) = (grant.identity.client_id, obtained.left);
+        respond::token(
+            &obtained.token,
+            left,
+            client_id,
+            &query.resource,
+            &query.selector,
+        )
+    }
+
+    fn record_fault(
+        &self,
+        pod: &PodGrants,
+        grant: Option<&Grant>,
+        query: &TokenQuery,
+        fault: &Fault,
+    ) {
+        self.audit.record(&audit::Decision {
+            uid: &pod.pod.uid,
+            pod: &pod.pod.name,
+            service_account: &pod.pod.service_account,
+            identity: grant.map(|grant| &grant.identity.name),
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: &fault.detail,
+            cache: "-",
+        });
+    }
+
+    /// The tenant of the pod's default identity; it needs no call to anybody.
+    async fn tenant_info(&self, peer: IpAddr) -> Result<Answer, Fault> {
+        let pod = self.locator.locate(peer).await?;
+        let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| refusal.fault())?;
+        let tenant = grant.identity.tenant_id;
+        let tenant =
+            tenant.ok_or_else(|| Fault::identity_not_found("the identity states no tenantID"))?;
+        Ok(respond::json(
+            StatusCode::OK,
+            format!("{{\"tenantId\":\"{tenant}\"}}"),
+        ))
+    }
+
+    async fn metadata(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
+        let directory = self.directory.load().clone();
+        let exceptions = &directory.exceptions;
+        if exceptions.is_empty() {
+            // MSAL's region discovery waits for this answer: no look-up, no wait.
+            return Err(passthrough::closed(&query.path));
+        }
+        let pod = self.locator.known(peer)?;
+        let opened = passthrough::decide(exceptions, &pod.pod, &query.path)?;
+        let (path, format) = (query.path.as_str(), query.format.as_deref());
+        let reply = self
+            .forwarder
+            .forward(&asker(&pod), path, &query.api_version, format)
+            .await?;
+        self.metrics.passed_on();
+        let kind = reply
+            .content_type
+            .as_ref()
+            .and_then(|kind| kind.to_str().ok());
+        let is_json = kind.is_some_and(|kind| kind.contains("json"));
+        let body = match opened {
+            Opened::Redacted if is_json => passthrough::redact(&reply.body).ok_or_else(|| {
+                Fault::new(
+                    FaultKind::UpstreamInvalid,
+                    "The metadata service did not answer properly",
+                )
+            })?,
+            _ => reply.body.to_vec(),
+        };
+        let mut answer = respond::json(reply.status, body);
+        if let Some(kind) = reply.content_type {
+            answer
+                .headers_mut()
+                .insert(hyper::header::CONTENT_TYPE, kind);
+        }
+        Ok(answer)
+    }
+}
+
+/// Who is charged for upstream calls: the pod's UID, or its name where manifests give none.
+fn asker(pod: &PodGrants) -> Asker {
+    if pod.pod.uid.is_empty() {
+        return Asker(pod.pod.name.to_string().into());
+    }
+    Asker(pod.pod.uid.clone())
+}

@@ -1,0 +1,107 @@
+//! Step 1: an HTTP request → what it asks for, or a fault. Looks nothing up and blocks on nothing:
+//! SDKs give their probe one second.
+//!
+//! Holds invariant 1 (deny by default) together with `passthrough`: what is not recognised here
+//! as one of the known routes can only end in an error from us.
+//!
+//! Source: Azure's IMDS documentation (instance-metadata-service, "how to use managed identities
+//! to acquire an access token") and what SDKs really send.
+
+mod path;
+mod query;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::query::TokenQuery;
+
+pub use path::PlainPath;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A token.
+    Token(TokenQuery),
+    /// The tenant of the pod's identity (`/metadata/identity/info`).
+    TenantInfo,
+    /// Another metadata path: closed unless an exception opens it.
+    Metadata(MetadataQuery),
+}
+
+/// A request for a metadata path that is not an identity path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataQuery {
+    /// The path: once decoded, lower case, no trailing slash.
+    pub path: PlainPath,
+    /// `api-version`, checked to be a date.
+    pub api_version: String,
+    /// `format`, if given: `json` or `text`.
+    pub format: Option<String>,
+}
+
+/// Reads a request's head. The order is part of the protocol: what needs no `Metadata` header
+/// comes first (look-alike paths, routes that do not exist), then the header, then the rest.
+pub fn receive(head: &Parts) -> Result<Ask, Fault> {
+    if head.uri.scheme().is_some() || head.uri.authority().is_some() {
+        let public = "The request target must be a path, not an absolute URL";
+        return Err(Fault::new(FaultKind::BadRequest, public));
+    }
+    let path = path::normalise(head.uri.path())?;
+    let route = path.route();
+    if route == path::Route::Missing {
+        return Err(Fault::new(
+            FaultKind::PathNotFound,
+            "The requested path does not exist",
+        ));
+    }
+    check_metadata_header(&head.headers)?;
+    if head.headers.contains_key("x-forwarded-for") {
+        let public = "Requests with an X-Forwarded-For header are not accepted";
+        return Err(Fault::new(FaultKind::Forwarded, public));
+    }
+    if head.method != Method::GET {
+        let public = "Only GET is allowed on this path";
+        return Err(
+            Fault::new(FaultKind::MethodNotAllowed, public).with_detail(head.method.as_str())
+        );
+    }
+    let query = query::Query::parse(head.uri.query().unwrap_or_default())?;
+    match route {
+        path::Route::Token => Ok(Ask::Token(query.token()?)),
+        path::Route::TenantInfo => {
+            query.api_version()?;
+            Ok(Ask::TenantInfo)
+        }
+        path::Route::Metadata => {
+            let api_version = query.api_version()?.into_owned();
+            let format = query.format()?.map(Cow::into_owned);
+            Ok(Ask::Metadata(MetadataQuery {
+                path,
+                api_version,
+                format,
+            }))
+        }
+        path::Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
+    }
+}
+
+/// The header that a browser or a naive proxy cannot be made to send. The text is Azure's own.
+fn check_metadata_header(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut values = headers.get_all("metadata").iter();
+    let is_true = values
+        .next()
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    if is_true && values.next().is_none() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        FaultKind::MetadataHeaderMissing,
+        "Required metadata header not specified",
+    ))
+}

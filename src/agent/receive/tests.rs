@@ -1,0 +1,319 @@
+//! What clients really send, and what attackers do.
+
+use hyper::Request;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::query::Selector;
+
+const QUERY: &str = "api-version=2018-02-01&resource=https://vault.azure.net";
+
+fn get(target: &str) -> Result<Ask, Fault> {
+    ask("GET", target, &[("Metadata", "true")])
+}
+
+fn ask(method: &str, target: &str, headers: &[(&str, &str)]) -> Result<Ask, Fault> {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    receive(&request.body(()).expect("a request").into_parts().0)
+}
+
+fn token(target: &str) -> TokenQuery {
+    match get(target) {
+        Ok(Ask::Token(query)) => query,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+fn kind(answer: Result<Ask, Fault>) -> FaultKind {
+    answer.expect_err("a fault").kind
+}
+
+#[test]
+fn the_token_route_is_as_lenient_as_clients_need() {
+    for path in [
+        "/metadata/identity/oauth2/token",
+        "/metadata/identity/oauth2/token/",
+        "//metadata/identity/oauth2/token",
+        "//metadata/identity/oauth2/token/",
+        "/Metadata/identity/oauth2/token",
+        "/METADATA/Identity/OAuth2/Token",
+        "/metadata/identity/oauth2/%74oken",
+    ] {
+        assert_eq!(
+            token(&format!("{path}?{QUERY}")).resource,
+            "https://vault.azure.net",
+            "{path}"
+        );
+    }
+}
+
+/// CVE-2022-23551 and its relatives: a path that IMDS could read as the token path is neither
+/// taken for another route nor forwardable.
+#[test]
+fn path_tricks_end_in_an_error_from_us() {
+    for path in [
+        "/metadata/identity\\oauth2\\token",
+        "/metadata\\identity/oauth2/token",
+        "/metadata/identity%5coauth2%5Ctoken",
+        "/metadata/identity%2foauth2%2Ftoken",
+        "/metadata/identity/oauth2%2ftoken",
+        "/metadata/identity/oauth2/token%00",
+        "/metadata/identity/oauth2/token%2500",
+        "/metadata/%2569dentity/oauth2/token",
+        "/metadata/instance/../identity/oauth2/token",
+        "/metadata/instance/%2e%2e/identity/oauth2/token",
+        "/metadata/./identity/oauth2/token",
+        "/metadata//identity/oauth2/token",
+        "///metadata/identity/oauth2/token",
+        "/metadata/identity/oauth2/token//",
+        "/metadata/identity;x/oauth2/token",
+        "/metadata/identity/oauth2/token;v=1",
+        "/metadata/identity/oauth2/token%20",
+        "/metadata/identity/oauth2/token%zz",
+        "/metadata/identity/oauth2/token%c0%af",
+        "/metadata/identity/oauth2/tok%e9n",
+        "http://169.254.169.254/metadata/identity/oauth2/token",
+    ] {
+        assert_eq!(
+            kind(get(&format!("{path}?{QUERY}"))),
+            FaultKind::BadRequest,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn identity_paths_that_could_leak_the_node_do_not_exist_here() {
+    for path in [
+        "/metadata/identity/getplatformmetadata",
+        "/metadata/identity/issuecredential",
+        "/metadata/identity/credential",
+        "/metadata/identity/oauth2/tokenx",
+        "/metadata/identity/oauth2/token/x",
+        "/metadata/identity",
+        "/host/token",
+        "/",
+        "/machine",
+    ] {
+        assert_eq!(
+            kind(get(&format!("{path}?{QUERY}"))),
+            FaultKind::PathNotFound,
+            "{path}"
+        );
+        // IMDSv2's probe comes without the header and takes 404 for "not here".
+        assert_eq!(
+            kind(ask("POST", path, &[])),
+            FaultKind::PathNotFound,
+            "{path} without the header"
+        );
+    }
+}
+
+#[test]
+fn the_metadata_header_is_asked_for_before_the_query() {
+    for headers in [
+        &[][..],
+        &[("Metadata", "false")],
+        &[("Metadata", "true"), ("Metadata", "true")],
+    ] {
+        let answer = ask("GET", "/metadata/identity/oauth2/token", headers);
+        assert_eq!(
+            kind(answer),
+            FaultKind::MetadataHeaderMissing,
+            "{headers:?}"
+        );
+    }
+    assert!(
+        ask(
+            "GET",
+            &format!("/metadata/identity/oauth2/token?{QUERY}"),
+            &[("metadata", "TRUE")]
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn forwarded_requests_and_other_methods_are_refused() {
+    let target = format!("/metadata/identity/oauth2/token?{QUERY}");
+    let forwarded = [("Metadata", "true"), ("X-Forwarded-For", "10.0.0.1")];
+    assert_eq!(kind(ask("GET", &target, &forwarded)), FaultKind::Forwarded);
+    for method in ["POST", "PUT", "HEAD", "DELETE", "OPTIONS", "BREW"] {
+        assert_eq!(
+            kind(ask(method, &target, &[("Metadata", "true")])),
+            FaultKind::MethodNotAllowed,
+            "{method}"
+        );
+    }
+}
+
+#[test]
+fn required_parameters_come_once() {
+    for (query, says) in [
+        ("api-version=2018-02-01", "'resource' is missing"),
+        ("api-version=2018-02-01&resource=", "'resource' is missing"),
+        (
+            "api-version=2018-02-01&resource=a&resource=a",
+            "'resource' is given more than once",
+        ),
+        ("resource=a", "'api-version' is missing"),
+        (
+            "resource=a&api-version=2018-02-01&api-version=2018-02-01",
+            "'api-version' is given more than once",
+        ),
+        ("resource=a&api-version=2016-01-01", "Invalid api-version"),
+        ("resource=a&api-version=latest", "Invalid api-version"),
+        (
+            "resource=a%0d%0aX:y&api-version=2018-02-01",
+            "Invalid resource",
+        ),
+        (
+            "resource=%ff&api-version=2018-02-01",
+            "not valid URL encoding",
+        ),
+        (
+            "resource=%4&api-version=2018-02-01",
+            "not valid URL encoding",
+        ),
+    ] {
+        let fault = get(&format!("/metadata/identity/oauth2/token?{query}")).expect_err(query);
+        assert_eq!(fault.kind, FaultKind::BadRequest);
+        assert!(fault.public.contains(says), "{query}: {}", fault.public);
+    }
+    let long = format!(
+        "/metadata/identity/oauth2/token?{QUERY}&x={}",
+        "y".repeat(9000)
+    );
+    assert_eq!(kind(get(&long)), FaultKind::BadRequest);
+}
+
+#[test]
+fn versions_that_clients_use_are_taken() {
+    for version in [
+        "2017-12-01",
+        "2018-02-01",
+        "2019-08-01",
+        "2021-02-01",
+        "2025-04-07",
+    ] {
+        token(&format!(
+            "/metadata/identity/oauth2/token?resource=a&api-version={version}"
+        ));
+    }
+}
+
+#[test]
+fn resource_survives_byte_for_byte_escaped_or_not() {
+    for (written, meant) in [
+        ("https://vault.azure.net", "https://vault.azure.net"),
+        (
+            "https%3A%2F%2Fmanagement.azure.com%2F",
+            "https://management.azure.com/",
+        ),
+        (
+            "api://0a1b2c3d-0000-4000-8000-00000000abcd",
+            "api://0a1b2c3d-0000-4000-8000-00000000abcd",
+        ),
+        (
+            "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d",
+            "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d",
+        ),
+        (
+            "urn:ms-drs:enterpriseregistration.windows.net",
+            "urn:ms-drs:enterpriseregistration.windows.net",
+        ),
+    ] {
+        let query = token(&format!(
+            "/metadata/identity/oauth2/token?api-version=2018-02-01&resource={written}"
+        ));
+        assert_eq!(query.resource, meant);
+    }
+}
+
+#[test]
+fn every_spelling_of_a_selector_is_understood() {
+    let id = "0a1b2c3d-0000-4000-8000-00000000abcd";
+    let arm = "/subscriptions/s/resourceGroups/r/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i";
+    let of = |parameter: &str| {
+        token(&format!(
+            "/metadata/identity/oauth2/token?{QUERY}&{parameter}"
+        ))
+        .selector
+    };
+    assert_eq!(of("bypass_cache=true&msi-res-id=x&x=y"), Selector::Default);
+    assert_eq!(
+        of(&format!("client_id={}", id.to_uppercase())),
+        Selector::ClientId(id.parse().unwrap())
+    );
+    for name in ["object_id", "principal_id"] {
+        assert_eq!(
+            of(&format!("{name}={id}")),
+            Selector::ObjectId(id.parse().unwrap())
+        );
+    }
+    for name in ["msi_res_id", "mi_res_id", "resource_id"] {
+        let escaped = arm.replace('/', "%2F").to_uppercase();
+        assert_eq!(
+            of(&format!("{name}={escaped}")),
+            Selector::ResourceId(arm.parse().unwrap()),
+            "{name}"
+        );
+    }
+    assert_eq!(of("client_id=payments"), Selector::Unmatchable);
+}
+
+#[test]
+fn two_selectors_or_an_empty_one_are_refused() {
+    for parameters in [
+        "client_id=a&object_id=b",
+        "client_id=a&client_id=a",
+        "msi_res_id=a&mi_res_id=a",
+        "client_id=",
+        "client_id",
+    ] {
+        let target = format!("/metadata/identity/oauth2/token?{QUERY}&{parameters}");
+        assert_eq!(kind(get(&target)), FaultKind::BadRequest, "{parameters}");
+    }
+}
+
+#[test]
+fn other_metadata_paths_come_out_plain() {
+    let Ok(Ask::Metadata(query)) =
+        get("/metadata/Instance/compute/?api-version=2021-02-01&format=text")
+    else {
+        panic!("a metadata query")
+    };
+    assert_eq!(query.path.as_str(), "/metadata/instance/compute");
+    assert_eq!(
+        (query.api_version.as_str(), query.format.as_deref()),
+        ("2021-02-01", Some("text"))
+    );
+    assert_eq!(
+        get("/metadata/identity/info?api-version=2018-02-01"),
+        Ok(Ask::TenantInfo)
+    );
+}
+
+proptest! {
+    /// Whatever is sent: what may be forwarded is plain, and never an identity path, not even for
+    /// a lenient second parser.
+    #[test]
+    fn nothing_forwardable_could_be_read_as_an_identity_path(path in "(/|//)?(metadata|METADATA|%6detadata)?(/|\\\\|%2f|%5c|;|\\.\\.|%2e|[a-zA-Z0-9%./\\\\;_-]){0,24}(identity|oauth2|token|instance)?") {
+        let Ok(target) = path.parse::<hyper::Uri>() else { return Ok(()) };
+        let mut parts = Request::new(()).into_parts().0;
+        parts.uri = target;
+        parts.headers.insert("metadata", "true".parse().unwrap());
+        let with_version = format!("{}?api-version=2018-02-01", parts.uri.path());
+        if let Ok(uri) = with_version.parse() { parts.uri = uri; }
+        if let Ok(Ask::Metadata(query)) = receive(&parts) {
+            let path = query.path.as_str();
+            prop_assert!(path.starts_with("/metadata"));
+            prop_assert!(path.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"/._-".contains(&b)));
+            prop_assert!(path.split('/').skip(1).all(|s| !s.is_empty() && !s.bytes().all(|b| b == b'.')));
+            prop_assert_ne!(path.split('/').nth(2), Some("identity"));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One manifest document → one fact, whatever its kind. Kinds that do not concern us are skipped,
+//! so that a folder may hold whole applications.
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::binding::AzureIdentityBinding;
+use super::exception::AzureMetadataException;
+use super::identity::AzureIdentity;
+use super::policy::AzureIdentityPolicy;
+use super::{API_VERSION, Malformed, pod};
+use crate::model::facts::{
+    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+};
+use crate::model::ids::ObjectName;
+
+/// An object that the agent works with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A pod.
+    Pod(PodFacts),
+    /// A namespace: its name and labels.
+    Namespace(String, Labels),
+    /// An identity.
+    Identity(IdentityFacts),
+    /// A grant.
+    Binding(BindingFacts),
+    /// What an operator allows.
+    Policy(PolicyFacts),
+    /// Metadata paths that are forwarded.
+    Exception(ExceptionFacts),
+}
+
+/// What an object is called: unique among all objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// The kind, as in the manifest.
+    pub kind: &'static str,
+    /// Namespace (empty for cluster kinds) and name.
+    pub name: ObjectName,
+}
+
+impl Object {
+    /// The object's key.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        let cluster = |name: &str| ObjectName::new("", name);
+        let (kind, name) = match self {
+            Self::Pod(pod) => ("Pod", pod.name.clone()),
+            Self::Namespace(name, _) => ("Namespace", cluster(name)),
+            Self::Identity(identity) => ("AzureIdentity", identity.name.clone()),
+            Self::Binding(binding) => ("AzureIdentityBinding", binding.name.clone()),
+            Self::Policy(policy) => ("AzureIdentityPolicy", cluster(&policy.name)),
+            Self::Exception(exception) => ("AzureMetadataException", cluster(&exception.name)),
+        };
+        ObjectKey { kind, name }
+    }
+}
+
+/// Reads one document. `None` for kinds that do not concern us. `version` stands in for a missing
+/// `resourceVersion` (a hash of the document, say).
+pub fn read(document: Value, version: &str) -> Result<Option<Object>, Malformed> {
+    let text = |field: &str| {
+        document
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() {
+        return Err(Malformed::at("kind", "is missing"));
+    }
+    let metadata = |field: &str| {
+        document
+            .pointer(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let name = metadata("/metadata/name");
+    let namespace = Some(metadata("/metadata/namespace"))
+        .filter(|ns| !ns.is_empty())
+        .unwrap_or("default".into());
+    let namespaced = ObjectName::new(namespace, name.as_str());
+    let ours = api_version == API_VERSION;
+    if (ours || matches!(kind.as_str(), "Pod" | "Namespace")) && name.is_empty() {
+        return Err(Malformed::at("metadata.name", "is missing"));
+    }
+    Ok(Some(match (api_version.as_str(), kind.as_str()) {
+        ("v1", "Pod") => Object::Pod(pod::facts(&typed::<Pod>(document)?, namespaced, version)),
+        ("v1", "Namespace") => {
+            let mut labels = typed::<Namespace>(document)?
+                .metadata
+                .labels
+                .unwrap_or_default();
+            // The API server sets this label on every namespace; manifests seldom spell it out.
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
+            Object::Namespace(name, labels)
+        }
+        (_, "AzureIdentity") if ours => {
+            Object::Identity(typed::<AzureIdentity>(document)?.facts(namespaced)?)
+        }
+        (_, "AzureIdentityBinding") if ours => {
+            Object::Binding(typed::<AzureIdentityBinding>(document)?.facts(namespaced)?)
+        }
+        (_, "AzureIdentityPolicy") if ours => {
+            Object::Policy(typed::<AzureIdentityPolicy>(document)?.facts(&name)?)
+        }
+        (_, "AzureMetadataException") if ours => {
+            Object::Exception(typed::<AzureMetadataException>(document)?.facts(&name)?)
+        }
+        _ if ours => {
+            return Err(Malformed::at(
+                "kind",
+                format!("{API_VERSION} has no kind `{kind}`"),
+            ));
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn typed<T: DeserializeOwned>(document: Value) -> Result<T, Malformed> {
+    serde_json::from_value(document).map_err(|error| Malformed::at("object", error))
+}
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! Good and bad manifests.
+
+use serde_json::json;
+
+use super::*;
+use crate::model::facts::PodLife;
+
+fn ours(kind: &str, spec: &Value) -> Value {
+    json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "n", "namespace": "ns"}, "spec": spec})
+}
+
+fn problem(document: Value) -> String {
+    read(document, "1").expect_err("malformed").to_string()
+}
+
+#[test]
+fn a_pod_with_both_address_fields_is_known_by_each_address_once() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u", "annotations": {"lanyard.dev/identity": " a, ns2/b,"}},
+        "spec": {"containers": [], "serviceAccountName": "sa"},
+        "status": {"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]}});
+    let Ok(Some(Object::Pod(pod))) = read(pod, "1") else {
+        panic!("a pod")
+    };
+    assert_eq!(
+        pod.ips,
+        [
+            "10.0.0.7".parse::<std::net::IpAddr>().unwrap(),
+            "fd00::7".parse().unwrap()
+        ]
+    );
+    assert_eq!(pod.wanted, Some(vec!["a".to_owned(), "ns2/b".to_owned()]));
+    assert_eq!(
+        (pod.life, &*pod.service_account, &*pod.version),
+        (PodLife::Live, "sa", "1")
+    );
+}
+
+#[test]
+fn a_host_network_pod_owns_no_address_and_an_ended_pod_is_ended() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [], "hostNetwork": true}, "status": {"phase": "Failed", "podIP": "10.0.0.7"}});
+    let Ok(Some(Object::Pod(pod))) = read(pod, "1") else {
+        panic!("a pod")
+    };
+    assert!(pod.ips.is_empty());
+    assert_eq!(pod.life, PodLife::Ended);
+}
+
+#[test]
+fn other_kinds_are_skipped_but_unknown_kinds_of_our_group_are_told() {
+    assert_eq!(
+        read(json!({"apiVersion": "apps/v1", "kind": "Deployment"}), "1"),
+        Ok(None)
+    );
+    assert!(problem(ours("AzureIdentiti", &json!({}))).contains("has no kind `AzureIdentiti`"));
+    assert!(problem(json!({"apiVersion": "v1"})).starts_with("kind: is missing"));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases = [
+        (
+            "AzureIdentity",
+            json!({"clientID": "payments"}),
+            "spec.clientID: `payments` is not a GUID",
+        ),
+        ("AzureIdentity", json!({}), "spec.clientID: is required"),
+        (
+            "AzureIdentity",
+            json!({"clientId": "x"}),
+            "unknown field `clientId`",
+        ),
+        (
+            "AzureIdentity",
+            json!({"tokenSources": [{"magic": {}}]}),
+            "unknown variant `magic`",
+        ),
+        (
+            "AzureIdentityBinding",
+            json!({"identity": "a", "subjects": []}),
+            "spec.subjects: is empty",
+        ),
+        (
+            "AzureIdentityBinding",
+            json!({"identity": "a", "subjects": [{}]}),
+            "spec.subjects[0]: names nobody",
+        ),
+        (
+            "AzureIdentityBinding",
+            json!({"identity": "a", "subjects": [{"serviceAccounts": []}]}),
+            "serviceAccounts",
+        ),
+        (
+            "AzureIdentityBinding",
+            json!({"identity": "a", "subjects": [{"podSelector": {"matchExpressions": [{"key": "k", "operator": "is"}]}}]}),
+            "operator `is` is none of",
+        ),
+        (
+            "AzureIdentityPolicy",
+            json!({"namespaces": {}, "resourceIDPrefixes": ["*"]}),
+            "spec.resourceIDPrefixes[0]",
+        ),
+        (
+            "AzureMetadataException",
+            json!({"namespace": "n", "serviceAccounts": ["s"], "paths": ["/metadata/Identity/oauth2/token"]}),
+            "never forwarded",
+        ),
+        (
+            "AzureMetadataException",
+            json!({"namespace": "n", "serviceAccounts": ["s"], "paths": ["/metadata/instance/../identity"]}),
+            "not a plain path",
+        ),
+    ];
+    for (kind, spec, expected) in cases {
+        let problem = problem(ours(kind, &spec));
+        assert!(problem.contains(expected), "{kind} {spec}: {problem}");
+    }
+}

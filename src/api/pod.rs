@@ -1,0 +1,72 @@
+//! Kubernetes' Pod → facts. Lenient: a pod that Kubernetes took is never malformed here; what
+//! cannot be read (an address) is left out.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::IDENTITY_ANNOTATION;
+use crate::model::facts::{PodFacts, PodLife};
+use crate::model::ids::ObjectName;
+
+/// The facts of a pod. `fallback_version` serves where the object has no `resourceVersion`.
+#[must_use]
+pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
+    let meta = &pod.metadata;
+    let spec = pod.spec.as_ref();
+    let status = pod.status.as_ref();
+    let wanted = meta
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(IDENTITY_ANNOTATION));
+    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+    let ended = matches!(
+        status.and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    );
+    let account = spec
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .filter(|name| !name.is_empty());
+    PodFacts {
+        name,
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
+        labels: meta.labels.clone().unwrap_or_default(),
+        wanted: wanted.map(|names| split_names(names)),
+        service_account: account.unwrap_or("default").into(),
+        ips: if host_network {
+            Vec::new()
+        } else {
+            addresses(pod)
+        },
+        life: if ended { PodLife::Ended } else { PodLife::Live },
+        version: meta
+            .resource_version
+            .as_deref()
+            .unwrap_or(fallback_version)
+            .into(),
+    }
+}
+
+/// `a, b/c` → `["a", "b/c"]`; an empty annotation asks for no identity at all.
+fn split_names(names: &str) -> Vec<String> {
+    names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else {
+        return Vec::new();
+    };
+    let several = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut addresses: Vec<IpAddr> = several
+        .chain(status.pod_ip.as_deref())
+        .filter_map(|ip| ip.parse().ok())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,272 @@
+//! The house rules, held by tests: who may import whom, which files stay pure, no orphan file, no
+//! file of two ideas, no name that says nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Which top-level modules a top-level module may use. `sim` must not know the agent, nor the
+/// agent's client of IMDS: it encodes Azure's protocol by itself, so that a shared mistake cannot
+/// pass its own test (invariant 10).
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("api", &["model"]),
+    ("azure", &["model"]),
+    ("serve", &["model"]),
+    ("agent", &["model", "api", "azure", "serve"]),
+    ("sim", &["serve"]),
+    ("lab", &[]),
+    ("demo", &["lab", "sim"]),
+    ("cli", &["agent", "sim", "demo", "lab", "serve"]),
+];
+
+/// Files that decide: values in, values out. No runtime, no clock, no IO.
+const PURE: &[&str] = &[
+    "src/model/",
+    "src/api/",
+    "src/agent/grants.rs",
+    "src/agent/intercept/drift.rs",
+    "src/agent/intercept/rules.rs",
+    "src/agent/intercept/save.rs",
+    "src/agent/obtain/key.rs",
+    "src/agent/obtain/slot.rs",
+    "src/agent/obtain/verify.rs",
+    "src/agent/passthrough.rs",
+    "src/agent/receive/",
+    "src/agent/respond.rs",
+    "src/agent/select.rs",
+    "src/agent/sightings.rs",
+    "src/agent/world.rs",
+];
+
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "std::fs",
+    "std::env",
+    "std::process",
+    "SystemTime",
+    "Instant::now",
+    "serve::clock",
+    "async fn",
+];
+
+const SAYS_NOTHING: &[&str] = &[
+    "util", "utils", "helper", "helpers", "manager", "common", "handler", "handlers", "misc",
+];
+
+struct Source {
+    path: PathBuf,
+    /// The code without its inline tests.
+    code: String,
+    is_test: bool,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text
+                    .split("#[cfg(test)]\nmod tests {")
+                    .next()
+                    .unwrap()
+                    .to_owned();
+                let path = path.strip_prefix(root()).unwrap().to_owned();
+                let name = path.to_str().unwrap();
+                let is_test = name.ends_with("tests.rs")
+                    || name.contains("/tests/")
+                    || name.ends_with("testkit.rs");
+                found.push(Source {
+                    path,
+                    code,
+                    is_test,
+                });
+            }
+        }
+    }
+    assert!(
+        found.len() > 1 || folder != "src",
+        "nothing found under {folder}"
+    );
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found
+}
+
+/// Lines of code, comments left out.
+fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    source
+        .code
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn words_after<'a>(line: &'a str, marker: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(marker).map(move |(at, _)| {
+        let rest = &line[at + marker.len()..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
+        &rest[..end]
+    })
+}
+
+#[test]
+fn imports_go_one_way() {
+    let allowed: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources("src") {
+        let parts: Vec<_> = source
+            .path
+            .iter()
+            .skip(1)
+            .map(|part| part.to_str().unwrap())
+            .collect();
+        let module = parts[0].trim_end_matches(".rs");
+        let Some(may_use) = allowed.get(module) else {
+            assert!(
+                matches!(module, "lib" | "main"),
+                "{}: add {module} to MAY_USE",
+                source.path.display()
+            );
+            continue;
+        };
+        let is_mod = source.path.file_name().is_some_and(|name| name == "mod.rs");
+        let depth = parts.len() - usize::from(is_mod);
+        for (number, line) in code_lines(&source) {
+            let (mut used, mut at) = (
+                Vec::new(),
+                format!("{}:{}", source.path.display(), number + 1),
+            );
+            used.extend(
+                words_after(line, "crate::").filter(|word| !word.is_empty() && *word != module),
+            );
+            if line.contains("crate::{") {
+                at += ": name one top-level module per `use`";
+                used.push("{");
+            }
+            if line.contains(&"super::".repeat(depth)) && !source.is_test {
+                at += ": reaches the crate root by `super`";
+                used.push("super");
+            }
+            for word in used.into_iter().filter(|word| !may_use.contains(word)) {
+                wrong.push(format!("{at}: {module} uses {word}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_files_are_pure() {
+    let sources = sources("src");
+    let mut wrong = Vec::new();
+    for pure in PURE {
+        let mut files = sources
+            .iter()
+            .filter(|s| s.path.starts_with(pure.trim_end_matches('/')) && !s.is_test)
+            .peekable();
+        assert!(files.peek().is_some(), "{pure} is gone: mend PURE");
+        for source in files {
+            for (number, line) in code_lines(source) {
+                let found = IMPURE.iter().filter(|word| line.contains(**word));
+                wrong.extend(
+                    found.map(|word| format!("{}:{}: {word}", source.path.display(), number + 1)),
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_is_an_orphan() {
+    let sources = sources("src");
+    let all: BTreeSet<_> = sources.iter().map(|source| source.path.clone()).collect();
+    let mut reached: BTreeSet<PathBuf> = ["src/lib.rs", "src/main.rs"].map(PathBuf::from).into();
+    for source in &sources {
+        let text = std::fs::read_to_string(root().join(&source.path)).unwrap();
+        let folder = source.path.parent().unwrap();
+        let stem = source.path.file_stem().unwrap().to_str().unwrap();
+        let inner = if matches!(stem, "mod" | "lib" | "main") {
+            folder.to_owned()
+        } else {
+            folder.join(stem)
+        };
+        for line in text.lines() {
+            if let Some(name) = line
+                .trim()
+                .strip_prefix("#[path = \"")
+                .and_then(|rest| rest.strip_suffix("\"]"))
+            {
+                reached.insert(folder.join(name));
+            }
+            let declared = line
+                .trim()
+                .trim_start_matches("pub ")
+                .trim_start_matches("pub(crate) ");
+            if let Some(name) = declared
+                .strip_prefix("mod ")
+                .and_then(|rest| rest.strip_suffix(';'))
+            {
+                reached.insert(inner.join(format!("{name}.rs")));
+                reached.insert(inner.join(name).join("mod.rs"));
+            }
+        }
+    }
+    let orphans: Vec<_> = all.difference(&reached).collect();
+    assert!(orphans.is_empty(), "in no module tree: {orphans:?}");
+}
+
+#[test]
+fn files_hold_one_idea() {
+    let lengths = |folder: &str| -> Vec<(usize, PathBuf)> {
+        sources(folder)
+            .into_iter()
+            .map(|source| (source.code.lines().count(), source.path))
+            .collect()
+    };
+    let mut src = lengths("src");
+    let long: Vec<_> = src
+        .iter()
+        .chain(&lengths("tests"))
+        .filter(|(lines, _)| *lines > 500)
+        .cloned()
+        .collect();
+    assert!(long.is_empty(), "over 500 lines: {long:?}");
+    src.sort();
+    let median = src[src.len() / 2].0;
+    assert!(
+        median <= 150,
+        "half of the files have more than {median} lines"
+    );
+}
+
+#[test]
+fn names_say_something() {
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        for part in &source.path {
+            let stem = part.to_str().unwrap().trim_end_matches(".rs");
+            assert!(!SAYS_NOTHING.contains(&stem), "{}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        assert!(
+            source.code.starts_with("//!"),
+            "{} has no `//!` head",
+            source.path.display()
+        );
+    }
+}
