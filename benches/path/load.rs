@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -196,10 +197,10 @@ async fn exchange(
 
 async fn connect(plan: &Plan) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // IP_BIND_ADDRESS_NO_PORT would keep more ports free; one address has enough for a round.
-    if plan.from != Ipv4Addr::UNSPECIFIED {
-        socket.bind(SocketAddr::from((plan.from, 0)))?;
-    }
+    // The port is chosen by `connect`: `bind` would not reuse those of closed connections, and would
+    // search for a free one ever longer.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(io::Error::from)?;
+    socket.bind(SocketAddr::from((plan.from, 0)))?;
     socket.connect(plan.to).await
 }
 
