@@ -118,6 +118,25 @@ impl Azure {
         Ok(())
     }
 
+    /// The name of the principal with that object id, for the journal; the id itself where unknown.
+    pub fn name_of(&self, oid: &str) -> String {
+        let named = self
+            .world
+            .identities
+            .iter()
+            .find(|id| id.principal_id.eq_ignore_ascii_case(oid));
+        let system = || {
+            let principals = self.world.vms.iter().filter_map(Self::system);
+            principals
+                .into_iter()
+                .find(|who| who.principal_id.eq_ignore_ascii_case(oid))
+        };
+        let name = named
+            .map(|id| id.name.clone())
+            .or_else(|| system().map(|who| who.name));
+        name.unwrap_or_else(|| oid.to_owned())
+    }
+
     /// The token IMDS hands out: the cached one, or a new one for the world's lifetime.
     pub fn token(
         &self,

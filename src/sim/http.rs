@@ -43,6 +43,9 @@ pub(super) enum Reply {
 
 /// Something that answers requests.
 pub(super) trait Service: Send + Sync + 'static {
+    /// A connection was accepted; it may never bring a request.
+    fn connected(&self) {}
+
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -63,6 +66,7 @@ pub(super) async fn serve<S: Service>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        service.connected();
         let (tls, service) = (tls.clone(), service.clone());
         let connection = async move {
             // Small answers in single segments; failure only costs time.
@@ -176,10 +180,13 @@ impl Body for Half {
     }
 }
 
+/// The media type of JSON, as Azure writes it.
+pub(super) const JSON: &str = "application/json; charset=utf-8";
+
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Bytes> {
     let body = serde_json::to_vec(value).unwrap_or_default();
-    typed(status, "application/json; charset=utf-8", body)
+    typed(status, JSON, body)
 }
 
 /// An answer of any media type.

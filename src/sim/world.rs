@@ -170,7 +170,7 @@ pub struct Imds {
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
     /// The file could not be read.
-    #[error("world file {}: {source}", path.display())]
+    #[error("cannot read world file {}", path.display())]
     Read {
         /// The file asked for.
         path: PathBuf,
