@@ -8,36 +8,54 @@
 //! A new topic is a file beside this one and its lines in `SCENARIOS`.
 #![forbid(unsafe_code)]
 
+mod clients;
+mod guard;
 mod harness;
-
+mod leak;
+mod programs;
 mod wiring;
 
 use std::process::ExitCode;
 
 use harness::{Backends, Scenario, scenario};
 
-/// Everything that is run: name, backends, function.
+/// A line of the table: which backends, which function.
+macro_rules! play {
+    ($backends:ident, $module:ident :: $name:ident) => {
+        scenario(
+            concat!(stringify!($module), "::", stringify!($name)),
+            Backends::$backends,
+            |stage| Box::pin($module::$name(stage)),
+        )
+    };
+}
+
+/// Everything that is run.
 fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario(
-            "wiring::a_ptp_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_ptp_pod_reaches_the_cloud_as_itself(stage)),
+        play!(Any, wiring::a_ptp_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::a_bridged_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::an_address_can_be_reused),
+        play!(Any, wiring::nothing_leaves_the_lab),
+        play!(Any, wiring::nodes_are_apart),
+        play!(Both, leak::sigkill_lets_nothing_through),
+        play!(Both, leak::sigterm_lets_nothing_through),
+        play!(Both, leak::restart_after_restart_lets_nothing_through),
+        play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(
+            Both,
+            clients::the_python_sdk_gets_its_own_identity_and_secret
+        )
+        .after(clients::install),
+        play!(Both, clients::the_python_sdk_gives_up_at_once_where_refused).after(clients::install),
+        play!(Both, clients::curl_reads_the_secret),
+        play!(Both, programs::the_demo_tells_its_story),
+        play!(Both, programs::the_demo_works_as_an_ordinary_user),
+        play!(
+            Any,
+            programs::a_kept_demo_can_be_entered_and_ends_with_its_process
         ),
-        scenario(
-            "wiring::a_bridged_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_bridged_pod_reaches_the_cloud_as_itself(stage)),
-        ),
-        scenario("wiring::an_address_can_be_reused", Backends::Any, |stage| {
-            Box::pin(wiring::an_address_can_be_reused(stage))
-        }),
-        scenario("wiring::nothing_leaves_the_lab", Backends::Any, |stage| {
-            Box::pin(wiring::nothing_leaves_the_lab(stage))
-        }),
-        scenario("wiring::nodes_are_apart", Backends::Any, |stage| {
-            Box::pin(wiring::nodes_are_apart(stage))
-        }),
+        play!(Any, programs::dev_runs_a_program_with_an_identity),
     ]
 }
 
