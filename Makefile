@@ -6,8 +6,8 @@
 CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
-# Integration tests that need no lab: the files in tests/, not its folders.
-PLAIN  := $(basename $(notdir $(wildcard tests/*.rs)))
+# Integration tests that need no lab: every one but `netns`.
+PLAIN  := $(filter-out netns,$(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps demo test check test-unit test-net bench
@@ -19,7 +19,8 @@ deps: ## Install the tools that labs need (iptables, iproute2, curl, …), only 
 	@deploy/install-deps
 
 demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leaves it up)
-	@$(CARGO) build --quiet --bin lanyard
+	@echo "Building (some minutes the first time, seconds afterwards)"
+	@$(CARGO) build --bin lanyard
 	@target/debug/lanyard demo $(if $(KEEP),--keep)
 
 test: deps check test-unit test-net ## Everything that must pass before a change lands
@@ -29,7 +30,8 @@ check: ## Formatting and lints
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 
 test-unit: ## Tests that need no network namespaces
-	$(CARGO) test --quiet --lib --bins $(addprefix --test ,$(PLAIN))
+	$(CARGO) test --lib --bins $(addprefix --test ,$(PLAIN))
+	$(CARGO) test --doc
 
 test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=… for some)
 	$(CARGO) test --test netns -- $(FILTER)
