@@ -26,7 +26,6 @@ pub struct Stage {
     /// A lab with a cloud and one node.
     pub lab: Lab,
     /// `nft` or `legacy`: what the agent is to be told.
-    #[expect(dead_code, reason = "read by the scenarios with an agent")]
     pub backend: String,
 }
 

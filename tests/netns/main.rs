@@ -10,6 +10,9 @@
 
 mod harness;
 
+mod interception;
+mod standin;
+mod takeover;
 mod wiring;
 
 use std::process::ExitCode;
@@ -38,6 +41,107 @@ fn scenarios() -> Vec<Scenario> {
         scenario("wiring::nodes_are_apart", Backends::Any, |stage| {
             Box::pin(wiring::nodes_are_apart(stage))
         }),
+        scenario(
+            "interception::pods_reach_the_agent_with_their_own_address",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::pods_reach_the_agent_with_their_own_address(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::the_wire_server_is_closed_and_its_dns_is_not",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::the_wire_server_is_closed_and_its_dns_is_not(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::what_decides_before_our_jump_is_overtaken",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::what_decides_before_our_jump_is_overtaken(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::flushed_rules_and_a_lost_address_come_back",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::flushed_rules_and_a_lost_address_come_back(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::without_the_jump_the_door_is_closed",
+            Backends::Both,
+            |stage| Box::pin(interception::without_the_jump_the_door_is_closed(stage)),
+        ),
+        scenario(
+            "interception::connections_from_before_are_cut",
+            Backends::Both,
+            |stage| Box::pin(interception::connections_from_before_are_cut(stage)),
+        ),
+        scenario(
+            "interception::uninstall_leaves_others_rules_as_they_were",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::uninstall_leaves_others_rules_as_they_were(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::uninstall_is_obeyed_by_a_running_agent",
+            Backends::Both,
+            |stage| Box::pin(interception::uninstall_is_obeyed_by_a_running_agent(stage)),
+        ),
+        scenario(
+            "interception::a_failing_iptables_is_not_ready_and_heals",
+            Backends::Both,
+            |stage| {
+                Box::pin(interception::a_failing_iptables_is_not_ready_and_heals(
+                    stage,
+                ))
+            },
+        ),
+        scenario(
+            "interception::a_held_lock_is_waited_for",
+            Backends::Both,
+            |stage| Box::pin(interception::a_held_lock_is_waited_for(stage)),
+        ),
+        scenario(
+            "interception::who_fights_over_the_rules_finds_the_door_closed",
+            Backends::Both,
+            |stage| Box::pin(interception::who_fights_over_the_rules_finds_the_door_closed(stage)),
+        ),
+        scenario(
+            "takeover::a_second_instance_takes_over_without_a_failed_request",
+            Backends::Both,
+            |stage| {
+                Box::pin(takeover::a_second_instance_takes_over_without_a_failed_request(stage))
+            },
+        ),
+        scenario(
+            "takeover::the_swap_loses_no_request",
+            Backends::Both,
+            |stage| Box::pin(takeover::the_swap_loses_no_request(stage)),
+        ),
+        scenario(
+            "takeover::the_older_instance_takes_back_what_a_dead_one_left",
+            Backends::Both,
+            |stage| Box::pin(takeover::the_older_instance_takes_back_what_a_dead_one_left(stage)),
+        ),
+        scenario(
+            "takeover::damaged_state_files_hurt_nobody",
+            Backends::Both,
+            |stage| Box::pin(takeover::damaged_state_files_hurt_nobody(stage)),
+        ),
     ]
 }
 
