@@ -1,6 +1,13 @@
 //! The house rules, held by tests: who may import whom, which files stay pure, no orphan file, no
 //! file of two ideas, no name that says nothing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says so by panicking"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
