@@ -5,14 +5,17 @@
 //! pid is the lab's outermost one, so a time-out or a panic ends everything. Where namespaces
 //! cannot be made every trial is reported as ignored with the reason, never as passed.
 //!
-//! A new topic is a file beside this one and its lines in `SCENARIOS`.
+//! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
 mod clients;
 mod guard;
 mod harness;
+mod interception;
 mod leak;
 mod programs;
+mod standin;
+mod takeover;
 mod wiring;
 
 use std::process::ExitCode;
@@ -42,6 +45,48 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::sigterm_lets_nothing_through),
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(
+            Both,
+            interception::pods_reach_the_agent_with_their_own_address
+        ),
+        play!(
+            Both,
+            interception::the_wire_server_is_closed_and_its_dns_is_not
+        ),
+        play!(
+            Both,
+            interception::what_decides_before_our_jump_is_overtaken
+        ),
+        play!(
+            Both,
+            interception::flushed_rules_and_a_lost_address_come_back
+        ),
+        play!(Both, interception::without_the_jump_the_door_is_closed),
+        play!(Both, interception::connections_from_before_are_cut),
+        play!(
+            Both,
+            interception::uninstall_leaves_others_rules_as_they_were
+        ),
+        play!(Both, interception::uninstall_is_obeyed_by_a_running_agent),
+        play!(
+            Both,
+            interception::a_failing_iptables_is_not_ready_and_heals
+        ),
+        play!(Both, interception::a_held_lock_is_waited_for),
+        play!(
+            Both,
+            interception::who_fights_over_the_rules_finds_the_door_closed
+        ),
+        play!(
+            Both,
+            takeover::a_second_instance_takes_over_without_a_failed_request
+        ),
+        play!(Both, takeover::the_swap_loses_no_request),
+        play!(
+            Both,
+            takeover::the_older_instance_takes_back_what_a_dead_one_left
+        ),
+        play!(Both, takeover::damaged_state_files_hurt_nobody),
         play!(
             Both,
             clients::the_python_sdk_gets_its_own_identity_and_secret
