@@ -203,7 +203,7 @@ fn inside(scenario: &Scenario, backend: &str, logs: &Path) -> ExitCode {
             ExitCode::from(CANNOT)
         }
         Err(error) => {
-            println!("{error:?}");
+            println!("{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -5,7 +5,7 @@
 //! pid is the lab's outermost one, so a time-out or a panic ends everything. Where namespaces
 //! cannot be made every trial is reported as ignored with the reason, never as passed.
 //!
-//! A new topic is a file beside this one and its lines in `SCENARIOS`.
+//! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
 mod clients;
