@@ -22,7 +22,7 @@ use crate::sim::{Addresses, Listen, Simulator, World};
 /// Serves the instance metadata service (IMDS), Entra ID and Key Vaults that a YAML file describes: with real
 /// RS256 tokens, Azure's own error answers, IMDS's limits, a journal of every request, and faults by command.
 /// Nothing leaves this machine. Point a program's IMDS address (for Azure's SDKs:
-/// AZURE_POD_IDENTITY_AUTHORITY_HOST) at --imds-listen, let it trust --ca-out, and it gets tokens that the
+/// `AZURE_POD_IDENTITY_AUTHORITY_HOST`) at --imds-listen, let it trust --ca-out, and it gets tokens that the
 /// simulated vault checks as Key Vault does.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -34,7 +34,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Option<command::Command>,
     #[command(flatten)]
-    serve: Serve,
+    serve: Box<Serve>,
 }
 
 const EXAMPLES: &str = "\

@@ -80,7 +80,7 @@ impl Azure {
         vm.system_assigned.as_ref().map(|system| Principal {
             name: format!("{}/system", vm.name),
             client_id: system.client_id.clone(),
-            principal_id: system.principal_id.clone(),
+            object_id: system.principal_id.clone(),
             resource_id: vm.arm_id(),
         })
     }
@@ -97,7 +97,7 @@ impl Azure {
             .map(|identity| Principal {
                 name: identity.name.clone(),
                 client_id: identity.client_id.clone(),
-                principal_id: identity.principal_id.clone(),
+                object_id: identity.principal_id.clone(),
                 resource_id: identity.resource_id.clone(),
             })
             .collect()
@@ -129,7 +129,7 @@ impl Azure {
             let principals = self.world.vms.iter().filter_map(Self::system);
             principals
                 .into_iter()
-                .find(|who| who.principal_id.eq_ignore_ascii_case(oid))
+                .find(|who| who.object_id.eq_ignore_ascii_case(oid))
         };
         let name = named
             .map(|id| id.name.clone())

@@ -1,6 +1,6 @@
 //! Entra ID: discovery documents, published keys, and the token endpoint's refusals.
 //!
-//! In: requests by plain HTTP, or over TLS under `login.microsoftonline.com`. Out: OpenID Connect
+//! In: requests by plain HTTP, or over TLS under `login.microsoftonline.com`. Out: `OpenID` Connect
 //! discovery (v1 and v2), JWKS, and the `AADSTS…` errors clients parse. No grant is served yet: nothing
 //! registers applications. Reads bodies of at most 64 KiB; waits only for a fault's latency.
 

@@ -119,9 +119,8 @@ async fn converse<I: Resettable, S: Service>(stream: I, source: SocketAddr, serv
         .serve_connection(TokioIo::new(stream), service);
     let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let mut stream = connection.into_parts().io.into_inner();
-    let cut = outcome
-        .err()
-        .is_some_and(|error| error.source().is_some_and(|source| source.is::<Cut>()));
+    let cause = outcome.as_ref().err().and_then(Error::source);
+    let cut = cause.is_some_and(<dyn Error>::is::<Cut>);
     if cut {
         // With zero linger, closing sends RST instead of FIN.
         let _ = stream.tcp().set_zero_linger();
