@@ -252,6 +252,21 @@ impl World {
                 }
             }
         }
+        for (index, vault) in self.vaults.iter().enumerate() {
+            let lists = [
+                ("get", Some(&vault.allow.get)),
+                ("list", vault.allow.list.as_ref()),
+            ];
+            for (action, entries) in lists {
+                for entry in entries.into_iter().flatten() {
+                    let field = format!("vaults[{index}].allow.{action}");
+                    if self.identity(entry).is_none() && guid(&field, entry).is_err() {
+                        let problem = format!("`{entry}` is neither an identity nor an object id");
+                        return Err(invalid(&field, &problem));
+                    }
+                }
+            }
+        }
         if self.tokens.lifetime < Duration::from_secs(1) {
             return Err(invalid(
                 "tokens.lifetime",
