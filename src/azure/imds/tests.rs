@@ -1,3 +1,5 @@
+//! The client against sockets on loopback that behave badly.
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;

@@ -1,3 +1,5 @@
+//! Turns: the limits hold over any load, and nobody is kept waiting by a flood.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -61,7 +63,7 @@ proptest! {
         }
         for (at, start) in begun.iter().enumerate() {
             let count = begun[at..].iter().filter(|time| **time <= *start + MS(1_000)).count();
-            prop_assert!(count <= 20, "{} calls in a second", count);
+            prop_assert!(count <= 18, "{} calls in a second", count);
         }
     }
 }
