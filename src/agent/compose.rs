@@ -35,7 +35,7 @@ use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
 
 /// How often repeated decisions are told.
-const AUDIT_PERIOD: Duration = Duration::from_secs(60);
+const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// Pause between attempts to take a listening address that another instance still has.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 

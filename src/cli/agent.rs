@@ -21,8 +21,8 @@ use crate::serve::telemetry::{self, LogFormat};
 the node's own identity; `lanyard uninstall` removes them."
 )]
 pub struct Args {
-    /// Folder of YAML manifests (Pod, Namespace, AzureIdentity, AzureIdentityBinding,
-    /// AzureIdentityPolicy, AzureMetadataException), followed for changes.
+    /// Folder of YAML manifests (pods, namespaces and the kinds of `lanyard.dev/v1alpha1`), followed
+    /// for changes.
     #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
     manifests: PathBuf,
 

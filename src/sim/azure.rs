@@ -80,7 +80,7 @@ impl Azure {
         vm.system_assigned.as_ref().map(|system| Principal {
             name: format!("{}/system", vm.name),
             client_id: system.client_id.clone(),
-            principal_id: system.principal_id.clone(),
+            object_id: system.principal_id.clone(),
             resource_id: vm.arm_id(),
         })
     }
@@ -97,7 +97,7 @@ impl Azure {
             .map(|identity| Principal {
                 name: identity.name.clone(),
                 client_id: identity.client_id.clone(),
-                principal_id: identity.principal_id.clone(),
+                object_id: identity.principal_id.clone(),
                 resource_id: identity.resource_id.clone(),
             })
             .collect()
@@ -116,6 +116,25 @@ impl Azure {
             None => return Err(AssignError::NoVm(vm.to_owned())),
         }
         Ok(())
+    }
+
+    /// The name of the principal with that object id, for the journal; the id itself where unknown.
+    pub fn name_of(&self, oid: &str) -> String {
+        let named = self
+            .world
+            .identities
+            .iter()
+            .find(|id| id.principal_id.eq_ignore_ascii_case(oid));
+        let system = || {
+            let principals = self.world.vms.iter().filter_map(Self::system);
+            principals
+                .into_iter()
+                .find(|who| who.object_id.eq_ignore_ascii_case(oid))
+        };
+        let name = named
+            .map(|id| id.name.clone())
+            .or_else(|| system().map(|who| who.name));
+        name.unwrap_or_else(|| oid.to_owned())
     }
 
     /// The token IMDS hands out: the cached one, or a new one for the world's lifetime.

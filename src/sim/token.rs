@@ -22,7 +22,7 @@ pub(super) struct Principal {
     /// Name in the world file; `<vm>/system` for a system-assigned one.
     pub name: String,
     pub client_id: String,
-    pub principal_id: String,
+    pub object_id: String,
     /// `xms_mirid`.
     pub resource_id: String,
 }
@@ -78,8 +78,8 @@ pub(super) fn sign(
         appidacr: "2".to_owned(),
         idp: issuer(tenant),
         idtyp: "app".to_owned(),
-        oid: principal.principal_id.clone(),
-        sub: principal.principal_id.clone(),
+        oid: principal.object_id.clone(),
+        sub: principal.object_id.clone(),
         tid: tenant.to_owned(),
         uti: random_id(),
         ver: "1.0".to_owned(),

@@ -26,7 +26,6 @@ pub struct Stage {
     /// A lab with a cloud and one node.
     pub lab: Lab,
     /// `nft` or `legacy`: what the agent is to be told.
-    #[expect(dead_code, reason = "read by the scenarios with an agent")]
     pub backend: String,
 }
 
@@ -38,6 +37,15 @@ pub struct Scenario {
     name: &'static str,
     backends: Backends,
     act: fn(Stage) -> Act,
+    before: fn() -> anyhow::Result<()>,
+}
+
+impl Scenario {
+    /// With something to be done once outside the lab, where there is a network.
+    pub fn after(mut self, before: fn() -> anyhow::Result<()>) -> Self {
+        self.before = before;
+        self
+    }
 }
 
 /// Which iptables backends a scenario is run with.
@@ -67,6 +75,7 @@ pub fn scenario(name: &'static str, backends: Backends, act: fn(Stage) -> Act) -
         name,
         backends,
         act,
+        before: || Ok(()),
     }
 }
 
@@ -100,19 +109,19 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
 }
 
 fn trial(scenario: &Scenario, backend: &str, hindrance: Option<lab::Unavailable>) -> Trial {
-    let (name, backend, both) = (
-        scenario.name,
-        backend.to_owned(),
-        scenario.backends == Backends::Both,
-    );
+    let both = scenario.backends == Backends::Both;
+    let (name, before, backend) = (scenario.name, scenario.before, backend.to_owned());
     let title = if both {
         format!("{name}::{backend}")
     } else {
         name.to_owned()
     };
-    Trial::ignorable_test(title, move || match hindrance {
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => outside(name, &backend),
+    Trial::ignorable_test(title, move || {
+        if let Some(reason) = hindrance {
+            return Ok(Completion::ignored_with(reason));
+        }
+        before().map_err(|error| format!("{error:#}"))?;
+        outside(name, &backend)
     })
 }
 
@@ -194,7 +203,7 @@ fn inside(scenario: &Scenario, backend: &str, logs: &Path) -> ExitCode {
             ExitCode::from(CANNOT)
         }
         Err(error) => {
-            println!("{error:?}");
+            println!("{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -5,39 +5,102 @@
 //! pid is the lab's outermost one, so a time-out or a panic ends everything. Where namespaces
 //! cannot be made every trial is reported as ignored with the reason, never as passed.
 //!
-//! A new topic is a file beside this one and its lines in `SCENARIOS`.
+//! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
+mod clients;
+mod guard;
 mod harness;
-
+mod interception;
+mod leak;
+mod programs;
+mod standin;
+mod takeover;
 mod wiring;
 
 use std::process::ExitCode;
 
 use harness::{Backends, Scenario, scenario};
 
-/// Everything that is run: name, backends, function.
+/// A line of the table: which backends, which function.
+macro_rules! play {
+    ($backends:ident, $module:ident :: $name:ident) => {
+        scenario(
+            concat!(stringify!($module), "::", stringify!($name)),
+            Backends::$backends,
+            |stage| Box::pin($module::$name(stage)),
+        )
+    };
+}
+
+/// Everything that is run.
 fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario(
-            "wiring::a_ptp_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_ptp_pod_reaches_the_cloud_as_itself(stage)),
+        play!(Any, wiring::a_ptp_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::a_bridged_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::an_address_can_be_reused),
+        play!(Any, wiring::nothing_leaves_the_lab),
+        play!(Any, wiring::nodes_are_apart),
+        play!(Both, leak::sigkill_lets_nothing_through),
+        play!(Both, leak::sigterm_lets_nothing_through),
+        play!(Both, leak::restart_after_restart_lets_nothing_through),
+        play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(
+            Both,
+            interception::pods_reach_the_agent_with_their_own_address
         ),
-        scenario(
-            "wiring::a_bridged_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_bridged_pod_reaches_the_cloud_as_itself(stage)),
+        play!(
+            Both,
+            interception::the_wire_server_is_closed_and_its_dns_is_not
         ),
-        scenario("wiring::an_address_can_be_reused", Backends::Any, |stage| {
-            Box::pin(wiring::an_address_can_be_reused(stage))
-        }),
-        scenario("wiring::nothing_leaves_the_lab", Backends::Any, |stage| {
-            Box::pin(wiring::nothing_leaves_the_lab(stage))
-        }),
-        scenario("wiring::nodes_are_apart", Backends::Any, |stage| {
-            Box::pin(wiring::nodes_are_apart(stage))
-        }),
+        play!(
+            Both,
+            interception::what_decides_before_our_jump_is_overtaken
+        ),
+        play!(
+            Both,
+            interception::flushed_rules_and_a_lost_address_come_back
+        ),
+        play!(Both, interception::without_the_jump_the_door_is_closed),
+        play!(Both, interception::connections_from_before_are_cut),
+        play!(
+            Both,
+            interception::uninstall_leaves_others_rules_as_they_were
+        ),
+        play!(Both, interception::uninstall_is_obeyed_by_a_running_agent),
+        play!(
+            Both,
+            interception::a_failing_iptables_is_not_ready_and_heals
+        ),
+        play!(Both, interception::a_held_lock_is_waited_for),
+        play!(
+            Both,
+            interception::who_fights_over_the_rules_finds_the_door_closed
+        ),
+        play!(
+            Both,
+            takeover::a_second_instance_takes_over_without_a_failed_request
+        ),
+        play!(Both, takeover::the_swap_loses_no_request),
+        play!(
+            Both,
+            takeover::the_older_instance_takes_back_what_a_dead_one_left
+        ),
+        play!(Both, takeover::damaged_state_files_hurt_nobody),
+        play!(
+            Both,
+            clients::the_python_sdk_gets_its_own_identity_and_secret
+        )
+        .after(clients::install),
+        play!(Both, clients::the_python_sdk_gives_up_at_once_where_refused).after(clients::install),
+        play!(Both, clients::curl_reads_the_secret),
+        play!(Both, programs::the_demo_tells_its_story),
+        play!(Both, programs::the_demo_works_as_an_ordinary_user),
+        play!(
+            Any,
+            programs::a_kept_demo_can_be_entered_and_ends_with_its_process
+        ),
+        play!(Any, programs::dev_runs_a_program_with_an_identity),
     ]
 }
 

@@ -6,7 +6,6 @@ pub const TENANT: &str = "7f6d1c1a-0000-4000-8000-000000000001";
 pub const PAYMENTS: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 pub const PAYMENTS_OID: &str = "aaaaaaaa-0000-4000-8000-000000000002";
 pub const REPORTS: &str = "bbbbbbbb-0000-4000-8000-000000000001";
-pub const REPORTS_OID: &str = "bbbbbbbb-0000-4000-8000-000000000002";
 
 pub const WORLD: &str = "
 tenant: {id: 7f6d1c1a-0000-4000-8000-000000000001, name: contoso}

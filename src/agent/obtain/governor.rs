@@ -241,4 +241,8 @@ fn paused_fault(left: Duration) -> Fault {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
 mod tests;

@@ -17,6 +17,10 @@ pub mod broker;
 pub mod clock;
 pub mod entry;
 #[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
 mod fake;
 mod flight;
 pub mod governor;
@@ -112,4 +116,8 @@ pub fn compose(
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
 mod tests;

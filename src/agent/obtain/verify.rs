@@ -153,4 +153,8 @@ fn wrong(detail: &'static str) -> Fault {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
 mod tests;

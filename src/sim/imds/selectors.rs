@@ -93,7 +93,7 @@ fn unselected(system: Option<Principal>, mut user: Vec<Principal>) -> Result<Pri
 fn field<'a>(principal: &'a Principal, selector: &str) -> &'a str {
     match selector {
         "client_id" => &principal.client_id,
-        "object_id" => &principal.principal_id,
+        "object_id" => &principal.object_id,
         _ => &principal.resource_id,
     }
 }
@@ -123,7 +123,7 @@ mod tests {
         Principal {
             name: name.to_owned(),
             client_id: format!("{name}-client"),
-            principal_id: format!("{name}-object"),
+            object_id: format!("{name}-object"),
             resource_id: format!("/subscriptions/S/{name}"),
         }
     }

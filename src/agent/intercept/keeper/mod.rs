@@ -6,6 +6,8 @@
 //! Invariants: rules point only at a port that listens (the caller has it); the newest living
 //! instance owns them; at the end they stay as they are.
 
+mod mend;
+
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::address::Addresses;
 use super::backend::{self, Backend};
 use super::budget::Budget;
-use super::conntrack::{self, Cut};
 use super::drift::{Drift, DriftKind, drift};
 use super::epoch::{Claim, StateDir};
 use super::exec::Iptables;
@@ -194,115 +195,6 @@ impl Keeper {
         Ok(Some(STOOD_DOWN))
     }
 
-    /// Lays the rules for the first time, with a new epoch.
-    async fn take_over(&mut self, tools: &Iptables) -> Result<(), InterceptError> {
-        let lock = match self.state.lock().await {
-            Ok(lock) => lock,
-            Err(error) => return self.close_door(tools, error).await,
-        };
-        let actual = self.read(tools).await?;
-        let in_force = Stamp::in_force(&actual).map(|stamp| stamp.epoch);
-        let epoch = match self.state.next_epoch(&lock, in_force) {
-            Ok(epoch) => epoch,
-            Err(error) => return self.close_door(tools, error).await,
-        };
-        let desired = self.desired(Some(epoch));
-        let drifts = drift(&desired, &actual);
-        tools
-            .restore(&rules::repair_script(&desired, &actual, &drifts))
-            .await?;
-        self.claim = Some(self.state.claim(&lock, epoch)?);
-        self.state.clear_removed(&lock);
-        self.metrics
-            .epoch
-            .set(i64::try_from(epoch).unwrap_or(i64::MAX));
-        tracing::info!(epoch, port = self.port, backend = %tools.backend, "rules laid");
-        self.leave_other_backend(tools.backend).await;
-        drop(lock);
-        self.verify(tools, &desired).await?;
-        self.cut().await;
-        self.settle(epoch);
-        Ok(())
-    }
-
-    /// Without the right to say where pods' requests go, they at least go nowhere else.
-    async fn close_door<T>(
-        &mut self,
-        tools: &Iptables,
-        error: InterceptError,
-    ) -> Result<T, InterceptError> {
-        let desired = self.desired(None);
-        let actual = self.read(tools).await?;
-        let script = rules::repair_script(&desired, &actual, &drift(&desired, &actual));
-        if !script.is_empty() {
-            tools.restore(&script).await?;
-            self.cut().await;
-        }
-        Err(error)
-    }
-
-    /// Mends what may be mended now; how long until to look again.
-    async fn repair(
-        &mut self,
-        tools: &Iptables,
-        desired: &[DesiredTable],
-        drifts: Vec<Drift>,
-    ) -> Result<Duration, InterceptError> {
-        let now = Instant::now();
-        let waits = drifts
-            .iter()
-            .map(|drift| self.budget.wait(now, drift.table));
-        let wait = waits.min().unwrap_or_default();
-        if !wait.is_zero() {
-            return Ok(wait);
-        }
-        let lock = match self.state.lock().await {
-            Ok(lock) => lock,
-            Err(error) => return self.close_door(tools, error).await,
-        };
-        if self.yields()?.is_some() {
-            return Ok(Duration::ZERO);
-        }
-        let actual = self.read(tools).await?;
-        let (due, later): (Vec<_>, Vec<_>) = drift(desired, &actual)
-            .into_iter()
-            .partition(|drift| self.budget.wait(now, drift.table).is_zero());
-        let script = rules::repair_script(desired, &actual, &due);
-        if !script.is_empty() {
-            tools.restore(&script).await?;
-            self.count(&holder_dead(&actual, desired, due.clone()));
-            let repaired = |table| due.iter().any(|drift| drift.table == table);
-            self.budget.record(now, repaired("nat"), repaired("filter"));
-        }
-        drop(lock);
-        let repaired: Vec<_> = desired
-            .iter()
-            .filter(|want| due.iter().any(|d| d.table == want.table))
-            .cloned()
-            .collect();
-        self.verify(tools, &repaired).await?;
-        self.cut().await;
-        if self.budget.is_over(now) {
-            self.alarm(&due);
-        }
-        let waits = later.iter().map(|drift| self.budget.wait(now, drift.table));
-        Ok(waits.min().unwrap_or_default())
-    }
-
-    async fn verify(
-        &mut self,
-        tools: &Iptables,
-        desired: &[DesiredTable],
-    ) -> Result<(), InterceptError> {
-        match drift(desired, &self.read(tools).await?).as_slice() {
-            [] => Ok(()),
-            left => Err(InterceptError::NotInForce {
-                backend: tools.backend,
-                drift: describe(left),
-            }),
-        }
-    }
-
     fn count(&self, drifts: &[Drift]) {
         for drift in drifts {
             self.metrics
@@ -344,79 +236,6 @@ impl Keeper {
         self.ownership
             .send_if_modified(|now| std::mem::replace(now, ownership) != ownership)
     }
-
-    async fn cut(&self) {
-        let outcome = async {
-            let local = Addresses::open()?.local().await?;
-            let InterceptConfig {
-                agent_address: agent,
-                guard_wire_server,
-                ..
-            } = self.config;
-            conntrack::cut(&Cut {
-                agent,
-                guard_wire_server,
-                local,
-            })
-            .await
-        };
-        match outcome.await {
-            Ok(0) => {}
-            Ok(ended) => {
-                self.metrics.cut.inc_by(ended);
-                tracing::warn!(ended, "connections that passed the agent by were ended");
-            }
-            Err(error) => {
-                self.metrics.cut_failures.inc();
-                tracing::warn!(%error, "cannot look for connections that pass the agent by; the REJECT in FORWARD ends them");
-            }
-        }
-    }
-
-    /// An instance that used the other backend may have left its rules there.
-    async fn leave_other_backend(&self, backend: Backend) {
-        let other = Iptables::new(backend.other());
-        let Ok(actual) = other.read_all().await else {
-            return;
-        };
-        let (script, removed) = rules::removal_script(&actual);
-        if script.is_empty() {
-            return;
-        }
-        match other.restore(&script).await {
-            Ok(()) => {
-                tracing::info!(?removed, backend = %other.backend, "removed from the other backend");
-            }
-            Err(error) => tracing::warn!(%error, "rules of ours are left in the other backend"),
-        }
-    }
-}
-
-/// What looks like a changed chain is the chain of a newer instance, now dead.
-fn holder_dead(actual: &Ruleset, desired: &[DesiredTable], mut drifts: Vec<Drift>) -> Vec<Drift> {
-    let ours = desired
-        .iter()
-        .find(|want| want.table == "nat")
-        .map(|want| want.rules.clone());
-    let stamp = |rule: &str| {
-        super::save::Rule::parse(rule)
-            .value("--comment")
-            .and_then(Stamp::parse)
-    };
-    let epoch = ours
-        .iter()
-        .flatten()
-        .find_map(|rule| stamp(rule))
-        .map(|stamp| stamp.epoch);
-    let theirs = Stamp::in_force(actual).map(|stamp| stamp.epoch);
-    if theirs > epoch {
-        for drift in &mut drifts {
-            if drift.table == "nat" && drift.kind == DriftKind::ChainChanged {
-                drift.kind = DriftKind::HolderDead;
-            }
-        }
-    }
-    drifts
 }
 
 fn describe(drifts: &[Drift]) -> String {

@@ -1,0 +1,119 @@
+//! Two instances on one node: the newer takes the rules over, the older takes them back.
+//!
+//! In: instances that share a state directory. Out: invariant 6 as far as it is the rules': not one
+//! new connection is lost at the swap, and a dead owner is replaced.
+
+use anyhow::{Result, ensure};
+use lanyard::agent::intercept::Ownership;
+use lanyard::lab::{Get, IMDS, Style, until};
+
+use crate::harness::Stage;
+use crate::standin::{Cloud, LEAK, PATIENCE, asks, by, instance, on_node};
+
+pub async fn a_second_instance_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
+    let cloud = Cloud::open(&stage.lab).await?;
+    let mut first = instance(&stage, "first").await?;
+    let node = stage.lab.node();
+    let pod = node.add_pod("app", Style::Ptp).await?;
+    let knocking = pod.namespace().knock(IMDS, Get::new("/"));
+    until(PATIENCE, "requests", async || {
+        knocking.tally().status(200) >= 20
+    })
+    .await?;
+    let mut second = instance(&stage, "second").await?;
+    first
+        .sees(|seen| matches!(seen, Ownership::StoodDown { .. }))
+        .await?;
+    second
+        .sees(|seen| matches!(seen, Ownership::Owner { .. }))
+        .await?;
+    ensure!(asks(&pod, IMDS).await? == by("second", &pod));
+    ensure!(first.metrics.owner.get() == 0 && second.metrics.owner.get() == 1);
+    // The first one sees to nothing any more, also not after a change.
+    on_node(node, &format!("iptables-{} -t nat -F", stage.backend)).await?;
+    until(PATIENCE, "the second's repair", async || {
+        second.repaired("jump_missing") == 1
+    })
+    .await?;
+    ensure!(first.repaired("jump_missing") == 0);
+    ensure!(asks(&pod, IMDS).await? == by("second", &pod));
+    let before_flush = knocking.stop().await?;
+    ensure!(before_flush.status(LEAK) == 0 && cloud.hits() == 0);
+    Ok(())
+}
+
+pub async fn the_swap_loses_no_request(stage: Stage) -> Result<()> {
+    let cloud = Cloud::open(&stage.lab).await?;
+    let mut running = vec![instance(&stage, "agent-0").await?];
+    let node = stage.lab.node();
+    let mut knocking = Vec::new();
+    for (name, style) in [("ptp", Style::Ptp), ("bridged", Style::Bridge)] {
+        let pod = node.add_pod(name, style).await?;
+        knocking.push(pod.namespace().knock(IMDS, Get::new("/")));
+    }
+    for round in 1..=5 {
+        let seen = knocking[0].tally().status(200);
+        running.push(instance(&stage, &format!("agent-{round}")).await?);
+        let old = &mut running[round - 1];
+        old.sees(|seen| matches!(seen, Ownership::StoodDown { .. }))
+            .await?;
+        // Its listener still answers what came before the swap, as a drain does.
+        old.drain();
+        until(PATIENCE, "more requests", async || {
+            knocking[0].tally().status(200) > seen + 20
+        })
+        .await?;
+    }
+    for knocking in knocking {
+        let tally = knocking.stop().await?;
+        ensure!(
+            tally.failures() == 0 && tally.attempts() == tally.status(200),
+            "{tally:?}"
+        );
+    }
+    ensure!(cloud.hits() == 0);
+    Ok(())
+}
+
+pub async fn the_older_instance_takes_back_what_a_dead_one_left(stage: Stage) -> Result<()> {
+    let cloud = Cloud::open(&stage.lab).await?;
+    let mut first = instance(&stage, "first").await?;
+    let pod = stage.lab.node().add_pod("app", Style::Ptp).await?;
+    let second = instance(&stage, "second").await?;
+    first
+        .sees(|seen| matches!(seen, Ownership::StoodDown { .. }))
+        .await?;
+    ensure!(asks(&pod, IMDS).await? == by("second", &pod));
+    second.die().await?;
+    let start = std::time::Instant::now();
+    first
+        .sees(|seen| matches!(seen, Ownership::Owner { .. }))
+        .await?;
+    let took = start.elapsed();
+    ensure!(took.as_millis() <= 1000, "took {took:?}");
+    ensure!(asks(&pod, IMDS).await? == by("first", &pod));
+    ensure!(first.repaired("holder_dead") == 1);
+    ensure!(cloud.hits() == 0);
+    Ok(())
+}
+
+pub async fn damaged_state_files_hurt_nobody(stage: Stage) -> Result<()> {
+    let state = stage.lab.node().state_dir();
+    std::fs::create_dir_all(&state)?;
+    std::fs::write(state.join("epoch"), [0xff; 40])?;
+    std::fs::write(state.join("instance-18446744073709551615.lock"), "")?;
+    std::fs::write(state.join("instance-99.lock"), "stale")?;
+    let mut first = instance(&stage, "first").await?;
+    first
+        .sees(|seen| *seen == Ownership::Owner { epoch: 100 })
+        .await?;
+    std::fs::remove_dir_all(&state)?;
+    let mut second = instance(&stage, "second").await?;
+    second
+        .sees(|seen| *seen == Ownership::Owner { epoch: 101 })
+        .await?;
+    first
+        .sees(|seen| *seen == Ownership::StoodDown { by: 101 })
+        .await?;
+    Ok(())
+}
