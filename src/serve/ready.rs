@@ -24,15 +24,23 @@ impl Readiness {
     /// Adds a condition, open until its owner says otherwise.
     #[must_use]
     pub fn latch(&self, name: &'static str) -> Latch {
-        self.pending.write().insert(name, Some("not yet".to_owned()));
-        Latch { name, readiness: self.clone() }
+        self.pending
+            .write()
+            .insert(name, Some("not yet".to_owned()));
+        Latch {
+            name,
+            readiness: self.clone(),
+        }
     }
 
     /// The open latches with the reason of each; empty when ready.
     #[must_use]
     pub fn pending(&self) -> Vec<(&'static str, String)> {
         let pending = self.pending.read();
-        pending.iter().filter_map(|(name, why)| why.clone().map(|why| (*name, why))).collect()
+        pending
+            .iter()
+            .filter_map(|(name, why)| why.clone().map(|why| (*name, why)))
+            .collect()
     }
 
     /// Whether every latch is closed.
@@ -50,7 +58,10 @@ impl Latch {
 
     /// The condition does not hold (any more), and why.
     pub fn not_ready(&self, why: impl Into<String>) {
-        self.readiness.pending.write().insert(self.name, Some(why.into()));
+        self.readiness
+            .pending
+            .write()
+            .insert(self.name, Some(why.into()));
     }
 }
 
@@ -67,6 +78,9 @@ mod tests {
         pods.ready();
         assert!(readiness.is_ready());
         rules.not_ready("iptables-restore failed");
-        assert_eq!(readiness.pending(), [("rules", "iptables-restore failed".to_owned())]);
+        assert_eq!(
+            readiness.pending(),
+            [("rules", "iptables-restore failed".to_owned())]
+        );
     }
 }
