@@ -244,7 +244,11 @@ async fn serve_pods(
         server.await;
         ended_in_drain(&drained, "the listener for pods")
     });
-    let (ownership, _) = watch::channel(Ownership::Pending);
+    let (ownership, owned) = watch::channel(Ownership::Pending);
+    spawn(
+        tasks,
+        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+    );
     let intercept = InterceptConfig {
         backend: config.backend,
         agent_address: config.agent_address,
@@ -258,6 +262,22 @@ async fn serve_pods(
         anyhow::bail!("nobody keeps the rules any more")
     });
     Ok(())
+}
+
+/// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.
+async fn share_upstream(
+    broker: Arc<Broker<Sources>>,
+    mut owned: watch::Receiver<Ownership>,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    while owned.changed().await.is_ok() {
+        match *owned.borrow_and_update() {
+            Ownership::StoodDown { .. } => broker.set_draining(),
+            Ownership::Owner { .. } if !drain.is_draining() => broker.resume(),
+            Ownership::Owner { .. } | Ownership::Pending | Ownership::Removed => {}
+        }
+    }
+    anyhow::bail!("nobody keeps the rules any more")
 }
 
 fn tell_repeats(audit: Arc<Audit>, tasks: &mut JoinSet<anyhow::Result<()>>) {
