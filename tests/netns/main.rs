@@ -14,6 +14,7 @@ mod harness;
 mod interception;
 mod leak;
 mod programs;
+mod readiness;
 mod standin;
 mod takeover;
 mod wiring;
@@ -45,6 +46,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::sigterm_lets_nothing_through),
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(Both, readiness::ready_means_that_the_rules_stand),
         play!(
             Both,
             interception::pods_reach_the_agent_with_their_own_address
