@@ -103,6 +103,9 @@ fn scenarios() -> Vec<Scenario> {
             programs::a_kept_demo_can_be_entered_and_ends_with_its_process
         ),
         play!(Any, programs::dev_runs_a_program_with_an_identity),
+        play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
+        play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
+        play!(Any, programs::a_killed_lab_leaves_nothing),
     ]
 }
 
