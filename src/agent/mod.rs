@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod directory;
+pub mod evidence;
 pub mod forward;
 pub mod grants;
 pub mod intercept;

@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod evidence;
 mod interception;
 mod standin;
 mod takeover;
@@ -141,6 +142,21 @@ fn scenarios() -> Vec<Scenario> {
             "takeover::damaged_state_files_hurt_nobody",
             Backends::Both,
             |stage| Box::pin(takeover::damaged_state_files_hurt_nobody(stage)),
+        ),
+        scenario(
+            "evidence::another_veth_under_the_same_address_is_seen",
+            Backends::Any,
+            |stage| Box::pin(evidence::another_veth_under_the_same_address_is_seen(stage)),
+        ),
+        scenario(
+            "evidence::another_neighbour_on_the_bridge_is_seen",
+            Backends::Any,
+            |stage| Box::pin(evidence::another_neighbour_on_the_bridge_is_seen(stage)),
+        ),
+        scenario(
+            "evidence::a_flood_of_notifications_loses_nothing",
+            Backends::Any,
+            |stage| Box::pin(evidence::a_flood_of_notifications_loses_nothing(stage)),
         ),
     ]
 }
