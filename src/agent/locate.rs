@@ -50,7 +50,7 @@ impl Locator {
             Ok(grants) => return Ok(grants),
             Err(fault) => fault,
         };
-        let _waiting = Waiting::enter(&self.waiting).ok_or(first)?;
+        let _place = Waiting::enter(&self.waiting).ok_or(first)?;
         let deadline = Instant::now() + self.wait;
         let mut changes = self.directory.subscribe();
         loop {

@@ -228,7 +228,7 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
                 }
             }
             Err(error) => {
-                tracing::error!(folder = %path.display(), %error, "manifests cannot be listed")
+                tracing::error!(folder = %path.display(), %error, "manifests cannot be listed");
             }
         }
         if woken.recv().await.is_none() {

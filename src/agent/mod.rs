@@ -4,10 +4,13 @@
 //! pods' connections here, and [`compose`] starts and ends it all.
 
 pub mod audit;
+pub mod compose;
+pub mod config;
 pub mod directory;
 pub mod evidence;
 pub mod forward;
 pub mod grants;
+pub mod index;
 pub mod intercept;
 pub mod locate;
 pub mod manifests;
@@ -18,7 +21,10 @@ pub mod pipeline;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod sightings;
 pub mod world;
 
 #[cfg(test)]
 mod testkit;
+
+pub use compose::run;

@@ -28,7 +28,7 @@ pub struct Malformed {
 
 impl Malformed {
     /// A problem at a field.
-    pub fn at(field: impl Into<String>, problem: impl ToString) -> Self {
+    pub fn at(field: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self {
             field: field.into(),
             problem: problem.to_string(),
@@ -40,7 +40,7 @@ impl Malformed {
 fn parse_optional<T>(field: &str, text: Option<&String>) -> Result<Option<T>, Malformed>
 where
     T: std::str::FromStr,
-    T::Err: ToString,
+    T::Err: std::fmt::Display,
 {
     text.map(|text| {
         text.parse()

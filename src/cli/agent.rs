@@ -1,14 +1,160 @@
-//! Flags of `lanyard agent`.
+//! Flags of `lanyard agent`. Every flag is also a variable `LANYARD_…`.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::duration;
+use crate::agent::config::Config;
+use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
+use crate::agent::obtain::ObtainConfig;
+use crate::serve::Limits;
+use crate::serve::telemetry::{self, LogFormat};
 
 /// Flags of `lanyard agent`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(
+    after_help = "Needs NET_ADMIN. The rules stay when the agent ends, so that pods never reach \
+the node's own identity; `lanyard uninstall` removes them."
+)]
+pub struct Args {
+    /// Folder of YAML manifests (pods, namespaces and the kinds of `lanyard.dev/v1alpha1`), followed
+    /// for changes.
+    #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
+    manifests: PathBuf,
+
+    /// The node's IMDS.
+    #[arg(
+        long,
+        env = "LANYARD_IMDS_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://169.254.169.254"
+    )]
+    imds_endpoint: String,
+
+    /// Link-local address that the agent owns on `lo`: pods' requests are redirected to it.
+    #[arg(
+        long,
+        env = "LANYARD_AGENT_ADDRESS",
+        value_name = "IPV4",
+        default_value_t = DEFAULT_AGENT_ADDRESS
+    )]
+    agent_address: Ipv4Addr,
+
+    /// Port at that address; 0 takes any free one, so that two instances can run during an upgrade.
+    #[arg(long, env = "LANYARD_PORT", default_value_t = 0)]
+    port: u16,
+
+    /// Address of /metrics, /livez, /readyz and the log level.
+    #[arg(
+        long,
+        env = "LANYARD_ADMIN_LISTEN",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:9464"
+    )]
+    admin_listen: SocketAddr,
+
+    /// Folder for locks, the same for all instances on the node; root-only.
+    #[arg(
+        long,
+        env = "LANYARD_STATE_DIR",
+        value_name = "DIR",
+        default_value = DEFAULT_STATE_DIR
+    )]
+    state_dir: PathBuf,
+
+    /// Which iptables the node uses; `auto` finds out and says why.
+    #[arg(long, env = "LANYARD_IPTABLES_BACKEND", value_name = "auto|nft|legacy", default_value_t = BackendChoice::Auto)]
+    iptables_backend: BackendChoice,
+
+    /// Keep pods from the platform's wire server, too (168.63.129.16, tcp 80 and 32526; its DNS stays open).
+    #[arg(long, env = "LANYARD_GUARD_WIRE_SERVER", value_name = "BOOL", default_value_t = true,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    guard_wire_server: bool,
+
+    /// How long a request waits for a pod that is not known yet.
+    #[arg(long, env = "LANYARD_POD_WAIT", value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    pod_wait: Duration,
+
+    /// For how long after its first sight IMDS may still say "not found" for an identity before
+    /// that is final.
+    #[arg(long, env = "LANYARD_NOT_YET_WINDOW", value_name = "DURATION", default_value = "10m", value_parser = duration::parse)]
+    not_yet_window: Duration,
+
+    /// How long open connections may take to end when the agent is stopped.
+    #[arg(long, env = "LANYARD_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    drain_timeout: Duration,
+
+    /// Open connections of one pod; more are closed at once.
+    #[arg(long, env = "LANYARD_MAX_CONNECTIONS_PER_POD", value_name = "N", default_value_t = Limits::default().connections_per_peer)]
+    max_connections_per_pod: usize,
+
+    /// Worker threads; 0 = one per core, at most two (a cached token costs microseconds).
+    #[arg(
+        long,
+        env = "LANYARD_WORKER_THREADS",
+        value_name = "N",
+        default_value_t = 0
+    )]
+    worker_threads: usize,
+
+    /// Log format.
+    #[arg(long, env = "LANYARD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+
+    /// Log level or filter, as in `info` or `info,lanyard::agent=debug`; can be changed while running.
+    #[arg(
+        long,
+        env = "LANYARD_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    log_level: String,
+}
 
 impl Args {
-    /// Runs the subcommand to its end.
+    /// Runs the agent until a signal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let levels = telemetry::init(self.log_format, &self.log_level)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if self.worker_threads == 0 {
+            cores.min(2)
+        } else {
+            self.worker_threads
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(8)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(crate::agent::run(self.config(), levels))?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn config(self) -> Config {
+        Config {
+            manifests: self.manifests,
+            imds_endpoint: self.imds_endpoint,
+            agent_address: self.agent_address,
+            port: self.port,
+            admin: self.admin_listen,
+            state_dir: self.state_dir,
+            backend: self.iptables_backend,
+            guard_wire_server: self.guard_wire_server,
+            pod_wait: self.pod_wait,
+            drain: self.drain_timeout,
+            limits: Limits {
+                connections_per_peer: self.max_connections_per_pod,
+                ..Limits::default()
+            },
+            obtain: ObtainConfig {
+                not_yet_window: self.not_yet_window,
+                ..ObtainConfig::default()
+            },
+        }
     }
 }

@@ -11,8 +11,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let unit = match &text[unit_at..] {
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
+        "m" => Duration::from_mins(1),
+        "h" => Duration::from_hours(1),
         _ => return Err(bad()),
     };
     Ok(unit * number)

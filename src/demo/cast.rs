@@ -63,8 +63,16 @@ impl KnownWorld {
 
     /// The identity of that name.
     pub fn identity(&self, name: &str) -> Result<&KnownIdentity> {
-        let names = || self.identities.iter().map(|i| i.name.as_str()).collect::<Vec<_>>();
-        let found = self.identities.iter().find(|identity| identity.name == name);
+        let names = || {
+            self.identities
+                .iter()
+                .map(|i| i.name.as_str())
+                .collect::<Vec<_>>()
+        };
+        let found = self
+            .identities
+            .iter()
+            .find(|identity| identity.name == name);
         found.with_context(|| format!("the world has no identity `{name}`; it has {:?}", names()))
     }
 }
@@ -78,7 +86,9 @@ pub struct Manifests {
 impl Manifests {
     /// A new, empty folder of the lab.
     pub fn new(lab: &Lab, name: &str) -> Result<Self> {
-        Ok(Self { dir: lab.dir(name)? })
+        Ok(Self {
+            dir: lab.dir(name)?,
+        })
     }
 
     /// The folder.
@@ -139,7 +149,15 @@ impl Cast {
         manifests.pod(&reports, "default", Some("reports"))?;
         manifests.pod(&stranger, "default", Some("payments"))?;
         let world = KnownWorld::parse(WORLD)?;
-        Ok(Self { lab, simulator, manifests, world, payments, reports, stranger })
+        Ok(Self {
+            lab,
+            simulator,
+            manifests,
+            world,
+            payments,
+            reports,
+            stranger,
+        })
     }
 
     /// How to start this cast's agent.
@@ -190,12 +208,23 @@ mod tests {
     fn the_demo_manifests_name_the_demo_worlds_identities() {
         let world = KnownWorld::parse(WORLD).unwrap();
         for identity in &world.identities {
-            for part in [&identity.client_id, &identity.principal_id, &identity.resource_id] {
-                assert!(MANIFESTS.contains(part.as_str()), "{} lacks {part}", identity.name);
+            for part in [
+                &identity.client_id,
+                &identity.principal_id,
+                &identity.resource_id,
+            ] {
+                assert!(
+                    MANIFESTS.contains(part.as_str()),
+                    "{} lacks {part}",
+                    identity.name
+                );
             }
         }
         assert!(MANIFESTS.contains(&world.tenant.id));
         let error = world.identity("nobody").unwrap_err().to_string();
-        assert!(error.contains("nobody") && error.contains("payments"), "{error}");
+        assert!(
+            error.contains("nobody") && error.contains("payments"),
+            "{error}"
+        );
     }
 }

@@ -50,14 +50,26 @@ pub async fn token(pod: &Pod, resource: &str, more: &str) -> Result<Asked> {
 pub async fn secret(pod: &Pod, ca: &str, name: &str, token: &str) -> Result<Asked> {
     let url = format!("https://{VAULT_HOST}/secrets/{name}?api-version=7.4");
     let authorization = format!("Authorization: Bearer {token}");
-    curl(pod, &["--cacert", ca, "-H", &authorization, &url], Some(token)).await
+    curl(
+        pod,
+        &["--cacert", ca, "-H", &authorization, &url],
+        Some(token),
+    )
+    .await
 }
 
 /// Runs curl in a pod; `token` is what must not be shown.
 pub async fn curl(pod: &Pod, args: &[&str], token: Option<&str>) -> Result<Asked> {
     let mut command = pod.namespace().command("curl");
     // -q: a person's own .curlrc is not part of the story.
-    command.args(["-q", "-sS", "--max-time", "20", "--write-out", "\n%{http_code} %{time_total}"]);
+    command.args([
+        "-q",
+        "-sS",
+        "--max-time",
+        "20",
+        "--write-out",
+        "\n%{http_code} %{time_total}",
+    ]);
     let output = command.args(args).stdin(Stdio::null()).output().await;
     let output = output.context("curl did not start")?;
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -76,7 +88,10 @@ pub async fn curl(pod: &Pod, args: &[&str], token: Option<&str>) -> Result<Asked
 fn shown(args: &[&str], token: Option<&str>) -> String {
     let quote = |arg: &&str| match token {
         Some(token) if arg.contains(token) => format!("\"{}\"", arg.replace(token, "$TOKEN")),
-        _ if arg.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)) => {
+        _ if arg
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b)) =>
+        {
             (*arg).to_owned()
         }
         _ => format!("'{arg}'"),
@@ -137,15 +152,24 @@ mod tests {
     fn a_command_can_be_typed_again_and_hides_the_token() {
         let args = ["-H", "Authorization: Bearer abc.def", "http://x/y?a=b&c=d"];
         let line = shown(&args, Some("abc.def"));
-        assert_eq!(line, r#"-H "Authorization: Bearer $TOKEN" 'http://x/y?a=b&c=d'"#);
+        assert_eq!(
+            line,
+            r#"-H "Authorization: Bearer $TOKEN" 'http://x/y?a=b&c=d'"#
+        );
     }
 
     #[test]
     fn a_tokens_claims_are_read_and_the_token_is_shortened() {
         let payload = URL_SAFE_NO_PAD.encode(r#"{"aud":"a","oid":"o","appid":"p","exp":1}"#);
-        let answer = asked(&format!(r#"{{"access_token":"eyJhbGciOiJ.{payload}.c2ln"}}"#));
+        let answer = asked(&format!(
+            r#"{{"access_token":"eyJhbGciOiJ.{payload}.c2ln"}}"#
+        ));
         assert_eq!(answer.claims().unwrap().oid, "o");
-        assert!(!answer.shown_body().contains(&payload), "{}", answer.shown_body());
+        assert!(
+            !answer.shown_body().contains(&payload),
+            "{}",
+            answer.shown_body()
+        );
         assert!(asked("{}").claims().is_none());
     }
 }

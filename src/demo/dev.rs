@@ -41,7 +41,10 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     let known = KnownWorld::parse(&world)?;
     let identity = match &config.identity {
         Some(name) => known.identity(name)?,
-        None => known.identities.first().context("the world has no identities")?,
+        None => known
+            .identities
+            .first()
+            .context("the world has no identities")?,
     };
     let logs = Path::new(LAB_DIR).join("logs");
     std::fs::create_dir_all(&logs)?;
@@ -51,7 +54,9 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     let manifests = Manifests::new(&lab, "manifests")?;
     manifests.write("app.yaml", &grant(&known, identity))?;
     manifests.write("pod.yaml", &pod.manifest(APP, APP, Some(APP)))?;
-    let agent = lab.agent(&AgentSetup::new(lab.node(), manifests.dir())).await?;
+    let agent = lab
+        .agent(&AgentSetup::new(lab.node(), manifests.dir()))
+        .await?;
     if !config.quiet {
         eprintln!(
             "lanyard: a pod with identity `{}` (client id {}): tokens at http://169.254.169.254, \
@@ -73,26 +78,49 @@ async fn in_pod(
     let mut child = pod.namespace().command(program);
     child.args(args);
     // OpenSSL and Go, Python requests, curl, Node.js.
-    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+    for name in [
+        "SSL_CERT_FILE",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+    ] {
         child.env(name, ca);
     }
     // A proxy of the laptop's cannot be reached from here, and must not see the metadata address.
-    for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+    ] {
         child.env_remove(name);
     }
-    child.status().await.with_context(|| format!("running {program}"))
+    child
+        .status()
+        .await
+        .with_context(|| format!("running {program}"))
 }
 
 /// The status a shell would report: signals as 128 and the number.
 fn exit_code(status: std::process::ExitStatus) -> ExitCode {
     let signal = status.signal().map(|signal| 128 + signal);
-    let code = status.code().or(signal).and_then(|code| u8::try_from(code).ok());
+    let code = status
+        .code()
+        .or(signal)
+        .and_then(|code| u8::try_from(code).ok());
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// What operators and a team would have written for this one pod.
 fn grant(world: &KnownWorld, identity: &KnownIdentity) -> String {
-    let KnownIdentity { client_id, principal_id, resource_id, .. } = identity;
+    let KnownIdentity {
+        client_id,
+        principal_id,
+        resource_id,
+        ..
+    } = identity;
     let tenant = &world.tenant.id;
     format!(
         "apiVersion: v1

@@ -13,6 +13,7 @@ const WIDEST_BODY: usize = 300;
 #[derive(Debug)]
 pub struct Story {
     colour: bool,
+    indent: &'static str,
     step: u32,
     failures: Vec<String>,
 }
@@ -30,19 +31,27 @@ impl Story {
     /// A story that has not begun; `colour` only where a person looks at a terminal.
     #[must_use]
     pub fn new(colour: bool) -> Self {
-        Self { colour, step: 0, failures: Vec::new() }
+        Self {
+            colour,
+            indent: "   ",
+            step: 0,
+            failures: Vec::new(),
+        }
     }
 
     /// Begins the next step.
     pub fn step(&mut self, title: &str) {
         self.step += 1;
-        println!("\n{}", self.ink(Ink::Bold, format!("{}. {title}", self.step)));
+        println!(
+            "\n{}",
+            self.ink(Ink::Bold, format!("{}. {title}", self.step))
+        );
     }
 
     /// A line of text, or several.
     pub fn say(&self, text: impl Display) {
         for line in text.to_string().lines() {
-            println!("   {line}");
+            println!("{}{line}", self.indent);
         }
     }
 
@@ -60,7 +69,11 @@ impl Story {
         match (&asked.status, &asked.failure) {
             (Some(status), _) => {
                 let body: String = asked.shown_body().chars().take(WIDEST_BODY).collect();
-                self.quote(format!("{status} in {:.1} ms: {}", asked.milliseconds, body.trim()));
+                self.quote(format!(
+                    "{status} in {:.1} ms: {}",
+                    asked.milliseconds,
+                    body.trim()
+                ));
             }
             (None, failure) => self.quote(failure.as_deref().unwrap_or("no answer")),
         }
@@ -80,11 +93,17 @@ impl Story {
     pub fn table(&self, rows: &[Vec<String>]) {
         let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
         };
         let widths: Vec<usize> = (0..columns).map(|c| width(c).unwrap_or_default()).collect();
         for (index, row) in rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
             let line = cells.collect::<Vec<_>>().join("  ");
             let line = line.trim_end();
             if index == 0 {
@@ -109,7 +128,11 @@ impl Story {
             Ink::Green => 32,
             Ink::Cyan => 36,
         };
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_string()
+        }
     }
 }
 

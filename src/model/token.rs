@@ -9,7 +9,7 @@ use super::ids::Guid;
 
 /// Below this much life a token is not handed out while a longer one can be had: every SDK asks
 /// again on each call below 300 s.
-pub const SHORT: Duration = Duration::from_secs(300);
+pub const SHORT: Duration = Duration::from_mins(5);
 /// Below this much life a token is never handed out.
 pub const UNUSABLE: Duration = Duration::from_secs(30);
 

@@ -80,8 +80,8 @@ impl Azure {
         vm.system_assigned.as_ref().map(|system| Principal {
             name: format!("{}/system", vm.name),
             client_id: system.client_id.clone(),
-            principal_id: system.principal_id.clone(),
-            resource_id: vm.arm_id(),
+            object_id: system.principal_id.clone(),
+            resource_id: Some(vm.arm_id()),
         })
     }
 
@@ -97,8 +97,8 @@ impl Azure {
             .map(|identity| Principal {
                 name: identity.name.clone(),
                 client_id: identity.client_id.clone(),
-                principal_id: identity.principal_id.clone(),
-                resource_id: identity.resource_id.clone(),
+                object_id: identity.principal_id.clone(),
+                resource_id: Some(identity.resource_id.clone()),
             })
             .collect()
     }
@@ -116,6 +116,34 @@ impl Azure {
             None => return Err(AssignError::NoVm(vm.to_owned())),
         }
         Ok(())
+    }
+
+    /// The name of the principal with that object id, for the journal; the id itself where unknown.
+    pub fn name_of(&self, oid: &str) -> String {
+        let same = |other: &str| other.eq_ignore_ascii_case(oid);
+        let world = &self.world;
+        let identity = world
+            .identities
+            .iter()
+            .find(|identity| same(&identity.principal_id));
+        let application = || {
+            world
+                .applications
+                .iter()
+                .find(|one| same(&one.principal_id))
+        };
+        let system = || {
+            world
+                .vms
+                .iter()
+                .filter_map(Self::system)
+                .find(|who| same(&who.object_id))
+        };
+        let name = identity
+            .map(|identity| identity.name.clone())
+            .or_else(|| application().map(|application| application.name.clone()))
+            .or_else(|| system().map(|who| who.name));
+        name.unwrap_or_else(|| oid.to_owned())
     }
 
     /// The token IMDS hands out: the cached one, or a new one for the world's lifetime.

@@ -43,6 +43,9 @@ pub(super) enum Reply {
 
 /// Something that answers requests.
 pub(super) trait Service: Send + Sync + 'static {
+    /// A connection was accepted; it may never bring a request.
+    fn connected(&self) {}
+
     fn answer(
         &self,
         request: Request<Incoming>,
@@ -63,6 +66,7 @@ pub(super) async fn serve<S: Service>(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        service.connected();
         let (tls, service) = (tls.clone(), service.clone());
         let connection = async move {
             // Small answers in single segments; failure only costs time.
@@ -115,9 +119,8 @@ async fn converse<I: Resettable, S: Service>(stream: I, source: SocketAddr, serv
         .serve_connection(TokioIo::new(stream), service);
     let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     let mut stream = connection.into_parts().io.into_inner();
-    let cut = outcome
-        .err()
-        .is_some_and(|error| error.source().is_some_and(|source| source.is::<Cut>()));
+    let cause = outcome.as_ref().err().and_then(Error::source);
+    let cut = cause.is_some_and(<dyn Error>::is::<Cut>);
     if cut {
         // With zero linger, closing sends RST instead of FIN.
         let _ = stream.tcp().set_zero_linger();
@@ -176,10 +179,13 @@ impl Body for Half {
     }
 }
 
+/// The media type of JSON, as Azure writes it.
+pub(super) const JSON: &str = "application/json; charset=utf-8";
+
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Bytes> {
     let body = serde_json::to_vec(value).unwrap_or_default();
-    typed(status, "application/json; charset=utf-8", body)
+    typed(status, JSON, body)
 }
 
 /// An answer of any media type.

@@ -19,12 +19,14 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 
 use super::azure::{Azure, now, seconds};
+use super::broken;
 use super::faults::{Effect, Facts, Strike, Target};
 use super::http::{Reply, Service};
 use super::journal::{Findings, Listener};
 use super::token::Principal;
 use super::world::Vm;
 use answers::Refusal;
+pub(super) use path::decode;
 
 /// IMDS of all machines of the world.
 pub(super) struct Imds(pub Arc<Azure>);
@@ -36,6 +38,10 @@ enum Verdict {
 }
 
 impl Service for Imds {
+    fn connected(&self) {
+        self.0.counters.connection(Listener::Imds);
+    }
+
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
         let azure = &*self.0;
         let vm = azure.vm(source.ip());
@@ -62,7 +68,7 @@ impl Service for Imds {
 
         let throttled = path.starts_with(path::IDENTITY) && has_metadata(&request);
         let (reply, status) = self.perform(vm, verdict, strike, throttled).await;
-        findings.status = status.map(|status| status.as_u16());
+        findings.status = status;
         azure.journal.answer(seq, findings);
         reply
     }
@@ -131,7 +137,7 @@ impl Imds {
         verdict: Verdict,
         strike: Strike,
         throttled: bool,
-    ) -> (Reply, Option<StatusCode>) {
+    ) -> (Reply, Option<u16>) {
         let azure = &*self.0;
         let mut permit = None;
         let mut latency = strike.latency;
@@ -141,7 +147,8 @@ impl Imds {
                 .enter(Instant::now(), azure.world.imds.throttle);
             let Some(permit) = &permit else {
                 azure.counters.throttled();
-                return answered(answers::status(429, Some(1), None));
+                let refusal = broken::status(429, Some(1), None, answers::STYLE);
+                return (Reply::Answer(answers::signed(refusal)), Some(429));
             };
             azure.counters.concurrent(permit.running);
             latency += azure.world.imds.latency;
@@ -149,58 +156,34 @@ impl Imds {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        let reply = self.spoil(verdict, strike.effect);
+        let effect = strike.effect.as_ref();
+        let right = || self.render(verdict, effect);
+        let reply = broken::spoil(right, effect, answers::STYLE);
         drop(permit);
         reply
     }
 
-    fn spoil(&self, verdict: Verdict, effect: Option<Effect>) -> (Reply, Option<StatusCode>) {
-        match effect {
-            Some(Effect::Silence) => (Reply::Silence, None),
-            Some(Effect::Reset) => (Reply::Reset, None),
-            Some(Effect::Status {
-                code,
-                retry_after,
-                body,
-            }) => answered(answers::status(code, retry_after, body)),
-            Some(Effect::Garbage) => answered(answers::garbage()),
-            Some(Effect::Html) => answered(answers::html()),
-            Some(Effect::Huge(bytes)) => answered(answers::huge(bytes)),
-            Some(Effect::Truncate) => {
-                let response = self.render(verdict, None);
-                let status = response.status();
-                (Reply::Truncated(response), Some(status))
-            }
-            effect => answered(self.render(verdict, effect)),
-        }
-    }
-
     /// The right answer, but for the effects that change the token.
-    fn render(&self, verdict: Verdict, effect: Option<Effect>) -> Response<Bytes> {
+    fn render(&self, verdict: Verdict, effect: Option<&Effect>) -> Response<Bytes> {
         let (who, resource) = match verdict {
             Verdict::Plain(response) => return response,
             Verdict::Token { who, resource } => (who, resource),
         };
         let azure = &*self.0;
-        let token = match &effect {
+        let token = match effect {
             Some(Effect::Expired) => azure.fresh_token(&who, &resource, -3600),
             Some(Effect::Lifetime(life)) => azure.fresh_token(&who, &resource, seconds(*life)),
             _ => azure.token(&who, &resource),
         };
         let Ok(token) = token else {
-            return answers::status(500, None, None);
+            return broken::status(500, None, None, answers::STYLE);
         };
         azure.counters.issued();
         let refresh_in = azure.world.tokens.refresh_in.map(seconds);
         let mut body = answers::token(&token, &who, &resource, refresh_in, now());
-        if let Some(Effect::Missing(field)) = &effect {
+        if let Some(Effect::Missing(field)) = effect {
             body.remove(field);
         }
         answers::object(StatusCode::OK, &body)
     }
-}
-
-fn answered(response: Response<Bytes>) -> (Reply, Option<StatusCode>) {
-    let status = response.status();
-    (Reply::Answer(response), Some(status))
 }

@@ -21,7 +21,7 @@ pub enum KeyError {
     #[error("could not make an RSA-2048 key")]
     Generate,
     /// The PEM given is not an RSA private key.
-    #[error("signing key: {0}; give an RSA private key as PEM (`openssl genrsa 2048`)")]
+    #[error("not a signing key; give an RSA private key as PEM (`openssl genrsa 2048`)")]
     Parse(#[from] jsonwebtoken::errors::Error),
 }
 

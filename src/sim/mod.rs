@@ -10,6 +10,9 @@
 //! ```
 
 mod azure;
+mod broken;
+pub mod control;
+mod entra;
 pub mod faults;
 mod http;
 mod imds;
@@ -18,7 +21,10 @@ mod keys;
 mod simulator;
 mod stats;
 mod throttle;
+mod tls;
 mod token;
+mod vault;
+mod wire;
 pub mod world;
 
 pub use azure::AssignError;
@@ -27,4 +33,5 @@ pub use journal::Entry;
 pub use keys::KeyError;
 pub use simulator::{Addresses, Listen, Simulator, StartError};
 pub use stats::Stats;
+pub use tls::TlsError;
 pub use world::World;

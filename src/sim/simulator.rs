@@ -5,20 +5,27 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::azure::{AssignError, Azure};
+use super::control;
+use super::entra::Entra;
 use super::faults::Fault;
 use super::http::{self, Service};
 use super::imds::Imds;
 use super::journal::Entry;
 use super::keys::{KeyError, SigningKey};
 use super::stats::Stats;
+use super::tls::{self, TlsError};
+use super::vault::{self, Vaults};
+use super::wire::Wire;
 use super::world::{World, WorldError};
 
 /// Where to listen; a service without an address is not started. Port 0 takes any free port.
@@ -26,13 +33,29 @@ use super::world::{World, WorldError};
 pub struct Listen {
     /// Instance metadata service, plain HTTP.
     pub imds: Option<SocketAddr>,
+    /// Entra ID, plain HTTP; over TLS it is beside the vaults.
+    pub entra: Option<SocketAddr>,
+    /// Key Vaults and Entra ID over TLS, told apart by host name.
+    pub vault: Option<SocketAddr>,
+    /// The wire server's addresses.
+    pub wire: Vec<SocketAddr>,
+    /// Path of the control socket to make.
+    pub control: Option<PathBuf>,
+    /// RSA private key (PEM text) that signs tokens; a new one is made where absent.
+    pub signing_key: Option<String>,
 }
 
 impl Listen {
     /// Every service on a free port of 127.0.0.1, without a control socket: for tests.
     pub fn loopback() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { imds: Some(any) }
+        Self {
+            imds: Some(any),
+            entra: Some(any),
+            vault: Some(any),
+            wire: vec![any],
+            ..Self::default()
+        }
     }
 }
 
@@ -42,13 +65,21 @@ impl Listen {
 pub struct Addresses {
     /// Instance metadata service.
     pub imds: Option<SocketAddr>,
+    /// Entra ID, plain HTTP.
+    pub entra: Option<SocketAddr>,
+    /// Key Vaults and Entra ID over TLS.
+    pub vault: Option<SocketAddr>,
+    /// The wire server.
+    pub wire: Vec<SocketAddr>,
+    /// The control socket.
+    pub control: Option<PathBuf>,
 }
 
 /// Why the simulator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be bound.
-    #[error("{service}: cannot listen on {address}: {source}")]
+    #[error("{service}: cannot listen on {address}")]
     Bind {
         /// Which service.
         service: &'static str,
@@ -63,53 +94,127 @@ pub enum StartError {
     /// No signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// No certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A running simulated Azure.
 pub struct Simulator {
     azure: Arc<Azure>,
-    addresses: Addresses,
+    addresses: Arc<Addresses>,
+    ca_pem: String,
+    services: Services,
+    _stop_on_drop: DropGuard,
+}
+
+/// The running listeners.
+struct Services {
     tasks: TaskTracker,
     stop: CancellationToken,
-    _stop_on_drop: DropGuard,
+}
+
+impl Services {
+    async fn open<S: Service>(
+        &self,
+        name: &'static str,
+        address: Option<SocketAddr>,
+        tls: Option<TlsAcceptor>,
+        service: impl FnOnce() -> S,
+    ) -> Result<Option<SocketAddr>, StartError> {
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let failed = |source| StartError::Bind {
+            service: name,
+            address: address.to_string(),
+            source,
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        let service = Arc::new(service());
+        self.tasks
+            .spawn(http::serve(listener, tls, service, self.stop.clone()));
+        Ok(Some(bound))
+    }
+
+    fn control(
+        &self,
+        path: &Path,
+        azure: &Arc<Azure>,
+        addresses: &Arc<Addresses>,
+    ) -> Result<(), StartError> {
+        let listener = control::bind(path).map_err(|source| StartError::Bind {
+            service: "control",
+            address: path.display().to_string(),
+            source,
+        })?;
+        let (azure, addresses, stop) = (azure.clone(), addresses.clone(), self.stop.clone());
+        self.tasks.spawn(control::serve(
+            listener,
+            path.to_owned(),
+            azure,
+            addresses,
+            stop,
+        ));
+        Ok(())
+    }
 }
 
 impl Simulator {
     /// Binds, starts, and returns when every service answers. Needs a tokio runtime.
     pub async fn start(world: World, listen: Listen) -> Result<Self, StartError> {
         world.check()?;
-        let key = tokio::task::spawn_blocking(SigningKey::generate)
+        let pem = listen.signing_key.clone();
+        let make = move || pem.map_or_else(SigningKey::generate, |pem| SigningKey::from_pem(&pem));
+        let key = tokio::task::spawn_blocking(make)
             .await
             .map_err(|_| KeyError::Generate)??;
+        let azure = Arc::new(Azure::new(world, key));
+        let (ca_pem, acceptor) = tls::acceptor(vault::hosts(&azure))?;
         let stop = CancellationToken::new();
-        let mut simulator = Self {
-            azure: Arc::new(Azure::new(world, key)),
-            addresses: Addresses::default(),
+        let services = Services {
             tasks: TaskTracker::new(),
-            _stop_on_drop: stop.clone().drop_guard(),
-            stop,
+            stop: stop.clone(),
         };
-        let azure = &simulator.azure;
-        simulator.addresses.imds = simulator
-            .open("imds", listen.imds, || Imds(azure.clone()))
-            .await?;
-        Ok(simulator)
+        let stop_on_drop = stop.drop_guard();
+
+        let entra = || Entra(azure.clone());
+        let vaults = || Vaults {
+            azure: azure.clone(),
+            entra: entra(),
+        };
+        let mut wire = Vec::new();
+        for address in &listen.wire {
+            let bound = services.open("wire server", Some(*address), None, || Wire(azure.clone()));
+            wire.extend(bound.await?);
+        }
+        let addresses = Arc::new(Addresses {
+            imds: services
+                .open("imds", listen.imds, None, || Imds(azure.clone()))
+                .await?,
+            entra: services.open("entra", listen.entra, None, entra).await?,
+            vault: services
+                .open("vault", listen.vault, Some(acceptor), vaults)
+                .await?,
+            wire,
+            control: listen.control,
+        });
+        if let Some(path) = &addresses.control {
+            services.control(path, &azure, &addresses)?;
+        }
+        Ok(Self {
+            azure,
+            addresses,
+            ca_pem,
+            services,
+            _stop_on_drop: stop_on_drop,
+        })
     }
 
-    async fn open<S: Service>(
-        &self,
-        name: &'static str,
-        address: Option<SocketAddr>,
-        service: impl FnOnce() -> S,
-    ) -> Result<Option<SocketAddr>, StartError> {
-        let Some(address) = address else {
-            return Ok(None);
-        };
-        let (listener, bound) = bind(name, address).await?;
-        let service = Arc::new(service());
-        self.tasks
-            .spawn(http::serve(listener, None, service, self.stop.clone()));
-        Ok(Some(bound))
+    /// The certificate authority behind the vaults' TLS, as PEM: clients must trust it.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
     }
 
     /// Where the services listen.
@@ -170,22 +275,8 @@ impl Simulator {
 
     /// Stops all services and waits until their sockets are closed.
     pub async fn shutdown(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.services.stop.cancel();
+        self.services.tasks.close();
+        self.services.tasks.wait().await;
     }
-}
-
-async fn bind(
-    service: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind {
-        service,
-        address: address.to_string(),
-        source,
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }

@@ -18,8 +18,12 @@ pub struct Stats {
     pub entra_requests: u64,
     /// Requests to vaults.
     pub vault_requests: u64,
-    /// Requests or connections to the wire server: each one is a leak.
+    /// Requests to the wire server: from a pod, each one is a leak.
     pub wire_requests: u64,
+    /// TCP connections to IMDS, with or without a request.
+    pub imds_connections: u64,
+    /// TCP connections to the wire server, with or without a request.
+    pub wire_connections: u64,
     /// Answers that carried a token.
     pub tokens_issued: u64,
     /// Signatures made; fewer than answers while tokens are cached.
@@ -36,6 +40,8 @@ pub(super) struct Counters {
     entra: AtomicU64,
     vault: AtomicU64,
     wire: AtomicU64,
+    imds_connections: AtomicU64,
+    wire_connections: AtomicU64,
     issued: AtomicU64,
     signed: AtomicU64,
     throttled: AtomicU64,
@@ -51,6 +57,14 @@ impl Counters {
             Listener::Wire => &self.wire,
         };
         counter.fetch_add(1, Relaxed);
+    }
+
+    pub fn connection(&self, listener: Listener) {
+        match listener {
+            Listener::Imds => self.imds_connections.fetch_add(1, Relaxed),
+            Listener::Wire => self.wire_connections.fetch_add(1, Relaxed),
+            Listener::Entra | Listener::Vault => 0,
+        };
     }
 
     pub fn issued(&self) {
@@ -75,6 +89,8 @@ impl Counters {
             entra_requests: self.entra.load(Relaxed),
             vault_requests: self.vault.load(Relaxed),
             wire_requests: self.wire.load(Relaxed),
+            imds_connections: self.imds_connections.load(Relaxed),
+            wire_connections: self.wire_connections.load(Relaxed),
             tokens_issued: self.issued.load(Relaxed),
             tokens_signed: self.signed.load(Relaxed),
             throttled: self.throttled.load(Relaxed),

@@ -22,9 +22,9 @@ pub(super) struct Principal {
     /// Name in the world file; `<vm>/system` for a system-assigned one.
     pub name: String,
     pub client_id: String,
-    pub principal_id: String,
-    /// `xms_mirid`.
-    pub resource_id: String,
+    pub object_id: String,
+    /// `xms_mirid`; applications have none.
+    pub resource_id: Option<String>,
 }
 
 /// The claims of a managed identity's token.
@@ -44,7 +44,8 @@ pub(super) struct Claims {
     pub tid: String,
     pub uti: String,
     pub ver: String,
-    pub xms_mirid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xms_mirid: Option<String>,
 }
 
 /// A signed token with its times in epoch seconds.
@@ -75,11 +76,16 @@ pub(super) fn sign(
         nbf: not_before,
         exp: expires_on,
         appid: principal.client_id.clone(),
-        appidacr: "2".to_owned(),
+        appidacr: if principal.resource_id.is_some() {
+            "2"
+        } else {
+            "1"
+        }
+        .to_owned(),
         idp: issuer(tenant),
         idtyp: "app".to_owned(),
-        oid: principal.principal_id.clone(),
-        sub: principal.principal_id.clone(),
+        oid: principal.object_id.clone(),
+        sub: principal.object_id.clone(),
         tid: tenant.to_owned(),
         uti: random_id(),
         ver: "1.0".to_owned(),

@@ -22,6 +22,9 @@ pub struct World {
     /// User-assigned managed identities that exist, assigned somewhere or not.
     #[serde(default)]
     pub identities: Vec<Identity>,
+    /// Applications that Entra issues tokens to for a secret.
+    #[serde(default)]
+    pub applications: Vec<Application>,
     /// Virtual machines. The first answers where no machine's `sources` hold the asker's address.
     pub vms: Vec<Vm>,
     /// Key Vaults.
@@ -64,6 +67,23 @@ pub struct Identity {
     /// ARM resource id: the token's `xms_mirid`.
     #[serde(rename = "resourceID")]
     pub resource_id: String,
+}
+
+/// An application with client secrets: Entra issues it tokens by `client_credentials`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Application {
+    /// Name by which vaults' access lists speak of it.
+    pub name: String,
+    /// Application (client) id, a GUID.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// Object id of its service principal, a GUID.
+    #[serde(rename = "principalID")]
+    pub principal_id: String,
+    /// Secrets that are accepted: several while one is rotated.
+    #[serde(default)]
+    pub secrets: Vec<String>,
 }
 
 /// A virtual machine and what is assigned to it.
@@ -170,7 +190,7 @@ pub struct Imds {
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
     /// The file could not be read.
-    #[error("world file {}: {source}", path.display())]
+    #[error("cannot read world file {}", path.display())]
     Read {
         /// The file asked for.
         path: PathBuf,
@@ -232,6 +252,12 @@ impl World {
             "identities",
             self.identities.iter().map(|identity| &identity.name),
         )?;
+        unique(
+            "applications",
+            self.applications
+                .iter()
+                .map(|application| &application.name),
+        )?;
         unique("vms", self.vms.iter().map(|vm| &vm.name))?;
         unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
         for (index, identity) in self.identities.iter().enumerate() {
@@ -244,6 +270,16 @@ impl World {
                 &identity.principal_id,
             )?;
         }
+        for (index, application) in self.applications.iter().enumerate() {
+            guid(
+                &format!("applications[{index}].clientID"),
+                &application.client_id,
+            )?;
+            guid(
+                &format!("applications[{index}].principalID"),
+                &application.principal_id,
+            )?;
+        }
         for (index, vm) in self.vms.iter().enumerate() {
             for name in &vm.identities {
                 if self.identity(name).is_none() {
@@ -252,6 +288,7 @@ impl World {
                 }
             }
         }
+        self.check_vaults()?;
         if self.tokens.lifetime < Duration::from_secs(1) {
             return Err(invalid(
                 "tokens.lifetime",
@@ -259,6 +296,38 @@ impl World {
             ));
         }
         Ok(())
+    }
+
+    fn check_vaults(&self) -> Result<(), WorldError> {
+        for (index, vault) in self.vaults.iter().enumerate() {
+            let lists = [
+                ("get", Some(&vault.allow.get)),
+                ("list", vault.allow.list.as_ref()),
+            ];
+            for (action, entries) in lists {
+                for entry in entries.into_iter().flatten() {
+                    let field = format!("vaults[{index}].allow.{action}");
+                    if self.principal_id(entry).is_none() && guid(&field, entry).is_err() {
+                        let problem = format!("`{entry}` is neither an identity nor an object id");
+                        return Err(invalid(&field, &problem));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The object id of the identity or application of that name.
+    pub fn principal_id(&self, name: &str) -> Option<&str> {
+        let application = || {
+            self.applications
+                .iter()
+                .find(|application| application.name == name)
+        };
+        let identity = self
+            .identity(name)
+            .map(|identity| identity.principal_id.as_str());
+        identity.or_else(|| application().map(|application| application.principal_id.as_str()))
     }
 
     /// The identity of that name.
@@ -348,60 +417,4 @@ fn default_location() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: &str = "
-tenant: {id: 11111111-1111-1111-1111-111111111111}
-identities:
-  - {name: a, clientID: 22222222-2222-2222-2222-222222222222,
-     principalID: 33333333-3333-3333-3333-333333333333, resourceID: /subscriptions/s/a}
-vms: [{name: node-1, identities: [a]}]
-";
-
-    #[test]
-    fn a_small_world_gets_azures_defaults() {
-        let world = World::from_yaml(SMALL).unwrap();
-        assert_eq!(world.tokens.lifetime, Duration::from_secs(86_400));
-        assert!(world.imds.throttle && world.tokens.cache);
-        assert_eq!(world.vms[0].location, "westeurope");
-    }
-
-    #[test]
-    fn durations_are_written_as_people_do() {
-        let text = format!(
-            "{SMALL}\ntokens: {{lifetime: 90s, renewBefore: 1m}}\nimds: {{latency: 30ms}}\n"
-        );
-        let world = World::from_yaml(&text).unwrap();
-        assert_eq!(world.tokens.lifetime, Duration::from_secs(90));
-        assert_eq!(world.tokens.renew_before, Some(Duration::from_secs(60)));
-        assert_eq!(world.imds.latency, Duration::from_millis(30));
-    }
-
-    #[test]
-    fn an_unknown_field_is_named_with_its_line() {
-        let text = SMALL.replace("vms: [{name: node-1,", "vms: [{name: node-1, colour: red,");
-        let message = World::from_yaml(&text).unwrap_err().to_string();
-        assert!(
-            message.contains("colour") && message.contains('6'),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_dangling_identity_and_a_bad_guid_are_refused() {
-        let dangling = SMALL.replace("identities: [a]", "identities: [b]");
-        let message = World::from_yaml(&dangling).unwrap_err().to_string();
-        assert!(
-            message.contains("vms[0].identities") && message.contains("`b`"),
-            "{message}"
-        );
-        let bad = SMALL.replace("22222222-2222", "22222222_2222");
-        assert!(
-            World::from_yaml(&bad)
-                .unwrap_err()
-                .to_string()
-                .contains("clientID")
-        );
-    }
-}
+mod tests;

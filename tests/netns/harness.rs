@@ -37,6 +37,15 @@ pub struct Scenario {
     name: &'static str,
     backends: Backends,
     act: fn(Stage) -> Act,
+    before: fn() -> anyhow::Result<()>,
+}
+
+impl Scenario {
+    /// With something to be done once outside the lab, where there is a network.
+    pub fn after(mut self, before: fn() -> anyhow::Result<()>) -> Self {
+        self.before = before;
+        self
+    }
 }
 
 /// Which iptables backends a scenario is run with.
@@ -66,6 +75,7 @@ pub fn scenario(name: &'static str, backends: Backends, act: fn(Stage) -> Act) -
         name,
         backends,
         act,
+        before: || Ok(()),
     }
 }
 
@@ -99,19 +109,19 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
 }
 
 fn trial(scenario: &Scenario, backend: &str, hindrance: Option<lab::Unavailable>) -> Trial {
-    let (name, backend, both) = (
-        scenario.name,
-        backend.to_owned(),
-        scenario.backends == Backends::Both,
-    );
+    let both = scenario.backends == Backends::Both;
+    let (name, before, backend) = (scenario.name, scenario.before, backend.to_owned());
     let title = if both {
         format!("{name}::{backend}")
     } else {
         name.to_owned()
     };
-    Trial::ignorable_test(title, move || match hindrance {
-        Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => outside(name, &backend),
+    Trial::ignorable_test(title, move || {
+        if let Some(reason) = hindrance {
+            return Ok(Completion::ignored_with(reason));
+        }
+        before().map_err(|error| format!("{error:#}"))?;
+        outside(name, &backend)
     })
 }
 
@@ -193,7 +203,7 @@ fn inside(scenario: &Scenario, backend: &str, logs: &Path) -> ExitCode {
             ExitCode::from(CANNOT)
         }
         Err(error) => {
-            println!("{error:?}");
+            println!("{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -207,10 +217,32 @@ fn play(scenario: &Scenario, backend: &str, logs: &Path) -> anyhow::Result<()> {
     runtime.block_on(async {
         let program = Path::new(env!("CARGO_BIN_EXE_lanyard"));
         let lab = Lab::new(program, logs).await?;
+        if scenario.backends == Backends::Both {
+            works(backend).await?;
+        }
         act(Stage {
             lab,
             backend: backend.to_owned(),
         })
         .await
     })
+}
+
+/// Whether this kernel has the backend (an ordinary user's lab cannot load modules). Asked in the
+/// lab's outermost namespace: asking makes tables, which the node must not have yet.
+async fn works(backend: &str) -> anyhow::Result<()> {
+    let program = format!("iptables-{backend}");
+    for table in ["nat", "filter"] {
+        let listed = tokio::process::Command::new(&program)
+            .args(["-t", table, "-S"])
+            .output();
+        let listed = listed.await?;
+        if !listed.status.success() {
+            let said = String::from_utf8_lossy(&listed.stderr)
+                .trim()
+                .replace('\n', " ");
+            return Err(CannotRun(format!("{program} does not work here: {said}")).into());
+        }
+    }
+    Ok(())
 }

@@ -5,13 +5,17 @@
 //! pid is the lab's outermost one, so a time-out or a panic ends everything. Where namespaces
 //! cannot be made every trial is reported as ignored with the reason, never as passed.
 //!
-//! A new topic is a file beside this one and its lines in `SCENARIOS`.
+//! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
-mod harness;
-
+mod clients;
 mod evidence;
+mod guard;
+mod harness;
 mod interception;
+mod leak;
+mod programs;
+mod readiness;
 mod standin;
 mod takeover;
 mod wiring;
@@ -20,144 +24,92 @@ use std::process::ExitCode;
 
 use harness::{Backends, Scenario, scenario};
 
-/// Everything that is run: name, backends, function.
+/// A line of the table: which backends, which function.
+macro_rules! play {
+    ($backends:ident, $module:ident :: $name:ident) => {
+        scenario(
+            concat!(stringify!($module), "::", stringify!($name)),
+            Backends::$backends,
+            |stage| Box::pin($module::$name(stage)),
+        )
+    };
+}
+
+/// Everything that is run.
 fn scenarios() -> Vec<Scenario> {
     vec![
-        scenario(
-            "wiring::a_ptp_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_ptp_pod_reaches_the_cloud_as_itself(stage)),
+        play!(Any, wiring::a_ptp_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::a_bridged_pod_reaches_the_cloud_as_itself),
+        play!(Any, wiring::an_address_can_be_reused),
+        play!(Any, wiring::nothing_leaves_the_lab),
+        play!(Any, wiring::nodes_are_apart),
+        play!(Both, leak::sigkill_lets_nothing_through),
+        play!(Both, leak::sigterm_lets_nothing_through),
+        play!(Both, leak::restart_after_restart_lets_nothing_through),
+        play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(
+            Both,
+            interception::pods_reach_the_agent_with_their_own_address
         ),
-        scenario(
-            "wiring::a_bridged_pod_reaches_the_cloud_as_itself",
-            Backends::Any,
-            |stage| Box::pin(wiring::a_bridged_pod_reaches_the_cloud_as_itself(stage)),
+        play!(
+            Both,
+            interception::the_wire_server_is_closed_and_its_dns_is_not
         ),
-        scenario("wiring::an_address_can_be_reused", Backends::Any, |stage| {
-            Box::pin(wiring::an_address_can_be_reused(stage))
-        }),
-        scenario("wiring::nothing_leaves_the_lab", Backends::Any, |stage| {
-            Box::pin(wiring::nothing_leaves_the_lab(stage))
-        }),
-        scenario("wiring::nodes_are_apart", Backends::Any, |stage| {
-            Box::pin(wiring::nodes_are_apart(stage))
-        }),
-        scenario(
-            "interception::pods_reach_the_agent_with_their_own_address",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::pods_reach_the_agent_with_their_own_address(
-                    stage,
-                ))
-            },
+        play!(
+            Both,
+            interception::what_decides_before_our_jump_is_overtaken
         ),
-        scenario(
-            "interception::the_wire_server_is_closed_and_its_dns_is_not",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::the_wire_server_is_closed_and_its_dns_is_not(
-                    stage,
-                ))
-            },
+        play!(
+            Both,
+            interception::flushed_rules_and_a_lost_address_come_back
         ),
-        scenario(
-            "interception::what_decides_before_our_jump_is_overtaken",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::what_decides_before_our_jump_is_overtaken(
-                    stage,
-                ))
-            },
+        play!(Both, interception::without_the_jump_the_door_is_closed),
+        play!(Both, interception::connections_from_before_are_cut),
+        play!(
+            Both,
+            interception::uninstall_leaves_others_rules_as_they_were
         ),
-        scenario(
-            "interception::flushed_rules_and_a_lost_address_come_back",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::flushed_rules_and_a_lost_address_come_back(
-                    stage,
-                ))
-            },
+        play!(Both, interception::uninstall_is_obeyed_by_a_running_agent),
+        play!(
+            Both,
+            interception::a_failing_iptables_is_not_ready_and_heals
         ),
-        scenario(
-            "interception::without_the_jump_the_door_is_closed",
-            Backends::Both,
-            |stage| Box::pin(interception::without_the_jump_the_door_is_closed(stage)),
+        play!(Both, interception::a_held_lock_is_waited_for),
+        play!(
+            Both,
+            interception::who_fights_over_the_rules_finds_the_door_closed
         ),
-        scenario(
-            "interception::connections_from_before_are_cut",
-            Backends::Both,
-            |stage| Box::pin(interception::connections_from_before_are_cut(stage)),
+        play!(
+            Both,
+            takeover::a_second_instance_takes_over_without_a_failed_request
         ),
-        scenario(
-            "interception::uninstall_leaves_others_rules_as_they_were",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::uninstall_leaves_others_rules_as_they_were(
-                    stage,
-                ))
-            },
+        play!(Both, takeover::the_swap_loses_no_request),
+        play!(
+            Both,
+            takeover::the_older_instance_takes_back_what_a_dead_one_left
         ),
-        scenario(
-            "interception::uninstall_is_obeyed_by_a_running_agent",
-            Backends::Both,
-            |stage| Box::pin(interception::uninstall_is_obeyed_by_a_running_agent(stage)),
+        play!(Both, takeover::damaged_state_files_hurt_nobody),
+        play!(
+            Both,
+            clients::the_python_sdk_gets_its_own_identity_and_secret
+        )
+        .after(clients::install),
+        play!(Both, clients::the_python_sdk_gives_up_at_once_where_refused).after(clients::install),
+        play!(Both, clients::curl_reads_the_secret),
+        play!(Both, programs::the_demo_tells_its_story),
+        play!(Both, programs::the_demo_works_as_an_ordinary_user),
+        play!(
+            Any,
+            programs::a_kept_demo_can_be_entered_and_ends_with_its_process
         ),
-        scenario(
-            "interception::a_failing_iptables_is_not_ready_and_heals",
-            Backends::Both,
-            |stage| {
-                Box::pin(interception::a_failing_iptables_is_not_ready_and_heals(
-                    stage,
-                ))
-            },
-        ),
-        scenario(
-            "interception::a_held_lock_is_waited_for",
-            Backends::Both,
-            |stage| Box::pin(interception::a_held_lock_is_waited_for(stage)),
-        ),
-        scenario(
-            "interception::who_fights_over_the_rules_finds_the_door_closed",
-            Backends::Both,
-            |stage| Box::pin(interception::who_fights_over_the_rules_finds_the_door_closed(stage)),
-        ),
-        scenario(
-            "takeover::a_second_instance_takes_over_without_a_failed_request",
-            Backends::Both,
-            |stage| {
-                Box::pin(takeover::a_second_instance_takes_over_without_a_failed_request(stage))
-            },
-        ),
-        scenario(
-            "takeover::the_swap_loses_no_request",
-            Backends::Both,
-            |stage| Box::pin(takeover::the_swap_loses_no_request(stage)),
-        ),
-        scenario(
-            "takeover::the_older_instance_takes_back_what_a_dead_one_left",
-            Backends::Both,
-            |stage| Box::pin(takeover::the_older_instance_takes_back_what_a_dead_one_left(stage)),
-        ),
-        scenario(
-            "takeover::damaged_state_files_hurt_nobody",
-            Backends::Both,
-            |stage| Box::pin(takeover::damaged_state_files_hurt_nobody(stage)),
-        ),
-        scenario(
-            "evidence::another_veth_under_the_same_address_is_seen",
-            Backends::Any,
-            |stage| Box::pin(evidence::another_veth_under_the_same_address_is_seen(stage)),
-        ),
-        scenario(
-            "evidence::another_neighbour_on_the_bridge_is_seen",
-            Backends::Any,
-            |stage| Box::pin(evidence::another_neighbour_on_the_bridge_is_seen(stage)),
-        ),
-        scenario(
-            "evidence::a_flood_of_notifications_loses_nothing",
-            Backends::Any,
-            |stage| Box::pin(evidence::a_flood_of_notifications_loses_nothing(stage)),
-        ),
+        play!(Any, programs::dev_runs_a_program_with_an_identity),
+        play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
+        play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
+        play!(Any, programs::a_killed_lab_leaves_nothing),
+        play!(Any, evidence::another_veth_under_the_same_address_is_seen),
+        play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
+        play!(Any, evidence::a_flood_of_notifications_loses_nothing),
     ]
 }
 

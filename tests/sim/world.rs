@@ -6,7 +6,6 @@ pub const TENANT: &str = "7f6d1c1a-0000-4000-8000-000000000001";
 pub const PAYMENTS: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 pub const PAYMENTS_OID: &str = "aaaaaaaa-0000-4000-8000-000000000002";
 pub const REPORTS: &str = "bbbbbbbb-0000-4000-8000-000000000001";
-pub const REPORTS_OID: &str = "bbbbbbbb-0000-4000-8000-000000000002";
 
 pub const WORLD: &str = "
 tenant: {id: 7f6d1c1a-0000-4000-8000-000000000001, name: contoso}
@@ -19,6 +18,11 @@ identities:
     clientID: bbbbbbbb-0000-4000-8000-000000000001
     principalID: bbbbbbbb-0000-4000-8000-000000000002
     resourceID: /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/reports
+applications:
+  - name: robot
+    clientID: cccccccc-0000-4000-8000-000000000001
+    principalID: cccccccc-0000-4000-8000-000000000002
+    secrets: [old, new]
 vms:
   - {name: node-1, identities: [payments, reports], userData: c2VjcmV0}
   - {name: node-2, sources: [127.0.0.2/32], identities: [reports]}

@@ -22,7 +22,7 @@ use super::source::{Call, SourceError, TokenSource, Urgency};
 use super::{Broker, Clock, ObtainConfig, ObtainMetrics};
 
 /// Wall time at which every test begins (since the epoch).
-pub const BEGIN: Duration = Duration::from_secs(1_800_000_000);
+pub const BEGIN: Duration = Duration::from_hours(500_000);
 pub const TENANT: &str = "0000000a-0000-4000-8000-00000000000a";
 
 pub const S: fn(u64) -> Duration = Duration::from_secs;
@@ -102,10 +102,18 @@ pub fn jwt(claims: &serde_json::Value) -> String {
     )
 }
 
-/// A token of identity `n`, for `life` from `now` on.
-pub fn token(n: u32, now: Duration, life: Duration, mark: u64) -> Token {
+/// The audience that a token of [`token`]'s says.
+pub fn audience(token: &Token) -> String {
+    let payload = token.expose().split('.').nth(1).unwrap();
+    let json = URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    claims["aud"].as_str().unwrap().to_owned()
+}
+
+/// A token of identity `n` for `resource`, for `life` from `now` on.
+pub fn token(n: u32, resource: &str, now: Duration, life: Duration) -> Token {
     let claims = serde_json::json!({
-        "appid": client(n).to_string(), "tid": TENANT, "xms_mirid": resource_id(n), "uti": mark,
+        "appid": client(n).to_string(), "tid": TENANT, "xms_mirid": resource_id(n), "aud": resource,
     });
     let mut token = Token::new(jwt(&claims), now, now, S((now + life).as_secs()));
     token.client_id = Some(client(n));
@@ -196,7 +204,7 @@ impl TokenSource for Fake {
         let _running = {
             let mut script = self.script.lock();
             let urgent = urgency.is_urgent();
-            let begun = (id, call.resource, self.clock.mono(), urgent);
+            let begun = (id, call.resource.clone(), self.clock.mono(), urgent);
             script.calls.push(begun);
             let running = script.running.entry(key.clone()).or_default();
             *running += 1;
@@ -204,14 +212,11 @@ impl TokenSource for Fake {
             Running(Arc::clone(&self.script), key)
         };
         tokio::time::sleep(self.latency).await;
-        let (reply, mark) = {
-            let script = self.script.lock();
-            let reply = script.by_identity.get(&id).cloned();
-            (reply.unwrap_or(Reply::Lives(S(86_400))), script.calls.len())
-        };
+        let said = self.script.lock().by_identity.get(&id).cloned();
+        let reply = said.unwrap_or(Reply::Lives(S(86_400)));
         let n = (1..100).find(|n| client(*n) == id).unwrap();
         let now = self.clock.wall();
-        let make = |n, life| Ok(token(n, now, life, mark as u64));
+        let make = |n, life| Ok(token(n, &call.resource, now, life));
         match reply {
             Reply::Lives(life) => make(n, life),
             Reply::Until(end) => make(n, end.saturating_sub(now)),
@@ -222,8 +227,8 @@ impl TokenSource for Fake {
         }
     }
 
-    fn drain(&self) {
-        self.script.lock().drained = true;
+    fn drain(&self, draining: bool) {
+        self.script.lock().drained = draining;
     }
 }
 

@@ -185,6 +185,11 @@ impl UpstreamMetrics {
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.set(i64::from(paused));
     }
+
+    #[cfg(test)]
+    pub(super) fn is_paused(&self) -> i64 {
+        self.paused.get()
+    }
 }
 
 fn children<const N: usize>(

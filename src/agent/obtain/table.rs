@@ -165,6 +165,3 @@ fn retire(entry: &Entry) -> bool {
     cell.gone = !cell.slot.in_flight();
     cell.gone
 }
-
-#[cfg(test)]
-mod tests;

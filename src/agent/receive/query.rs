@@ -24,9 +24,9 @@ pub(super) struct Query<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
-    ClientId,
-    ObjectId,
-    ResourceId,
+    Client,
+    Object,
+    Arm,
 }
 
 fn bad(public: impl Into<Cow<'static, str>>) -> Fault {
@@ -46,12 +46,10 @@ impl<'a> Query<'a> {
                 "api-version" => once("api-version", &mut query.api_version, value)?,
                 "resource" => once("resource", &mut query.resource, value)?,
                 "format" => once("format", &mut query.format, value)?,
-                "client_id" => query.select(Name::ClientId, value)?,
-                "object_id" | "principal_id" => query.select(Name::ObjectId, value)?,
-                "msi_res_id" | "mi_res_id" | "resource_id" => {
-                    query.select(Name::ResourceId, value)?
-                }
-                _ => {}
+                "client_id" => query.select(Name::Client, value)?,
+                "object_id" | "principal_id" => query.select(Name::Object, value)?,
+                "msi_res_id" | "mi_res_id" | "resource_id" => query.select(Name::Arm, value)?,
+                _ => {} // unknown to IMDS, too
             }
         }
         Ok(query)
@@ -114,13 +112,13 @@ impl<'a> Query<'a> {
         }
         let selector = match self.selector {
             None => Selector::Default,
-            Some((Name::ClientId, id)) => {
+            Some((Name::Client, id)) => {
                 id.parse().map_or(Selector::Unmatchable, Selector::ClientId)
             }
-            Some((Name::ObjectId, id)) => {
+            Some((Name::Object, id)) => {
                 id.parse().map_or(Selector::Unmatchable, Selector::ObjectId)
             }
-            Some((Name::ResourceId, id)) => id
+            Some((Name::Arm, id)) => id
                 .parse()
                 .map_or(Selector::Unmatchable, Selector::ResourceId),
         };
@@ -161,14 +159,17 @@ pub(super) fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> 
     let mut bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     while let Some((first, rest)) = bytes.split_first() {
-        (bytes, _) = match first {
+        bytes = rest;
+        let byte = match first {
             b'%' => {
                 let value = digit(rest.first())? << 4 | digit(rest.get(1))?;
-                (&rest[2..], decoded.push(u8::try_from(value).ok()?))
+                bytes = &rest[2..];
+                u8::try_from(value).ok()?
             }
-            b'+' if plus_is_space => (rest, decoded.push(b' ')),
-            byte => (rest, decoded.push(*byte)),
+            b'+' if plus_is_space => b' ',
+            plain => *plain,
         };
+        decoded.push(byte);
     }
     String::from_utf8(decoded).ok()
 }

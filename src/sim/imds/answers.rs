@@ -4,10 +4,11 @@
 //! in alphabetical order. Errors: `{"error","error_description"}` on identity paths, `{"error"}` elsewhere. Pure.
 
 use bytes::Bytes;
-use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, SERVER};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, SERVER};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use crate::sim::broken::Style;
 use crate::sim::http;
 use crate::sim::keys::random_guid;
 use crate::sim::token::{Principal, Token};
@@ -117,9 +118,8 @@ pub(super) fn text(body: String) -> Response<Bytes> {
     ))
 }
 
-/// A status by fault, with the body IMDS has for it unless another is given.
-pub(super) fn status(code: u16, retry_after: Option<u32>, body: Option<String>) -> Response<Bytes> {
-    let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+/// IMDS's words for a status that a fault answers.
+pub(super) const STYLE: Style = |code| {
     let (error, description) = match code {
         400 => ("invalid_request", "Identity not found"),
         403 => ("forbidden", "Forbidden"),
@@ -138,47 +138,11 @@ pub(super) fn status(code: u16, retry_after: Option<u32>, body: Option<String>) 
             "Failed to retrieve token from the authority",
         ),
     };
-    let mut response = match body {
-        Some(body) => signed(http::typed(status, "application/json; charset=utf-8", body)),
-        None => object(
-            status,
-            &json!({"error": error, "error_description": description}),
-        ),
-    };
-    if let Some(seconds) = retry_after {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
-}
+    json!({"error": error, "error_description": description})
+};
 
-/// 200 and not JSON, though it says so.
-pub(super) fn garbage() -> Response<Bytes> {
-    let body = b"\x00\x01}{ not json \xff".as_slice();
-    signed(http::typed(
-        StatusCode::OK,
-        "application/json; charset=utf-8",
-        body,
-    ))
-}
-
-/// 200 and a page.
-pub(super) fn html() -> Response<Bytes> {
-    let body = "<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>";
-    http::typed(StatusCode::OK, "text/html; charset=utf-8", body)
-}
-
-/// 200 and valid JSON of about this many bytes.
-pub(super) fn huge(bytes: u64) -> Response<Bytes> {
-    let filler = "a".repeat(usize::try_from(bytes).unwrap_or(usize::MAX).min(1 << 30));
-    object(
-        StatusCode::OK,
-        &json!({"access_token": filler, "token_type": "Bearer"}),
-    )
-}
-
-fn signed(mut response: Response<Bytes>) -> Response<Bytes> {
+/// IMDS's own headers.
+pub(super) fn signed(mut response: Response<Bytes>) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(SERVER, HeaderValue::from_static("IMDS/150.870.65.1475"));
     if let Ok(id) = HeaderValue::from_str(&random_guid()) {

@@ -93,8 +93,8 @@ fn unselected(system: Option<Principal>, mut user: Vec<Principal>) -> Result<Pri
 fn field<'a>(principal: &'a Principal, selector: &str) -> &'a str {
     match selector {
         "client_id" => &principal.client_id,
-        "object_id" => &principal.principal_id,
-        _ => &principal.resource_id,
+        "object_id" => &principal.object_id,
+        _ => principal.resource_id.as_deref().unwrap_or_default(),
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
         Principal {
             name: name.to_owned(),
             client_id: format!("{name}-client"),
-            principal_id: format!("{name}-object"),
-            resource_id: format!("/subscriptions/S/{name}"),
+            object_id: format!("{name}-object"),
+            resource_id: Some(format!("/subscriptions/S/{name}")),
         }
     }
 

@@ -1,1 +1,104 @@
+//! A slot's life, moment by moment.
+
 use super::*;
+use crate::agent::obtain::fake::{BEGIN, fault, token};
+
+const fn at(seconds: u64) -> Moment {
+    let mono = s(seconds);
+    Moment {
+        wall: s(BEGIN.as_secs() + seconds),
+        mono,
+    }
+}
+
+fn held(now: Moment, life: u64) -> Arc<Held> {
+    let token = token(1, "r", now.wall, s(life));
+    Arc::new(Held::new(token, Claims::default(), now, 0.5))
+}
+
+#[test]
+fn an_empty_slot_fetches_and_then_waits() {
+    let mut slot = Slot::default();
+    assert_eq!(slot.decide(at(0), false), Decision::Fetch(None));
+    slot.begin(at(0));
+    assert_eq!(slot.decide(at(500), false), Decision::Wait(None));
+}
+
+#[test]
+fn the_life_of_a_token() {
+    let mut slot = Slot::default();
+    assert_eq!(slot.succeed(held(at(0), 3600), at(0)), Renewal::Renewed);
+    // Half of its life and half of a tenth of jitter: 1980 s.
+    for (now, decision) in [
+        (0, Decision::Serve),
+        (1_979, Decision::Serve),
+        (1_980, Decision::ServeAndRefresh),
+        (3_299, Decision::ServeAndRefresh),
+        (3_300, Decision::Fetch(Some(s(3_303)))),
+        (3_569, Decision::Fetch(Some(s(3_572)))),
+        (3_570, Decision::Fetch(None)),
+        (9_999, Decision::Fetch(None)),
+    ] {
+        assert_eq!(slot.decide(at(now), false), decision, "at {now} s");
+    }
+    slot.begin(at(3_290));
+    for (now, decision) in [
+        (3_290, Decision::Serve),
+        (3_300, Decision::Serve),
+        (3_570, Decision::Wait(None)),
+    ] {
+        assert_eq!(
+            slot.decide(at(now), false),
+            decision,
+            "in flight, at {now} s"
+        );
+    }
+}
+
+#[test]
+fn failing_renewals_come_further_apart_and_closer_again_near_the_end() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 86_400), at(0));
+    let (mut now, mut gaps) = (43_200 + 4_400, Vec::new());
+    while now < 86_400 - 300 {
+        assert_eq!(slot.decide(at(now), false), Decision::ServeAndRefresh);
+        slot.begin(at(now));
+        slot.fail(fault(FaultKind::UpstreamUnavailable), at(now), 1.0);
+        let before = now;
+        while slot.decide(at(now), false) == Decision::Serve {
+            now += 1;
+        }
+        gaps.push(now - before);
+    }
+    assert_eq!(gaps[..7], [5, 10, 20, 40, 80, 160, 300]);
+    assert_eq!(gaps.iter().max(), Some(&300));
+    assert!(*gaps.last().unwrap() <= 40, "{gaps:?}");
+}
+
+#[test]
+fn the_longer_of_two_tokens_is_kept() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 3_600), at(0));
+    assert_eq!(
+        slot.succeed(held(at(100), 2_000), at(100)),
+        Renewal::Unchanged
+    );
+    assert_eq!(
+        slot.usable(at(100)).unwrap().token.expires_on,
+        at(3_600).wall
+    );
+    assert_eq!(
+        slot.succeed(held(at(200), 3_600), at(200)),
+        Renewal::Renewed
+    );
+}
+
+#[test]
+fn a_refusal_does_not_throw_a_valid_token_away() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 3_600), at(0));
+    slot.begin(at(2_000));
+    slot.fail(SourceError::NotHere(String::new()), at(2_000), 0.0);
+    assert_eq!(slot.decide(at(2_001), false), Decision::Serve);
+    assert!(slot.is_failing() && slot.refusal().is_none());
+}

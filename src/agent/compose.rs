@@ -1,0 +1,305 @@
+//! Composition of the agent: what is started, in which order, and how it ends.
+//!
+//! The order matters twice. The listener listens before the rules point at it (no rule ever points
+//! at a port where nobody listens). And at the end the rules stay: with nobody behind them pods are
+//! refused, which is what fail-closed means.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::audit::Audit;
+use super::config::Config;
+use super::directory::{Directory, Published};
+use super::evidence::Evidence;
+use super::forward::Forwarder;
+use super::index::{self, EvidenceFeed};
+use super::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
+use super::locate::Locator;
+use super::manifests;
+use super::metrics::AgentMetrics;
+use super::obtain::{self, Broker, IdentityKey, Sources};
+use super::pipeline::Pipeline;
+use crate::azure::imds::ImdsClient;
+use crate::serve::admin::Admin;
+use crate::serve::ready::{Latch, Readiness};
+use crate::serve::telemetry::LogLevel;
+use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
+
+/// How often repeated decisions are told.
+const AUDIT_PERIOD: Duration = Duration::from_mins(1);
+/// Pause between attempts to take a listening address that another instance still has.
+const BIND_PAUSE: Duration = Duration::from_millis(200);
+
+/// What must hold for the agent to be ready.
+struct Latches {
+    manifests: Latch,
+    rules: Latch,
+}
+
+/// Runs the agent until a signal, or until a part of it fails that it cannot do without.
+pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
+    let signals = signals().context("cannot take signals")?;
+    limits::raise_open_files().context("cannot raise the limit of open files")?;
+    let registry = Registry::new();
+    let readiness = Readiness::default();
+    // All latches stand before anybody can ask: ready with no latch yet would be a lie.
+    let latches = Latches {
+        manifests: readiness.latch("manifests"),
+        rules: readiness.latch("rules"),
+    };
+    let drain = Drain::new();
+    let mut tasks = JoinSet::new();
+    let stop = CancellationToken::new();
+
+    let pipeline = Arc::new(pipeline(&config, &registry)?);
+    // Before anyone can ask: a readiness without latches is ready.
+    let _open = ["manifests", "rules"].map(|name| readiness.latch(name));
+    serve_admin(&config, &registry, &readiness, levels, &drain, &mut tasks)?;
+    feed(&config, &pipeline, latches.manifests, &stop, &mut tasks).await?;
+    serve_pods(
+        &config,
+        &pipeline,
+        &registry,
+        latches.rules,
+        &drain,
+        &stop,
+        &mut tasks,
+    )
+    .await?;
+    tell_repeats(pipeline.audit.clone(), &mut tasks);
+
+    let failed = tokio::select! {
+        () = signals.first.cancelled() => None,
+        Some(ended) = tasks.join_next() => Some(ended),
+    };
+    pipeline.broker.set_draining();
+    let ended = drain
+        .complete(config.drain, signals.second.cancelled())
+        .await;
+    tracing::info!(
+        ?ended,
+        "drained; the rules stay, so that pods never reach the node's identity"
+    );
+    stop.cancel();
+    match failed {
+        None => Ok(()),
+        Some(ended) => ended
+            .context("a task ended badly")?
+            .and(Err(anyhow::anyhow!("a task ended too early"))),
+    }
+}
+
+/// The pipeline with everything it looks into.
+fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
+    let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
+    let directory = Arc::new(Published::default());
+    Ok(Pipeline {
+        locator: Locator::new(directory.clone(), config.pod_wait),
+        directory,
+        broker: obtain::compose(
+            config.obtain,
+            imds.clone(),
+            clock::since_epoch,
+            registry,
+            TaskTracker::new(),
+        )?,
+        forwarder: Forwarder::new(imds),
+        audit: Arc::new(Audit::default()),
+        metrics: Arc::new(AgentMetrics::register(registry)?),
+    })
+}
+
+/// Metrics and health. While another instance still has the address, it is asked for again: the
+/// port is handed over when that one drains.
+fn serve_admin(
+    config: &Config,
+    registry: &Registry,
+    readiness: &Readiness,
+    levels: LogLevel,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let admin = Admin {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        log_level: levels,
+    };
+    let conn = ConnMetrics::new(registry, "admin")?;
+    let (address, drain) = (config.admin, drain.clone());
+    spawn(tasks, async move {
+        let listener = bind_patiently(address.to_string()).await?;
+        serve::serve(listener, Admin::limits(), admin, drain.clone(), conn).await;
+        ended_in_drain(&drain, "the admin listener")
+    });
+    Ok(())
+}
+
+async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
+    let mut told = false;
+    loop {
+        match TcpListener::bind(&address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                if !told {
+                    tracing::warn!(
+                        address,
+                        "in use, probably by the instance that this one replaces; waiting for it"
+                    );
+                    told = true;
+                }
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            Err(error) => return Err(error).with_context(|| format!("--admin-listen {address}")),
+        }
+    }
+}
+
+/// Pods and bindings: folder and local evidence → directory.
+async fn feed(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Sources>>,
+    ready: Latch,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let (sender, batches) = mpsc::channel(16);
+    let folder = config.manifests.clone();
+    anyhow::ensure!(
+        folder.is_dir(),
+        "--manifests {}: no such folder",
+        folder.display()
+    );
+    spawn(tasks, manifests::follow(folder, sender));
+    let evidence = Arc::new(
+        Evidence::start(stop.clone())
+            .await
+            .context("cannot watch routes and neighbours")?,
+    );
+    let feed = EvidenceFeed {
+        generation: evidence.subscribe(),
+        of: move |ip| evidence.of(ip),
+    };
+    let broker = pipeline.broker.clone();
+    let (published, metrics) = (pipeline.directory.clone(), pipeline.metrics.clone());
+    spawn(tasks, async move {
+        let keep = |directory: &Directory| retain_granted(&broker, directory);
+        index::run(batches, feed, published, metrics, ready, keep).await;
+        anyhow::bail!("nothing tells of pods any more")
+    });
+    Ok(())
+}
+
+/// Drops cached tokens of identities that no live pod is granted.
+fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
+    let granted: std::collections::HashSet<IdentityKey> = directory
+        .pods()
+        .flat_map(|pod| &pod.granted)
+        .flat_map(|grant| {
+            grant
+                .identity
+                .sources
+                .iter()
+                .map(|source| IdentityKey::of(source, &grant.identity))
+        })
+        .collect();
+    broker.retain(|key| granted.contains(key));
+}
+
+/// The listener, then the rules that lead to it.
+async fn serve_pods(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Sources>>,
+    registry: &Registry,
+    rules: Latch,
+    drain: &Drain,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    intercept::claim_address(config.agent_address)
+        .await
+        .context("cannot own the agent's address")?;
+    let address = (config.agent_address, config.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address:?}"))?;
+    let port = listener.local_addr()?.port();
+    tracing::info!(address = %config.agent_address, port, "listening for pods");
+    let conn = ConnMetrics::new(registry, "pods")?;
+    let server = serve::serve(
+        listener,
+        config.limits,
+        pipeline.clone(),
+        drain.clone(),
+        conn,
+    );
+    let drained = drain.clone();
+    spawn(tasks, async move {
+        server.await;
+        ended_in_drain(&drained, "the listener for pods")
+    });
+    let (ownership, owned) = watch::channel(Ownership::Pending);
+    spawn(
+        tasks,
+        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+    );
+    let intercept = InterceptConfig {
+        backend: config.backend,
+        agent_address: config.agent_address,
+        guard_wire_server: config.guard_wire_server,
+        state_dir: config.state_dir.clone(),
+    };
+    let metrics = InterceptMetrics::register(registry)?;
+    let keeper = intercept::run_keeper(intercept, port, rules, metrics, stop.clone(), ownership);
+    spawn(tasks, async move {
+        keeper.await;
+        anyhow::bail!("nobody keeps the rules any more")
+    });
+    Ok(())
+}
+
+/// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.
+async fn share_upstream(
+    broker: Arc<Broker<Sources>>,
+    mut owned: watch::Receiver<Ownership>,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    while owned.changed().await.is_ok() {
+        match *owned.borrow_and_update() {
+            Ownership::StoodDown { .. } => broker.set_draining(),
+            Ownership::Owner { .. } if !drain.is_draining() => broker.resume(),
+            Ownership::Owner { .. } | Ownership::Pending | Ownership::Removed => {}
+        }
+    }
+    anyhow::bail!("nobody keeps the rules any more")
+}
+
+fn tell_repeats(audit: Arc<Audit>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    spawn(tasks, async move {
+        loop {
+            tokio::time::sleep(AUDIT_PERIOD).await;
+            audit.tell_repeats();
+        }
+    });
+}
+
+/// A part that the agent cannot do without: when one ends, the agent does.
+fn spawn(
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(part);
+}
+
+fn ended_in_drain(drain: &Drain, what: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(drain.is_draining(), "{what} ended");
+    Ok(())
+}

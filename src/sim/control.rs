@@ -1,0 +1,18 @@
+//! Commands to a running simulator: HTTP over a Unix socket that only its user may open.
+//!
+//! In: requests of [`Client`] (or `curl --unix-socket`). Out: journal, faults, counters; assignments and keys
+//! changed. Each command is one request on a connection of its own.
+//!
+//! | method, path | does |
+//! |---|---|
+//! | GET `/healthz`, `/addresses`, `/stats` | is it there, where it listens, counters |
+//! | GET `/journal?since=SEQ`, DELETE `/journal` | requests, one JSON object a line; forget them |
+//! | GET, PUT, DELETE `/faults` | list; add one; remove all |
+//! | POST `/keys/roll`, `/keys/drop-old` | a new signing key; publish only that one |
+//! | PUT `/vms/NAME/identities` | replace the assigned identities by a JSON list of names |
+
+mod client;
+mod server;
+
+pub use client::{Client, ControlError};
+pub(super) use server::{bind, serve};

@@ -1,0 +1,214 @@
+//! The documents stay true: every flag, make target, metric, file and test they name exists, and
+//! every kind of error has its heading.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says so by panicking"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use lanyard::cli::Cli;
+use lanyard::model::fault::FaultKind;
+
+/// Flags of other programs that the documents mention.
+const FOREIGN_FLAGS: &[&str] = &[
+    "--noflush",
+    "--features",
+    "--release",
+    "--test",
+    "--bench",
+    "--unix-socket",
+    "--cacert",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for folder in [root().to_owned(), root().join("docs")] {
+        let entries = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files.extend(entries.filter(|path| path.extension().is_some_and(|ext| ext == "md")));
+    }
+    assert!(files.len() >= 5, "{files:?}");
+    files
+        .into_iter()
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// Maximal runs of the given characters.
+fn words(text: &str, belongs: impl Fn(char) -> bool) -> BTreeSet<&str> {
+    text.split(|c| !belongs(c))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+fn flags(command: &clap::Command, found: &mut BTreeSet<String>) {
+    found.extend(
+        command
+            .get_arguments()
+            .filter_map(|arg| Some(format!("--{}", arg.get_long()?))),
+    );
+    for subcommand in command.get_subcommands() {
+        flags(subcommand, found);
+    }
+}
+
+fn all_sources() -> String {
+    let mut text = String::new();
+    let mut folders = vec![
+        root().join("src"),
+        root().join("tests"),
+        root().join("benches"),
+    ];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("docs.rs")
+            {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_kind_of_error_has_a_heading_in_troubleshooting() {
+    let text = read("TROUBLESHOOTING.md");
+    for kind in FaultKind::ALL {
+        assert!(
+            text.contains(&format!("\n### {}\n", kind.as_str())),
+            "no heading for {}",
+            kind.as_str()
+        );
+    }
+}
+
+#[test]
+fn every_flag_that_is_named_exists() {
+    let mut known: BTreeSet<String> = FOREIGN_FLAGS
+        .iter()
+        .map(|flag| (*flag).to_owned())
+        .collect();
+    known.extend(["--help".to_owned(), "--version".to_owned(), "--".to_owned()]);
+    flags(&Cli::command(), &mut known);
+    for (file, text) in documents() {
+        for word in words(&text, |c| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+        }) {
+            if word.starts_with("--") && word.trim_start_matches('-').len() > 1 {
+                assert!(known.contains(word), "{}: no flag {word}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_make_target_that_is_named_exists() {
+    let makefile = read("Makefile");
+    for (file, text) in documents() {
+        for (at, _) in text.match_indices("make ") {
+            let before = text[..at].chars().next_back();
+            let target = words(&text[at + 5..], |c| c.is_ascii_lowercase() || c == '-');
+            let name = text[at + 5..]
+                .split(|c: char| !c.is_ascii_lowercase() && c != '-')
+                .next()
+                .unwrap();
+            if matches!(before, Some('`' | ' '))
+                && target.contains(name)
+                && text[..at].ends_with(['`', '$', ' '])
+            {
+                let code = text[..at].ends_with('`') || text[..at].ends_with("$ ");
+                assert!(
+                    !code || makefile.contains(&format!("\n{name}:")),
+                    "{}: no target {name}",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let sources = all_sources();
+    for (file, text) in documents() {
+        for word in words(&text, |c| c.is_ascii_lowercase() || c == '_') {
+            if word.starts_with("lanyard_") {
+                let base = word
+                    .trim_end_matches("_bucket")
+                    .trim_end_matches("_count")
+                    .trim_end_matches("_sum");
+                assert!(
+                    sources.contains(base),
+                    "{}: no metric {word}",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let sources = all_sources();
+    let text = read("ARCHITECTURE.md");
+    let table = text.split("## Invariants and their tests").nth(1).unwrap();
+    for number in [1, 2, 3, 4, 5, 6, 10] {
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(&format!("| {number} |")))
+            .expect("a row");
+        let tests: Vec<_> = row
+            .rsplit('|')
+            .nth(1)
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        assert!(!tests.is_empty(), "invariant {number} names no test");
+        for test in tests {
+            let name = test.rsplit("::").next().unwrap();
+            assert!(sources.contains(name), "invariant {number}: no test {test}");
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for (file, text) in documents() {
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..]
+                .split(')')
+                .next()
+                .unwrap()
+                .split('#')
+                .next()
+                .unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                assert!(
+                    file.parent().unwrap().join(target).exists(),
+                    "{}: {target}",
+                    file.display()
+                );
+            }
+        }
+    }
+}
