@@ -87,9 +87,7 @@ pub fn main(bare: &Bare) -> anyhow::Result<()> {
             serve(listener, Limits::default(), fixed, Drain::new(), metrics).await;
             return Ok(());
         }
-        // As the harness does it, and as the agent's listener: on the main task's worker or not is
-        // no difference that anybody chose.
-        tokio::spawn(accept(listener, fixed)).await?
+        accept(listener, fixed).await
     })
 }
 

@@ -10,10 +10,10 @@ pub const PODS: u8 = 250;
 pub const SHARING: u8 = 200;
 /// A pod that nothing is bound to.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 245, 1, 254);
-/// A pod whose manifest comes late.
-pub const LATE: Ipv4Addr = Ipv4Addr::new(10, 245, 1, 253);
-/// The network of all these pods; one network namespace holds their addresses.
-pub const NETWORK: &str = "10.245.1.0/24";
+/// Pods whose manifests come late, one after the other.
+pub const LATE: u8 = 10;
+/// The networks of all these pods; one network namespace holds their addresses.
+pub const NETWORKS: [&str; 2] = ["10.245.1.0/24", "10.245.2.0/24"];
 
 const TENANT: &str = "72f988bf-0000-4000-8000-2d7cd011db47";
 const SUBSCRIPTION: &str = "/subscriptions/0b1f6471-0000-4000-8000-000000000001";
@@ -21,6 +21,11 @@ const SUBSCRIPTION: &str = "/subscriptions/0b1f6471-0000-4000-8000-000000000001"
 /// The address of pod `number` (1 to [`PODS`]).
 pub fn address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 245, 1, number)
+}
+
+/// The address of late pod `number` (1 to [`LATE`]).
+pub fn late_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 245, 2, number)
 }
 
 /// The client id of identity `number`; 0 is the shared one.

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -174,7 +175,7 @@ async fn exchange(
 ) -> io::Result<()> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
-        None => connect(&shared.plan).await?,
+        None => connect(shared.plan.from, shared.plan.to).await?,
     };
     stream.write_all(&shared.request).await?;
     let mut filled = 0;
@@ -194,34 +195,39 @@ async fn exchange(
     Ok(())
 }
 
-async fn connect(plan: &Plan) -> io::Result<TcpStream> {
+/// A new connection from `from`.
+pub async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
-    // IP_BIND_ADDRESS_NO_PORT would keep more ports free; one address has enough for a round.
-    if plan.from != Ipv4Addr::UNSPECIFIED {
-        socket.bind(SocketAddr::from((plan.from, 0)))?;
-    }
-    socket.connect(plan.to).await
+    // The port is chosen by `connect`: `bind` would not reuse those of closed connections, and would
+    // search for a free one ever longer.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(io::Error::from)?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(to).await
 }
 
 /// Whether these bytes are one whole answer; anything but a 200 is an error.
 fn whole(bytes: &[u8]) -> io::Result<bool> {
     const OK: &[u8] = b"HTTP/1.1 200 ";
-    const LENGTH: &[u8] = b"content-length: ";
-    let wrong = || io::Error::from(io::ErrorKind::InvalidData);
     if bytes.len() >= OK.len() && !bytes.starts_with(OK) {
-        return Err(wrong());
+        return Err(io::ErrorKind::InvalidData.into());
     }
+    match length(bytes)? {
+        Some(length) if bytes.len() > length => Err(io::ErrorKind::InvalidData.into()),
+        Some(length) => Ok(bytes.len() == length),
+        None => Ok(false),
+    }
+}
+
+/// The length of the answer that these bytes begin, head and body; `None` before the head's end.
+pub fn length(bytes: &[u8]) -> io::Result<Option<usize>> {
+    const LENGTH: &[u8] = b"content-length: ";
     let Some(head) = find(bytes, b"\r\n\r\n") else {
-        return Ok(false);
+        return Ok(None);
     };
-    let at = find(&bytes[..head], LENGTH).ok_or_else(wrong)? + LENGTH.len();
+    let at = find(&bytes[..head], LENGTH).ok_or(io::ErrorKind::InvalidData)? + LENGTH.len();
     let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit());
-    let length = digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
-    match bytes.len().cmp(&(head + 4 + length)) {
-        std::cmp::Ordering::Less => Ok(false),
-        std::cmp::Ordering::Equal => Ok(true),
-        std::cmp::Ordering::Greater => Err(wrong()),
-    }
+    let body = digits.fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+    Ok(Some(head + 4 + body))
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -4,11 +4,11 @@
 //! Everything is inside one lab, so the end of this process ends all of it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lanyard::lab::{Agent, AgentSetup, IMDS, Lab, Node, Pod, Process, Simulator, Style, until};
+use lanyard::lab::{IMDS, Lab, Node, Pod, Process, Simulator, Style, until};
 
 use crate::cast;
 use crate::load::{Measured, Plan};
@@ -32,12 +32,16 @@ pub struct Side {
 /// A pod namespace on `node` with all the addresses of the cast.
 pub async fn pod_with_addresses(node: &Node) -> anyhow::Result<Pod> {
     let pod = node.add_pod("load", Style::Ptp).await?;
-    let addresses: String = (1..=254)
-        .map(|number| format!("addr add {}/32 dev eth0\n", cast::address(number)))
+    let pods = (1..=254).map(cast::address);
+    let late = (1..=cast::LATE).map(cast::late_address);
+    let addresses: Vec<String> = pods
+        .chain(late)
+        .map(|address| format!("addr add {address}/32 dev eth0\n"))
         .collect();
-    pod.namespace().ip(&addresses).await?;
-    let route = format!("route add {} dev {}\n", cast::NETWORK, pod.host_link());
-    node.namespace().ip(&route).await?;
+    pod.namespace().ip(&addresses.concat()).await?;
+    let link = pod.host_link();
+    let routes = cast::NETWORKS.map(|network| format!("route add {network} dev {link}\n"));
+    node.namespace().ip(&routes.concat()).await?;
     // A port of a closed connection may be used again after a second, as between two machines.
     pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1").await?;
     pod.namespace()
@@ -54,11 +58,6 @@ pub fn manifests(lab: &Lab, name: &str) -> anyhow::Result<PathBuf> {
     std::fs::write(dir.join("objects.yaml"), cast::objects())?;
     std::fs::write(dir.join("pods.yaml"), cast::pods())?;
     Ok(dir)
-}
-
-/// An agent on `node`, ready, with the audit log on as always.
-pub async fn agent(lab: &Lab, node: &Node, manifests: &Path) -> anyhow::Result<Agent> {
-    Ok(lab.agent(&AgentSetup::new(node, manifests)).await?)
 }
 
 /// The simulator, answering at once.
