@@ -30,7 +30,7 @@ use super::obtain::{self, Broker, IdentityKey, Sources};
 use super::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
 use crate::serve::admin::Admin;
-use crate::serve::ready::Readiness;
+use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
 
@@ -39,21 +39,40 @@ const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// Pause between attempts to take a listening address that another instance still has.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
+/// What must hold for the agent to be ready.
+struct Latches {
+    manifests: Latch,
+    rules: Latch,
+}
+
 /// Runs the agent until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let signals = signals().context("cannot take signals")?;
     limits::raise_open_files().context("cannot raise the limit of open files")?;
     let registry = Registry::new();
     let readiness = Readiness::default();
+    // All latches stand before anybody can ask: ready with no latch yet would be a lie.
+    let latches = Latches {
+        manifests: readiness.latch("manifests"),
+        rules: readiness.latch("rules"),
+    };
     let drain = Drain::new();
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
+    // Before anyone can ask: a readiness without latches is ready.
+    let _open = ["manifests", "rules"].map(|name| readiness.latch(name));
     serve_admin(&config, &registry, &readiness, levels, &drain, &mut tasks)?;
-    feed(&config, &pipeline, &readiness, &stop, &mut tasks).await?;
+    feed(&config, &pipeline, latches.manifests, &stop, &mut tasks).await?;
     serve_pods(
-        &config, &pipeline, &registry, &readiness, &drain, &stop, &mut tasks,
+        &config,
+        &pipeline,
+        &registry,
+        latches.rules,
+        &drain,
+        &stop,
+        &mut tasks,
     )
     .await?;
     tell_repeats(pipeline.audit.clone(), &mut tasks);
@@ -148,7 +167,7 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
 async fn feed(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
-    readiness: &Readiness,
+    ready: Latch,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -171,7 +190,6 @@ async fn feed(
     };
     let broker = pipeline.broker.clone();
     let (published, metrics) = (pipeline.directory.clone(), pipeline.metrics.clone());
-    let ready = readiness.latch("manifests");
     spawn(tasks, async move {
         let keep = |directory: &Directory| retain_granted(&broker, directory);
         index::run(batches, feed, published, metrics, ready, keep).await;
@@ -201,7 +219,7 @@ async fn serve_pods(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
-    readiness: &Readiness,
+    rules: Latch,
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
@@ -228,7 +246,11 @@ async fn serve_pods(
         server.await;
         ended_in_drain(&drained, "the listener for pods")
     });
-    let (ownership, _) = watch::channel(Ownership::Pending);
+    let (ownership, owned) = watch::channel(Ownership::Pending);
+    spawn(
+        tasks,
+        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+    );
     let intercept = InterceptConfig {
         backend: config.backend,
         agent_address: config.agent_address,
@@ -236,19 +258,28 @@ async fn serve_pods(
         state_dir: config.state_dir.clone(),
     };
     let metrics = InterceptMetrics::register(registry)?;
-    let keeper = intercept::run_keeper(
-        intercept,
-        port,
-        readiness.latch("rules"),
-        metrics,
-        stop.clone(),
-        ownership,
-    );
+    let keeper = intercept::run_keeper(intercept, port, rules, metrics, stop.clone(), ownership);
     spawn(tasks, async move {
         keeper.await;
         anyhow::bail!("nobody keeps the rules any more")
     });
     Ok(())
+}
+
+/// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.
+async fn share_upstream(
+    broker: Arc<Broker<Sources>>,
+    mut owned: watch::Receiver<Ownership>,
+    drain: Drain,
+) -> anyhow::Result<()> {
+    while owned.changed().await.is_ok() {
+        match *owned.borrow_and_update() {
+            Ownership::StoodDown { .. } => broker.set_draining(),
+            Ownership::Owner { .. } if !drain.is_draining() => broker.resume(),
+            Ownership::Owner { .. } | Ownership::Pending | Ownership::Removed => {}
+        }
+    }
+    anyhow::bail!("nobody keeps the rules any more")
 }
 
 fn tell_repeats(audit: Arc<Audit>, tasks: &mut JoinSet<anyhow::Result<()>>) {

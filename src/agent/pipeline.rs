@@ -195,10 +195,7 @@ impl<S: TokenSource> Pipeline<S> {
     }
 }
 
-/// Who is charged for upstream calls: the pod's UID, or its name where manifests give none.
+/// Who is charged for upstream calls.
 fn asker(pod: &PodGrants) -> Asker {
-    if pod.pod.uid.is_empty() {
-        return Asker(pod.pod.name.to_string().into());
-    }
     Asker(pod.pod.uid.clone())
 }

@@ -28,8 +28,8 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
         .and_then(|spec| spec.service_account_name.as_deref())
         .filter(|name| !name.is_empty());
     PodFacts {
+        uid: meta.uid.clone().unwrap_or_else(|| name.to_string()).into(),
         name,
-        uid: meta.uid.as_deref().unwrap_or_default().into(),
         labels: meta.labels.clone().unwrap_or_default(),
         wanted: wanted.map(|names| split_names(names)),
         service_account: account.unwrap_or("default").into(),

@@ -17,13 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::sim::{Addresses, Listen, Simulator, World};
 
-/// Azure as a node sees it, on this machine.
-///
-/// Serves the instance metadata service (IMDS), Entra ID and Key Vaults that a YAML file describes: with real
-/// RS256 tokens, Azure's own error answers, IMDS's limits, a journal of every request, and faults by command.
-/// Nothing leaves this machine. Point a program's IMDS address (for Azure's SDKs:
-/// `AZURE_POD_IDENTITY_AUTHORITY_HOST`) at --imds-listen, let it trust --ca-out, and it gets tokens that the
-/// simulated vault checks as Key Vault does.
+/// Flags of `lanyard simulate`: a simulator to run, or a command to one that runs.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -38,13 +32,19 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
+It serves the instance metadata service (IMDS), Entra ID and Key Vaults with real RS256 tokens, Azure's
+own error answers, IMDS's limits, a journal of every request, and faults by command. Nothing leaves
+this machine. Point a program's IMDS address at --imds-listen (most of Azure's SDKs take it from
+AZURE_POD_IDENTITY_AUTHORITY_HOST), let it trust --ca-out, and it gets tokens that the simulated vault
+checks as Key Vault does.
+
 Examples:
-  lanyard simulate --world world.yaml --control /tmp/azure.sock --ca-out /tmp/azure-ca.pem
-  curl -H Metadata:true 'http://127.0.0.1:8169/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net'
+  lanyard simulate --world docs/simulate-world.yaml --control /tmp/azure.sock --ca-out /tmp/azure-ca.pem
+  curl -H Metadata:true 'http://127.0.0.1:8169/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net&client_id=aaaaaaaa-0000-4000-8000-000000000001'
   lanyard simulate fault --control /tmp/azure.sock imds --status 429 --retry-after 2 --count 3
   lanyard simulate journal --control /tmp/azure.sock
 
-docs/simulate.md has a world file to start from, and describes every field.";
+docs/simulate.md describes every field of the world file.";
 
 /// Flags of the simulator itself.
 #[derive(Debug, clap::Args)]

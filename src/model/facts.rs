@@ -24,7 +24,8 @@ pub enum PodLife {
 pub struct PodFacts {
     /// Namespace and name.
     pub name: ObjectName,
-    /// The pod's UID: another pod of the same name is another pod.
+    /// The pod's UID (its name where manifests give none): another pod of the same name is another
+    /// pod.
     pub uid: Arc<str>,
     /// `metadata.labels`.
     pub labels: Labels,

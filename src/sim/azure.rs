@@ -81,7 +81,7 @@ impl Azure {
             name: format!("{}/system", vm.name),
             client_id: system.client_id.clone(),
             object_id: system.principal_id.clone(),
-            resource_id: vm.arm_id(),
+            resource_id: Some(vm.arm_id()),
         })
     }
 
@@ -98,7 +98,7 @@ impl Azure {
                 name: identity.name.clone(),
                 client_id: identity.client_id.clone(),
                 object_id: identity.principal_id.clone(),
-                resource_id: identity.resource_id.clone(),
+                resource_id: Some(identity.resource_id.clone()),
             })
             .collect()
     }
@@ -120,19 +120,28 @@ impl Azure {
 
     /// The name of the principal with that object id, for the journal; the id itself where unknown.
     pub fn name_of(&self, oid: &str) -> String {
-        let named = self
-            .world
+        let same = |other: &str| other.eq_ignore_ascii_case(oid);
+        let world = &self.world;
+        let identity = world
             .identities
             .iter()
-            .find(|id| id.principal_id.eq_ignore_ascii_case(oid));
-        let system = || {
-            let principals = self.world.vms.iter().filter_map(Self::system);
-            principals
-                .into_iter()
-                .find(|who| who.object_id.eq_ignore_ascii_case(oid))
+            .find(|identity| same(&identity.principal_id));
+        let application = || {
+            world
+                .applications
+                .iter()
+                .find(|one| same(&one.principal_id))
         };
-        let name = named
-            .map(|id| id.name.clone())
+        let system = || {
+            world
+                .vms
+                .iter()
+                .filter_map(Self::system)
+                .find(|who| same(&who.object_id))
+        };
+        let name = identity
+            .map(|identity| identity.name.clone())
+            .or_else(|| application().map(|application| application.name.clone()))
             .or_else(|| system().map(|who| who.name));
         name.unwrap_or_else(|| oid.to_owned())
     }

@@ -37,16 +37,16 @@ pub(super) const RESOURCE: Style = |code| {
     json!({"error": {"code": name, "message": format!("A fault answers {code}")}})
 };
 
-/// Waits and breaks as the strike says; effects that concern tokens leave the answer right.
+/// Waits and breaks as the strike says; effects that concern tokens are for `right` to follow.
 pub(super) async fn perform(
-    right: Response<Bytes>,
+    right: impl FnOnce() -> Response<Bytes>,
     strike: Strike,
     style: Style,
 ) -> (Reply, Option<u16>) {
     if !strike.latency.is_zero() {
         tokio::time::sleep(strike.latency).await;
     }
-    spoil(|| right, strike.effect.as_ref(), style)
+    spoil(right, strike.effect.as_ref(), style)
 }
 
 /// The answer as the effect leaves it; the right one is made only where it is needed.

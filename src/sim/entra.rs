@@ -1,8 +1,10 @@
-//! Entra ID: discovery documents, published keys, and the token endpoint's refusals.
+//! Entra ID: discovery documents, published keys, and tokens for applications' secrets.
 //!
 //! In: requests by plain HTTP, or over TLS under `login.microsoftonline.com`. Out: `OpenID` Connect
-//! discovery (v1 and v2), JWKS, and the `AADSTS…` errors clients parse. No grant is served yet: nothing
-//! registers applications. Reads bodies of at most 64 KiB; waits only for a fault's latency.
+//! discovery (v1 and v2), JWKS, and the `AADSTS…` errors clients parse. `client_credentials`
+//! with a secret is the one grant. Reads bodies of at most 64 KiB; waits only for a fault's latency.
+
+mod grant;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +15,14 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::azure::Azure;
+use super::azure::{Azure, now, seconds};
 use super::broken::{self, perform};
-use super::faults::{Facts, Target};
+use super::faults::{Effect, Facts, Target};
 use super::http::{Reply, Service, json, typed};
-use super::imds::decode;
 use super::journal::{Findings, Listener};
 use super::keys::random_guid;
-use super::token::issuer;
+use super::token::{Principal, issuer};
+use grant::Refusal;
 
 /// Host names under which the TLS listener is Entra.
 pub(super) const HOSTS: [&str; 3] = [
@@ -29,25 +31,45 @@ pub(super) const HOSTS: [&str; 3] = [
     "sts.windows.net",
 ];
 
+/// Life of an application's token in seconds, unless the world says less.
+const LIFETIME: i64 = 3600;
+
 /// Entra of the world's one tenant.
 pub(super) struct Entra(pub Arc<Azure>);
+
+/// What a request is to be answered with when nothing goes wrong.
+enum Verdict {
+    Token {
+        who: Principal,
+        resource: String,
+        v2: bool,
+    },
+    Plain(Response<Bytes>),
+}
 
 impl Service for Entra {
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
         let azure = &*self.0;
         let seq = azure.arrive(Listener::Entra, source, None, &request);
         let path = request.uri().path().to_owned();
-        let facts = Facts {
+        let verdict = self.decide(request, &path).await;
+        let mut findings = Findings::default();
+        let mut facts = Facts {
             path: &path,
             ..Facts::default()
         };
+        if let Verdict::Token { who, resource, .. } = &verdict {
+            findings.identity = Some(who.name.clone());
+            findings.resource = Some(resource.clone());
+            facts.client_id = Some(&who.client_id);
+            facts.resource = Some(resource);
+            facts.token = true;
+        }
         let strike = azure.strike(Target::Entra, &facts);
-        let mut findings = Findings {
-            fault: strike.name(),
-            ..Findings::default()
-        };
+        findings.fault = strike.name();
         azure.journal.answer(seq, findings.clone());
-        let right = self.route(request, &path).await;
+        let effect = strike.effect.clone();
+        let right = || self.render(verdict, effect.as_ref());
         let (reply, status) = perform(right, strike, broken::OAUTH).await;
         findings.status = status;
         azure.journal.answer(seq, findings);
@@ -56,34 +78,61 @@ impl Service for Entra {
 }
 
 impl Entra {
-    async fn route(&self, request: Request<Incoming>, path: &str) -> Response<Bytes> {
-        let path = path.trim_end_matches('/').to_ascii_lowercase();
-        let (tenant, rest) = path
-            .trim_start_matches('/')
-            .split_once('/')
-            .unwrap_or((&path, ""));
+    async fn decide(&self, request: Request<Incoming>, path: &str) -> Verdict {
+        let path = path.trim_matches('/').to_ascii_lowercase();
+        let (tenant, rest) = path.split_once('/').unwrap_or((&path, ""));
         let ours = &self.0.world.tenant.id;
         if !matches!(tenant, "common" | "organizations") && !tenant.eq_ignore_ascii_case(ours) {
-            let message = format!("AADSTS90002: Tenant '{tenant}' not found.");
-            return refused(StatusCode::BAD_REQUEST, "invalid_tenant", 90_002, &message);
+            let message = format!("Tenant '{tenant}' not found.");
+            let refusal = Refusal::new(400, "invalid_tenant", 90_002, &message);
+            return Verdict::Plain(refused(&refusal));
         }
-        match (request.method(), rest) {
+        Verdict::Plain(match (request.method(), rest) {
             (&Method::GET, "discovery/keys" | "discovery/v2.0/keys") => self.keys(),
             (&Method::GET, ".well-known/openid-configuration") => self.discovery(false),
             (&Method::GET, "v2.0/.well-known/openid-configuration") => self.discovery(true),
             (&Method::POST, "oauth2/token" | "oauth2/v2.0/token") => {
-                let body = Limited::new(request.into_body(), 64 << 10).collect().await;
-                match body {
-                    Ok(body) => token(&String::from_utf8_lossy(&body.to_bytes())),
+                let v2 = rest == "oauth2/v2.0/token";
+                match Limited::new(request.into_body(), 64 << 10).collect().await {
+                    Ok(body) => return self.token(&body.to_bytes(), v2),
                     Err(_) => typed(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", ""),
                 }
             }
             (_, "oauth2/token" | "oauth2/v2.0/token") => {
-                let message = "AADSTS900561: The endpoint only accepts POST requests.";
-                refused(StatusCode::BAD_REQUEST, "invalid_request", 900_561, message)
+                let message = "The endpoint only accepts POST requests.";
+                refused(&Refusal::new(400, "invalid_request", 900_561, message))
             }
             _ => typed(StatusCode::NOT_FOUND, "text/html", ""),
+        })
+    }
+
+    fn token(&self, body: &[u8], v2: bool) -> Verdict {
+        let form = grant::form(&String::from_utf8_lossy(body));
+        match grant::decide(&self.0.world, &form, v2) {
+            Ok((who, resource)) => Verdict::Token { who, resource, v2 },
+            Err(refusal) => Verdict::Plain(refused(&refusal)),
         }
+    }
+
+    fn render(&self, verdict: Verdict, effect: Option<&Effect>) -> Response<Bytes> {
+        let (who, resource, v2) = match verdict {
+            Verdict::Plain(response) => return response,
+            Verdict::Token { who, resource, v2 } => (who, resource, v2),
+        };
+        let lifetime = match effect {
+            Some(Effect::Expired) => -LIFETIME,
+            Some(Effect::Lifetime(life)) => seconds(*life),
+            _ => LIFETIME.min(seconds(self.0.world.tokens.lifetime)),
+        };
+        let Ok(token) = self.0.fresh_token(&who, &resource, lifetime) else {
+            return broken::status(500, None, None, broken::OAUTH);
+        };
+        self.0.counters.issued();
+        let mut body = grant::body(&token, &resource, v2, now());
+        if let Some(Effect::Missing(field)) = effect {
+            body.remove(field);
+        }
+        json(StatusCode::OK, &body)
     }
 
     fn keys(&self) -> Response<Bytes> {
@@ -126,52 +175,14 @@ impl Entra {
     }
 }
 
-/// The refusal for a token request's form body.
-fn token(form: &str) -> Response<Bytes> {
-    let field = |name: &str| {
-        form.split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .find_map(|(other, value)| (decode(other, true) == name).then(|| decode(value, true)))
-    };
-    let missing = |name: &str| {
-        let message = format!(
-            "AADSTS900144: The request body must contain the following parameter: '{name}'."
-        );
-        refused(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            900_144,
-            &message,
-        )
-    };
-    let Some(grant) = field("grant_type") else {
-        return missing("grant_type");
-    };
-    if grant != "client_credentials" {
-        let message =
-            format!("AADSTS70003: The app requested an unsupported grant type '{grant}'.");
-        return refused(
-            StatusCode::BAD_REQUEST,
-            "unsupported_grant_type",
-            70_003,
-            &message,
-        );
-    }
-    let Some(client) = field("client_id") else {
-        return missing("client_id");
-    };
-    let message = format!(
-        "AADSTS700016: Application with identifier '{client}' was not found in the directory."
-    );
-    refused(
-        StatusCode::BAD_REQUEST,
-        "unauthorized_client",
-        700_016,
-        &message,
-    )
-}
-
-fn refused(status: StatusCode, error: &str, code: u32, message: &str) -> Response<Bytes> {
+fn refused(refusal: &Refusal) -> Response<Bytes> {
+    let Refusal {
+        status,
+        error,
+        code,
+        message,
+    } = refusal;
+    let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_REQUEST);
     let (trace, correlation) = (random_guid(), random_guid());
     let time = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M:%SZ")

@@ -59,7 +59,7 @@ pub struct Entry {
     pub target: String,
     /// A few headers, by lower-case name.
     pub headers: Vec<(String, String)>,
-    /// Name of the identity that was answered.
+    /// Name of the identity that was meant: whose token was asked for, or (vault) shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// Resource asked for.

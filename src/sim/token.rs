@@ -23,8 +23,8 @@ pub(super) struct Principal {
     pub name: String,
     pub client_id: String,
     pub object_id: String,
-    /// `xms_mirid`.
-    pub resource_id: String,
+    /// `xms_mirid`; applications have none.
+    pub resource_id: Option<String>,
 }
 
 /// The claims of a managed identity's token.
@@ -44,7 +44,8 @@ pub(super) struct Claims {
     pub tid: String,
     pub uti: String,
     pub ver: String,
-    pub xms_mirid: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xms_mirid: Option<String>,
 }
 
 /// A signed token with its times in epoch seconds.
@@ -75,7 +76,12 @@ pub(super) fn sign(
         nbf: not_before,
         exp: expires_on,
         appid: principal.client_id.clone(),
-        appidacr: "2".to_owned(),
+        appidacr: if principal.resource_id.is_some() {
+            "2"
+        } else {
+            "1"
+        }
+        .to_owned(),
         idp: issuer(tenant),
         idtyp: "app".to_owned(),
         oid: principal.object_id.clone(),

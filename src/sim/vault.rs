@@ -84,7 +84,7 @@ impl Service for Vaults {
                 &format!("No vault is {asked}"),
             ),
         };
-        let (reply, status) = perform(signed(right), strike, broken::RESOURCE).await;
+        let (reply, status) = perform(|| signed(right), strike, broken::RESOURCE).await;
         findings.status = status;
         azure.journal.answer(seq, findings);
         reply

@@ -22,6 +22,9 @@ pub struct World {
     /// User-assigned managed identities that exist, assigned somewhere or not.
     #[serde(default)]
     pub identities: Vec<Identity>,
+    /// Applications that Entra issues tokens to for a secret.
+    #[serde(default)]
+    pub applications: Vec<Application>,
     /// Virtual machines. The first answers where no machine's `sources` hold the asker's address.
     pub vms: Vec<Vm>,
     /// Key Vaults.
@@ -64,6 +67,23 @@ pub struct Identity {
     /// ARM resource id: the token's `xms_mirid`.
     #[serde(rename = "resourceID")]
     pub resource_id: String,
+}
+
+/// An application with client secrets: Entra issues it tokens by `client_credentials`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Application {
+    /// Name by which vaults' access lists speak of it.
+    pub name: String,
+    /// Application (client) id, a GUID.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// Object id of its service principal, a GUID.
+    #[serde(rename = "principalID")]
+    pub principal_id: String,
+    /// Secrets that are accepted: several while one is rotated.
+    #[serde(default)]
+    pub secrets: Vec<String>,
 }
 
 /// A virtual machine and what is assigned to it.
@@ -232,6 +252,12 @@ impl World {
             "identities",
             self.identities.iter().map(|identity| &identity.name),
         )?;
+        unique(
+            "applications",
+            self.applications
+                .iter()
+                .map(|application| &application.name),
+        )?;
         unique("vms", self.vms.iter().map(|vm| &vm.name))?;
         unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
         for (index, identity) in self.identities.iter().enumerate() {
@@ -244,6 +270,16 @@ impl World {
                 &identity.principal_id,
             )?;
         }
+        for (index, application) in self.applications.iter().enumerate() {
+            guid(
+                &format!("applications[{index}].clientID"),
+                &application.client_id,
+            )?;
+            guid(
+                &format!("applications[{index}].principalID"),
+                &application.principal_id,
+            )?;
+        }
         for (index, vm) in self.vms.iter().enumerate() {
             for name in &vm.identities {
                 if self.identity(name).is_none() {
@@ -252,6 +288,7 @@ impl World {
                 }
             }
         }
+        self.check_vaults()?;
         if self.tokens.lifetime < Duration::from_secs(1) {
             return Err(invalid(
                 "tokens.lifetime",
@@ -259,6 +296,38 @@ impl World {
             ));
         }
         Ok(())
+    }
+
+    fn check_vaults(&self) -> Result<(), WorldError> {
+        for (index, vault) in self.vaults.iter().enumerate() {
+            let lists = [
+                ("get", Some(&vault.allow.get)),
+                ("list", vault.allow.list.as_ref()),
+            ];
+            for (action, entries) in lists {
+                for entry in entries.into_iter().flatten() {
+                    let field = format!("vaults[{index}].allow.{action}");
+                    if self.principal_id(entry).is_none() && guid(&field, entry).is_err() {
+                        let problem = format!("`{entry}` is neither an identity nor an object id");
+                        return Err(invalid(&field, &problem));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The object id of the identity or application of that name.
+    pub fn principal_id(&self, name: &str) -> Option<&str> {
+        let application = || {
+            self.applications
+                .iter()
+                .find(|application| application.name == name)
+        };
+        let identity = self
+            .identity(name)
+            .map(|identity| identity.principal_id.as_str());
+        identity.or_else(|| application().map(|application| application.principal_id.as_str()))
     }
 
     /// The identity of that name.

@@ -217,10 +217,32 @@ fn play(scenario: &Scenario, backend: &str, logs: &Path) -> anyhow::Result<()> {
     runtime.block_on(async {
         let program = Path::new(env!("CARGO_BIN_EXE_lanyard"));
         let lab = Lab::new(program, logs).await?;
+        if scenario.backends == Backends::Both {
+            works(backend).await?;
+        }
         act(Stage {
             lab,
             backend: backend.to_owned(),
         })
         .await
     })
+}
+
+/// Whether this kernel has the backend (an ordinary user's lab cannot load modules). Asked in the
+/// lab's outermost namespace: asking makes tables, which the node must not have yet.
+async fn works(backend: &str) -> anyhow::Result<()> {
+    let program = format!("iptables-{backend}");
+    for table in ["nat", "filter"] {
+        let listed = tokio::process::Command::new(&program)
+            .args(["-t", table, "-S"])
+            .output();
+        let listed = listed.await?;
+        if !listed.status.success() {
+            let said = String::from_utf8_lossy(&listed.stderr)
+                .trim()
+                .replace('\n', " ");
+            return Err(CannotRun(format!("{program} does not work here: {said}")).into());
+        }
+    }
+    Ok(())
 }

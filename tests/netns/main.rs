@@ -9,11 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod evidence;
 mod guard;
 mod harness;
 mod interception;
 mod leak;
 mod programs;
+mod readiness;
 mod standin;
 mod takeover;
 mod wiring;
@@ -45,6 +47,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::sigterm_lets_nothing_through),
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
+        play!(Both, readiness::ready_means_that_the_rules_stand),
         play!(
             Both,
             interception::pods_reach_the_agent_with_their_own_address
@@ -101,6 +104,12 @@ fn scenarios() -> Vec<Scenario> {
             programs::a_kept_demo_can_be_entered_and_ends_with_its_process
         ),
         play!(Any, programs::dev_runs_a_program_with_an_identity),
+        play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
+        play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
+        play!(Any, programs::a_killed_lab_leaves_nothing),
+        play!(Any, evidence::another_veth_under_the_same_address_is_seen),
+        play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
+        play!(Any, evidence::a_flood_of_notifications_loses_nothing),
     ]
 }
 

@@ -168,3 +168,113 @@ pub async fn dev_runs_a_program_with_an_identity(stage: Stage) -> Result<()> {
     ensure!(status == Some(1) && err.contains("`nobody`") && err.contains("payments"));
     Ok(())
 }
+
+pub async fn the_demo_fails_where_a_claim_does_not_hold(stage: Stage) -> Result<()> {
+    // A curl that answers everything with an empty object: no token, no secret, no refusal.
+    let shims = stage.lab.dir("shims")?;
+    let curl = shims.join("curl");
+    std::fs::write(&curl, "#!/bin/sh\nprintf '{}\\n200 0.001'\n")?;
+    ensure!(
+        Command::new("chmod")
+            .arg("+x")
+            .arg(&curl)
+            .status()
+            .await?
+            .success()
+    );
+    // The demo's own /run will hide ours.
+    let shelf = std::path::Path::new("/mnt");
+    let bound = Command::new("mount")
+        .arg("--bind")
+        .arg(&shims)
+        .arg(shelf)
+        .status();
+    ensure!(bound.await?.success());
+    let mut command = lanyard(&stage.lab, &["demo"]);
+    command.env(
+        "PATH",
+        format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", shelf.display()),
+    );
+    let (status, out, err) = run(command).await?;
+    ensure!(status == Some(1), "exit status {status:?}");
+    ensure!(out.contains("✗ NOT SO: the token is for the identity `payments`"));
+    ensure!(
+        err.contains("did not hold") && err.contains("step 3: the token is for"),
+        "{err}"
+    );
+    ensure!(!out.contains("Every claim above was observed"));
+    Ok(())
+}
+
+/// Starts a program of ours in a process group of its own, as a terminal does.
+fn in_foreground(lab: &Lab, name: &str, args: &[&str]) -> Result<Process> {
+    let mut command = lanyard(lab, args);
+    command.process_group(0);
+    Ok(Process::start(
+        name,
+        command,
+        &lab.logs().join(format!("{name}.log")),
+    )?)
+}
+
+/// What Ctrl-C does: SIGINT to the whole group.
+fn ctrl_c(process: &Process) -> Result<()> {
+    let group = nix::unistd::Pid::from_raw(i32::try_from(process.pid())?);
+    Ok(nix::sys::signal::killpg(
+        group,
+        nix::sys::signal::Signal::SIGINT,
+    )?)
+}
+
+pub async fn ctrl_c_ends_a_demo_and_is_devs_programs_own(stage: Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let mut demo = in_foreground(lab, "demo", &["demo", "--keep"])?;
+    until(WAIT, "the kept demo", async || {
+        demo.still_running().is_err() || demo.log().contains("Logs: ")
+    })
+    .await?;
+    ctrl_c(&demo)?;
+    demo.wait_exit(WAIT).await?;
+    until(WAIT, "the demo's processes to end", async || {
+        matches!(others(lab), Ok(0))
+    })
+    .await?;
+
+    let script = "trap 'echo caught; exit 5' INT; echo waiting; while :; do sleep 0.05; done";
+    let mut dev = in_foreground(lab, "dev", &["dev", "-q", "--", "sh", "-c", script])?;
+    until(WAIT, "the program in dev", async || {
+        dev.still_running().is_err() || dev.log().contains("waiting")
+    })
+    .await?;
+    ctrl_c(&dev)?;
+    let status = dev.wait_exit(WAIT).await?;
+    ensure!(status.code() == Some(5), "{status}: {}", dev.tail());
+    ensure!(dev.log().contains("caught"), "{}", dev.log());
+    until(WAIT, "dev's processes to end", async || {
+        matches!(others(lab), Ok(0))
+    })
+    .await?;
+    Ok(())
+}
+
+pub async fn a_killed_lab_leaves_nothing(stage: Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let mut dev = in_foreground(
+        lab,
+        "dev",
+        &["dev", "-q", "--", "sh", "-c", "echo up; sleep 600"],
+    )?;
+    until(WAIT, "the program in dev", async || {
+        dev.still_running().is_err() || dev.log().contains("up")
+    })
+    .await?;
+    ensure!(
+        others(lab)? >= 3,
+        "the program, the simulator and the agent run"
+    );
+    dev.kill9().await?;
+    Ok(until(WAIT, "everything in it to end", async || {
+        matches!(others(lab), Ok(0))
+    })
+    .await?)
+}

@@ -97,11 +97,15 @@ async fn answer(mut stream: TcpStream, status: u16, body: &str, hits: &AtomicU64
             return None;
         }
         if head.ends_with(b"\r\n\r\n") {
+            let last = String::from_utf8_lossy(&head).contains("Connection: close");
             head.clear();
             hits.fetch_add(1, Ordering::Relaxed);
             let length = body.len();
             let reply = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}");
             stream.write_all(reply.as_bytes()).await.ok()?;
+            if last {
+                return None;
+            }
         }
     }
 }
@@ -211,6 +215,18 @@ pub async fn asks(pod: &Pod, address: SocketAddrV4) -> Result<String> {
 pub async fn on_node(node: &Node, line: &str) -> Result<String> {
     let words: Vec<&str> = line.split(' ').collect();
     Ok(node.namespace().output(words[0], &words[1..]).await?)
+}
+
+/// Gives the node a rule of kube-proxy's kind. With the legacy backend the kernel tracks (and
+/// translates) connections only for as long as some rule needs it, and flushing `nat` takes ours.
+pub async fn tracks_connections(stage: &Stage) -> Result<()> {
+    let rule = "-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    on_node(
+        stage.lab.node(),
+        &format!("iptables-{} {rule}", stage.backend),
+    )
+    .await
+    .map(drop)
 }
 
 /// `agent ADDRESS`, as the stand-in of that name answers it.

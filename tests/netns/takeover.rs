@@ -8,10 +8,11 @@ use lanyard::agent::intercept::Ownership;
 use lanyard::lab::{Get, IMDS, Style, until};
 
 use crate::harness::Stage;
-use crate::standin::{Cloud, LEAK, PATIENCE, asks, by, instance, on_node};
+use crate::standin::{Cloud, LEAK, PATIENCE, asks, by, instance, on_node, tracks_connections};
 
 pub async fn a_second_instance_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
     let cloud = Cloud::open(&stage.lab).await?;
+    tracks_connections(&stage).await?;
     let mut first = instance(&stage, "first").await?;
     let node = stage.lab.node();
     let pod = node.add_pod("app", Style::Ptp).await?;
@@ -37,8 +38,15 @@ pub async fn a_second_instance_takes_over_without_a_failed_request(stage: Stage)
     .await?;
     ensure!(first.repaired("jump_missing") == 0);
     ensure!(asks(&pod, IMDS).await? == by("second", &pod));
-    let before_flush = knocking.stop().await?;
-    ensure!(before_flush.status(LEAK) == 0 && cloud.hits() == 0);
+    let tally = knocking.stop().await?;
+    let refused = tally
+        .failed
+        .keys()
+        .all(|kind| kind.starts_with("connection re"));
+    ensure!(
+        refused && tally.status(LEAK) == 0 && cloud.hits() == 0,
+        "{tally:?}"
+    );
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use lanyard::sim::Simulator;
+use lanyard::sim::faults::{Fault, Target};
 use serde_json::Value;
 
-use crate::client::{get, request, send, token_target};
+use crate::client::{Answer, get, request, send, token_target};
 use crate::world::{PAYMENTS, PAYMENTS_OID, TENANT, start};
 
 async fn keys(simulator: &Simulator) -> JwkSet {
@@ -114,43 +115,118 @@ async fn both_discovery_documents_name_their_issuer() {
     );
 }
 
+async fn post(simulator: &Simulator, path: &str, form: &str) -> Answer {
+    let text = format!(
+        "POST /{path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    Answer::parse(
+        &send(simulator.addresses().entra.unwrap(), &text)
+            .await
+            .unwrap(),
+    )
+}
+
+const ROBOT: &str = "grant_type=client_credentials&client_id=CCCCCCCC-0000-4000-8000-000000000001";
+
+#[tokio::test]
+async fn an_application_gets_a_token_for_either_of_its_secrets() {
+    let simulator = start("").await;
+    let form = format!("{ROBOT}&client_secret=old&scope=https%3A%2F%2Fvault.azure.net%2F.default");
+    let v2 = post(&simulator, &format!("{TENANT}/oauth2/v2.0/token"), &form)
+        .await
+        .json();
+    assert!(v2["expires_in"].as_i64().unwrap() > 3000);
+    let claims = verify(
+        v2["access_token"].as_str().unwrap(),
+        &keys(&simulator).await,
+    )
+    .unwrap();
+    assert_eq!(claims["oid"], "cccccccc-0000-4000-8000-000000000002");
+    assert!(claims.get("xms_mirid").is_none());
+    let form = format!("{ROBOT}&client_secret=new&resource=https%3A%2F%2Fvault.azure.net");
+    let v1 = post(&simulator, &format!("{TENANT}/oauth2/token"), &form)
+        .await
+        .json();
+    assert_eq!(v1["resource"], "https://vault.azure.net");
+    assert!(v1.as_object().unwrap().values().all(Value::is_string));
+    let entry = simulator.journal().pop().unwrap();
+    assert_eq!(
+        (entry.identity.as_deref(), entry.status),
+        (Some("robot"), Some(200))
+    );
+}
+
+#[tokio::test]
+async fn entra_s_tokens_have_faults_too() {
+    let simulator = start("faults: [{target: entra, lifetime: 90s, count: 1}]").await;
+    let form = format!("{ROBOT}&client_secret=old&scope=r/.default");
+    let path = format!("{TENANT}/oauth2/v2.0/token");
+    let short = post(&simulator, &path, &form).await.json();
+    assert!(short["expires_in"].as_i64().unwrap() <= 90);
+    simulator.add_fault(Fault::status(Target::Entra, 503).times(1));
+    assert_eq!(post(&simulator, &path, &form).await.status, 503);
+}
+
 #[tokio::test]
 async fn token_requests_are_refused_with_their_aadsts_code() {
     let simulator = start("").await;
     let entra = simulator.addresses().entra.unwrap();
-    let post = |tenant: &'static str, form: &'static str| async move {
-        let text = format!(
-            "POST /{tenant}/oauth2/v2.0/token HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
-             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-            form.len()
-        );
-        crate::client::Answer::parse(&send(entra, &text).await.unwrap())
-    };
-    for (tenant, form, error, code) in [
-        (TENANT, "", "invalid_request", 900_144),
+    let robot = |rest: &str| format!("{ROBOT}{rest}");
+    for (tenant, form, status, error, code) in [
+        (TENANT, String::new(), 400, "invalid_request", 900_144),
         (
             TENANT,
-            "grant_type=password&username=x",
+            "grant_type=password&username=x".to_owned(),
+            400,
             "unsupported_grant_type",
             70_003,
         ),
         (
             TENANT,
-            "grant_type=client_credentials&client_id=a%2Db",
+            "grant_type=client_credentials&client_id=a%2Db".to_owned(),
+            400,
             "unauthorized_client",
             700_016,
         ),
+        (TENANT, robot(""), 401, "invalid_client", 7_000_218),
+        (
+            TENANT,
+            robot("&client_secret=wrong&scope=r/.default"),
+            401,
+            "invalid_client",
+            7_000_215,
+        ),
+        (
+            TENANT,
+            robot("&client_secret=old&scope=r"),
+            400,
+            "invalid_scope",
+            1_002_012,
+        ),
+        (
+            TENANT,
+            robot("&client_secret=old"),
+            400,
+            "invalid_request",
+            900_144,
+        ),
         (
             "ffffffff-0000-4000-8000-000000000001",
-            "grant_type=x",
+            "grant_type=x".to_owned(),
+            400,
             "invalid_tenant",
             90_002,
         ),
     ] {
-        let answer = post(tenant, form).await;
-        assert_eq!(answer.status, 400);
+        let answer = post(&simulator, &format!("{tenant}/oauth2/v2.0/token"), &form).await;
         let body = answer.json();
-        assert_eq!(body["error"], error, "{form}");
+        assert_eq!(
+            (answer.status, &body["error"]),
+            (status, &Value::from(error)),
+            "{form}"
+        );
         assert_eq!(body["error_codes"][0], code, "{form}");
         let description = body["error_description"].as_str().unwrap();
         assert!(

@@ -304,6 +304,21 @@ async fn the_journal_tells_who_asked_and_got_what() {
 }
 
 #[tokio::test]
+async fn dropping_it_stops_it() {
+    let simulator = start("").await;
+    let address = imds(&simulator);
+    drop(simulator);
+    let gone = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone)
+        .await
+        .expect("gone");
+}
+
+#[tokio::test]
 async fn shutting_down_closes_the_port() {
     let simulator = start("").await;
     let address = imds(&simulator);

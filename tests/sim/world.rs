@@ -18,6 +18,11 @@ identities:
     clientID: bbbbbbbb-0000-4000-8000-000000000001
     principalID: bbbbbbbb-0000-4000-8000-000000000002
     resourceID: /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/reports
+applications:
+  - name: robot
+    clientID: cccccccc-0000-4000-8000-000000000001
+    principalID: cccccccc-0000-4000-8000-000000000002
+    secrets: [old, new]
 vms:
   - {name: node-1, identities: [payments, reports], userData: c2VjcmV0}
   - {name: node-2, sources: [127.0.0.2/32], identities: [reports]}

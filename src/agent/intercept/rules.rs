@@ -142,7 +142,7 @@ fn filter(guard_wire_server: bool) -> DesiredTable {
         hook: "FORWARD",
         chain: FILTER_CHAIN,
         jump: format!(
-            "-p tcp -m comment --comment \"lanyard: the platform's endpoints are closed to pods\" -j {FILTER_CHAIN}"
+            "-p tcp -m comment --comment \"lanyard: platform endpoints are closed to pods\" -j {FILTER_CHAIN}"
         ),
         rules: rules.collect(),
         flows: flows

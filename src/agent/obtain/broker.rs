@@ -164,7 +164,13 @@ impl<S: TokenSource> Broker<S> {
     /// Another instance takes over: no renewals ahead of need any more, and a small share upstream.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.source.drain();
+        self.source.drain(true);
+    }
+
+    /// The other instance is gone: everything is as before [`Broker::set_draining`].
+    pub fn resume(&self) {
+        self.draining.store(false, Ordering::Relaxed);
+        self.source.drain(false);
     }
 
     /// The clock that lives are measured by.

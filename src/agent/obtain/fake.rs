@@ -227,8 +227,8 @@ impl TokenSource for Fake {
         }
     }
 
-    fn drain(&self) {
-        self.script.lock().drained = true;
+    fn drain(&self, draining: bool) {
+        self.script.lock().drained = draining;
     }
 }
 

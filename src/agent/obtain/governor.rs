@@ -126,14 +126,23 @@ impl Governor {
     }
 
     /// Another instance takes over: renewals stop, calls that somebody waits for get a small share.
-    pub fn drain(&self) {
-        let mut state = self.state.lock();
-        state.draining = true;
-        state.turns.limit(TurnLimits {
-            rate: DRAINING.0,
-            concurrency: DRAINING.1,
-            ..self.limits
-        });
+    /// `false` takes the whole share back.
+    pub fn drain(self: &Arc<Self>, draining: bool) {
+        let limits = if draining {
+            TurnLimits {
+                rate: DRAINING.0,
+                concurrency: DRAINING.1,
+                ..self.limits
+            }
+        } else {
+            self.limits
+        };
+        {
+            let mut state = self.state.lock();
+            state.draining = draining;
+            state.turns.limit(limits);
+        }
+        self.pump();
     }
 
     fn enqueue(

@@ -77,9 +77,9 @@ impl ImdsSource {
         answer.map_err(in_callers_terms)
     }
 
-    /// Another instance takes over.
-    pub fn drain(&self) {
-        self.governor.drain();
+    /// Another instance takes over, or (`false`) does not any more.
+    pub fn drain(&self, draining: bool) {
+        self.governor.drain(draining);
     }
 }
 

@@ -74,10 +74,12 @@ impl Default for ObtainConfig {
     fn default() -> Self {
         Self {
             answer_deadline: Duration::from_secs(20),
+            // 18 in a second at most: room for a draining instance, and for calls that left apart
+            // and arrive together.
             upstream: TurnLimits {
                 rate: Rate {
-                    per_second: 15,
-                    burst: 5,
+                    per_second: 14,
+                    burst: 4,
                 },
                 concurrency: 4,
                 per_identity: 2,

@@ -95,6 +95,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn no_second_holds_more_than_burst_and_rate(
             gaps in proptest::collection::vec(0u64..120, 1..400), per_second in 1u32..30, burst in 1u32..8

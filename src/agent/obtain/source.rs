@@ -80,8 +80,9 @@ pub trait TokenSource: Send + Sync + 'static {
         urgency: Urgency,
     ) -> impl Future<Output = Result<Token, SourceError>> + Send;
 
-    /// Another instance takes over: give up the share of what is limited for the whole node.
-    fn drain(&self) {}
+    /// Another instance takes over: give up the share of what is limited for the whole node; or
+    /// (`false`) it does not any more.
+    fn drain(&self, _draining: bool) {}
 }
 
 /// The sources of an agent: each kind of [`SourceFacts`] has its place here.
@@ -98,7 +99,7 @@ impl TokenSource for Sources {
         }
     }
 
-    fn drain(&self) {
-        self.imds.drain();
+    fn drain(&self, draining: bool) {
+        self.imds.drain(draining);
     }
 }

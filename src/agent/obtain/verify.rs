@@ -27,6 +27,8 @@ pub struct Claims {
     pub object_id: Option<Guid>,
     /// `xms_mirid`: the managed identity's ARM id.
     pub resource_id: Option<ArmId>,
+    /// Whether that is a user-assigned identity; a virtual machine's own says the machine's id.
+    pub user_assigned: bool,
 }
 
 /// Reads a new token's claims and checks that it is a token of `client_id`, by every field that
@@ -47,18 +49,21 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
     if named.any(|given| given != Ok(client_id)) {
         return Err(wrong("a token of another identity than was asked for"));
     }
+    let resource_id: Option<ArmId> = payload
+        .get("xms_mirid")
+        .and_then(Value::as_str)
+        .and_then(|text| text.parse().ok());
     Ok(Claims {
+        user_assigned: resource_id.as_ref().is_some_and(is_user_assigned),
+        resource_id,
         tenant: guid("tid").and_then(Result::ok),
         object_id: guid("oid").and_then(Result::ok),
-        resource_id: payload
-            .get("xms_mirid")
-            .and_then(Value::as_str)
-            .and_then(|text| text.parse().ok()),
     })
 }
 
 /// Whether a token with these claims may be served for this grant: it is the identity that the
-/// `AzureIdentity` describes, and one of the policies that admit that object admits the token.
+/// `AzureIdentity` describes, never the node's own, and one of the policies that admit that object
+/// admits the token.
 ///
 /// A token without `xms_mirid` (opaque, or of another kind) cannot be held against prefixes; it is
 /// served only if every policy in question admits all of `/subscriptions`. Likewise a policy that
@@ -87,6 +92,11 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
         return refused(format!(
             "the client id belongs to {actual}, not to the resourceID {stated}"
         ));
+    }
+    if let Some(actual) = &claims.resource_id
+        && !claims.user_assigned
+    {
+        return refused(format!("{actual} is the node's own identity"));
     }
     let admitted = match &claims.resource_id {
         Some(actual) => grant.scopes.iter().any(|scope| {
@@ -117,6 +127,18 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
                 .to_owned(),
         ),
     }
+}
+
+/// Whether an id is `…/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`.
+fn is_user_assigned(id: &ArmId) -> bool {
+    let mut segments = id.as_written().trim_end_matches('/').rsplit('/');
+    let _name = segments.next();
+    let mut is = |word: &str| {
+        segments
+            .next()
+            .is_some_and(|segment| segment.eq_ignore_ascii_case(word))
+    };
+    is("userAssignedIdentities") && is("Microsoft.ManagedIdentity")
 }
 
 fn tenant_in(scope: &PolicyScope, claims: &Claims) -> bool {

@@ -94,7 +94,7 @@ fn field<'a>(principal: &'a Principal, selector: &str) -> &'a str {
     match selector {
         "client_id" => &principal.client_id,
         "object_id" => &principal.object_id,
-        _ => &principal.resource_id,
+        _ => principal.resource_id.as_deref().unwrap_or_default(),
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
             name: name.to_owned(),
             client_id: format!("{name}-client"),
             object_id: format!("{name}-object"),
-            resource_id: format!("/subscriptions/S/{name}"),
+            resource_id: Some(format!("/subscriptions/S/{name}")),
         }
     }
 

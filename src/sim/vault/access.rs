@@ -65,9 +65,7 @@ pub(super) fn allowed(world: &World, vault: &Vault, action: &str, oid: &str) -> 
         _ => &vault.allow.get,
     };
     entries.iter().any(|entry| {
-        let named = world
-            .identity(entry)
-            .map_or(entry.as_str(), |identity| &identity.principal_id);
+        let named = world.principal_id(entry).unwrap_or(entry);
         named.eq_ignore_ascii_case(oid)
     })
 }

@@ -37,6 +37,22 @@ fn an_unknown_field_is_named_with_its_line() {
 }
 
 #[test]
+fn a_vault_that_allows_nobody_known_is_refused() {
+    let text = format!("{SMALL}\nvaults: [{{name: v, allow: {{get: [a, typo]}}}}]\n");
+    let message = World::from_yaml(&text).unwrap_err().to_string();
+    assert!(
+        message.contains("vaults[0].allow.get") && message.contains("`typo`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_documented_world_is_a_valid_one() {
+    let world = World::from_yaml(include_str!("../../../docs/simulate-world.yaml")).unwrap();
+    assert_eq!(world.vaults[0].name, "demo");
+}
+
+#[test]
 fn a_dangling_identity_and_a_bad_guid_are_refused() {
     let dangling = SMALL.replace("identities: [a]", "identities: [b]");
     let message = World::from_yaml(&dangling).unwrap_err().to_string();

@@ -1,3 +1,5 @@
+//! The governor on paused time: pace, lanes, pauses, callers that go away, draining.
+
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -39,7 +41,7 @@ async fn a_flood_is_paced_and_another_pod_s_first_call_is_not_behind_it() {
     tokio::time::sleep(MS(500)).await;
     let asked = governor.clock.mono();
     drop(turn(&governor, "calm", 99).await.unwrap());
-    // One round: one call of the flood's, at the pace of 15 a second.
+    // One round: one call of the flood's, at the pace of 14 a second.
     assert!(governor.clock.mono() - asked <= MS(250));
     let mut begun = flood.join_all().await;
     begun.sort();
@@ -139,7 +141,7 @@ async fn callers_that_went_away_take_no_turn() {
 #[tokio::test(start_paused = true)]
 async fn draining_leaves_one_call_a_second_and_no_renewals() {
     let governor = governor();
-    governor.drain();
+    governor.drain(true);
     let (_switch, mut quiet) = urgency(false);
     let renewal = governor.turn(&asker("a"), client(1), &mut quiet).await;
     assert_eq!(renewal.unwrap_err().kind, FaultKind::Overloaded);
@@ -148,4 +150,11 @@ async fn draining_leaves_one_call_a_second_and_no_renewals() {
         drop(turn(&governor, "a", n).await.unwrap());
     }
     assert!(governor.clock.mono() - begin >= S(4));
+    // The other instance died: all of it again.
+    governor.drain(false);
+    let begin = governor.clock.mono();
+    for n in 0..14 {
+        drop(turn(&governor, "a", n).await.unwrap());
+    }
+    assert!(governor.clock.mono() - begin <= MS(2_100));
 }

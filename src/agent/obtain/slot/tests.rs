@@ -1,3 +1,5 @@
+//! A slot's life, moment by moment.
+
 use super::*;
 use crate::agent::obtain::fake::{BEGIN, fault, token};
 

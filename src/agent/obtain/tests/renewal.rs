@@ -171,4 +171,11 @@ async fn a_draining_broker_renews_nothing_ahead_but_fetches_what_somebody_waits_
     tokio::time::sleep(S(400)).await;
     assert!(ask(&bench, &grant(1), VAULT).await.unwrap().left > S(3500));
     assert_eq!(bench.fake.calls(), 2);
+    // The other instance died: renewals go on.
+    bench.broker.resume();
+    assert!(!bench.fake.drained());
+    tokio::time::sleep(S(3000)).await;
+    assert!(ask(&bench, &grant(1), VAULT).await.is_ok());
+    settle().await;
+    assert_eq!(bench.fake.calls(), 3);
 }

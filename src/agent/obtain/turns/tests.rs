@@ -1,3 +1,5 @@
+//! Turns: the limits hold over any load, and nobody is kept waiting by a flood.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -36,9 +38,10 @@ fn go(turns: &mut Turns<u32>, now: Duration) -> Option<(String, Guid)> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn imds_never_sees_more_than_it_allows(
-        steps in proptest::collection::vec((0u64..200, 0u32..6, 0u32..8, any::<bool>(), 0u64..3000), 1..500)
+        steps in proptest::collection::vec((0u64..40, 0u32..6, 0u32..8, any::<bool>(), 0u64..400), 1..500)
     ) {
         let mut turns = Turns::new(limits());
         let mut running: Vec<(Duration, Guid)> = Vec::new();
@@ -61,7 +64,7 @@ proptest! {
         }
         for (at, start) in begun.iter().enumerate() {
             let count = begun[at..].iter().filter(|time| **time <= *start + MS(1_000)).count();
-            prop_assert!(count <= 20, "{} calls in a second", count);
+            prop_assert!(count <= 18, "{} calls in a second", count);
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Claims against grants, the attacks included.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,5 +144,25 @@ fn a_token_that_hides_its_resource_id_passes_only_policies_without_limits() {
         assert!(!with(&["/subscriptions/s"]));
         assert!(!with(&["/subscriptions", "/subscriptions/s"]));
         assert!(with(&["/Subscriptions/"]));
+    }
+}
+
+#[test]
+fn the_node_s_own_identity_is_nobody_s_whatever_policy_says() {
+    for id in [
+        "/subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachines/node",
+        "/subscriptions/s/userAssignedIdentities/x",
+        "/subscriptions/s/Microsoft.ManagedIdentity/userAssignedIdentities/x/more",
+    ] {
+        let mut claims = good();
+        claims["xms_mirid"] = json!(id);
+        let mut grant = grant(1);
+        let mut identity = (*grant.identity).clone();
+        identity.resource_id = None;
+        grant.identity = Arc::new(identity);
+        grant.scopes = Arc::new([scope("/subscriptions")]);
+        let fault = admit(&of(&claims).unwrap(), &grant).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::IdentityNotFound, "{id}");
+        assert!(fault.detail.contains("node's own"), "{}", fault.detail);
     }
 }

@@ -1,3 +1,5 @@
+//! Every answer that IMDS is known to give, and some that it never should.
+
 use super::*;
 use hyper::header::HeaderValue;
 

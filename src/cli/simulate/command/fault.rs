@@ -55,13 +55,13 @@ pub(in crate::cli) struct Args {
     /// Answer 200 with JSON of this many bytes.
     #[arg(long, value_name = "BYTES")]
     huge: Option<u64>,
-    /// Hand out a token that has expired (IMDS only).
+    /// Hand out a token that has expired (token requests only).
     #[arg(long)]
     expired: bool,
-    /// Hand out a token with this life, `90s` (IMDS only).
+    /// Hand out a token with this life, `90s` (token requests only).
     #[arg(long, value_name = "TIME")]
     lifetime: Option<String>,
-    /// Leave this field out of the token answer (IMDS only).
+    /// Leave this field out of the token answer (token requests only).
     #[arg(long, value_name = "FIELD")]
     missing: Option<String>,
     /// End after so many requests; without it the fault stands until cleared.
@@ -76,7 +76,7 @@ pub(in crate::cli) struct Args {
     /// Only requests that concern the identity with this client id.
     #[arg(long, value_name = "GUID")]
     client_id: Option<String>,
-    /// Only token requests for this resource (IMDS only).
+    /// Only token requests for this resource.
     #[arg(long)]
     resource: Option<String>,
     /// Only paths that begin so.
