@@ -137,8 +137,8 @@ mod tests {
         let _running = forwarder.turn().await.unwrap();
         let path = "/metadata/instance/compute/location";
         let asker = Asker("p".into());
-        let asked = forwarder.forward(&asker, path, "2021-02-01", None);
-        assert_eq!(asked.await.unwrap_err().kind, FaultKind::Overloaded);
+        let outcome = forwarder.forward(&asker, path, "2021-02-01", None);
+        assert_eq!(outcome.await.unwrap_err().kind, FaultKind::Overloaded);
     }
 
     #[tokio::test(start_paused = true)]
@@ -147,7 +147,7 @@ mod tests {
         for _ in 0..PER_POD.burst {
             forwarder.pods.lock().take(&flood, Duration::ZERO).unwrap();
         }
-        let asked = forwarder.forward(&flood, "/metadata/x", "2021-02-01", None);
-        assert_eq!(asked.await.unwrap_err().kind, FaultKind::PodThrottled);
+        let outcome = forwarder.forward(&flood, "/metadata/x", "2021-02-01", None);
+        assert_eq!(outcome.await.unwrap_err().kind, FaultKind::PodThrottled);
     }
 }

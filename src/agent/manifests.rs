@@ -229,7 +229,7 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
     })?;
     watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    let (mut folder, mut watched) = (Folder::new(path.clone()), identity(&path));
+    let (mut folder, mut known) = (Folder::new(path.clone()), identity(&path));
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();
@@ -249,15 +249,14 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
         loop {
             match tokio::time::timeout(CHECK, woken.recv()).await {
-                Ok(Some(())) => break,
                 Ok(None) => anyhow::bail!("the watch on {} ended", path.display()),
-                Err(_) if identity(&path) == watched => {}
-                Err(_) => break,
+                Err(_) if identity(&path) == known => {}
+                Ok(Some(())) | Err(_) => break,
             }
         }
         // A folder that went took its watch along: the one that came needs another. Where it is
         // still the same one this changes nothing.
-        watched = identity(&path);
+        known = identity(&path);
         let _ = watcher.watch(&path, RecursiveMode::NonRecursive);
     }
 }
