@@ -163,7 +163,7 @@ async fn a_new_identity_that_azure_shows_in_time_is_served_to_who_waits() {
 }
 
 #[tokio::test]
-async fn what_entra_refuses_is_400_with_its_words() {
+async fn r14_what_entra_refuses_is_400_with_its_words() {
     let words = "AADSTS700016: Application with identifier 'x' was not found";
     for (code, error) in [
         (400, "unauthorized_client"),
@@ -183,7 +183,7 @@ async fn what_entra_refuses_is_400_with_its_words() {
 }
 
 #[tokio::test]
-async fn azures_throttling_is_429_with_its_own_retry_after() {
+async fn r13_azures_throttling_is_429_with_its_own_retry_after() {
     let stage = stage().await;
     let effect = Effect::Status {
         code: 429,
@@ -200,7 +200,7 @@ async fn azures_throttling_is_429_with_its_own_retry_after() {
 }
 
 #[tokio::test]
-async fn trouble_behind_a_cached_token_is_not_the_clients() {
+async fn r14_trouble_behind_a_cached_token_is_not_the_clients() {
     let stage = stage().await;
     stage.token(PAYMENTS_POD, "").await.is_token_of(PAYMENTS);
     for code in [429, 500, 503, 404, 410, 400] {
@@ -214,7 +214,7 @@ async fn trouble_behind_a_cached_token_is_not_the_clients() {
 }
 
 #[tokio::test]
-async fn silence_behind_us_is_an_answer_in_time_from_us() {
+async fn r15_silence_behind_us_is_an_answer_in_time_from_us() {
     let obtain = ObtainConfig {
         answer_deadline: Duration::from_secs(2),
         ..ObtainConfig::default()
