@@ -107,6 +107,11 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
         play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
         play!(Any, programs::a_killed_lab_leaves_nothing),
+        play!(Both, takeover::whole_agents_hand_over_and_take_back),
+        play!(
+            Any,
+            evidence::who_gets_a_used_address_gets_no_token_of_the_one_before
+        ),
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
