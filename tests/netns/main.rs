@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod clients;
+mod evidence;
 mod guard;
 mod harness;
 mod interception;
@@ -111,6 +112,9 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
         play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
         play!(Any, programs::a_killed_lab_leaves_nothing),
+        play!(Any, evidence::another_veth_under_the_same_address_is_seen),
+        play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
+        play!(Any, evidence::a_flood_of_notifications_loses_nothing),
     ]
 }
 

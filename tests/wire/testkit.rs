@@ -156,6 +156,15 @@ impl Stage {
         self.ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    /// Closes all of Azure's ports.
+    pub async fn azure_goes_away(&mut self) {
+        let azure = lanyard::sim::World::from_yaml(&world::azure("")).unwrap();
+        let nothing = Simulator::start(azure, Listen::default()).await.unwrap();
+        std::mem::replace(&mut self.simulator, nothing)
+            .shutdown()
+            .await;
+    }
+
     /// What the agent sent to IMDS, its own words.
     pub fn upstream(&self) -> Vec<Entry> {
         self.simulator.journal()
@@ -230,9 +239,8 @@ impl Conversation {
     }
 
     /// The next answer, by its `Content-Length`; the connection stays open.
-    #[track_caller]
-    pub fn reply(&mut self) -> impl Future<Output = Reply> {
-        self.reply_to("GET")
+    pub async fn reply(&mut self) -> Reply {
+        self.reply_to("GET").await
     }
 
     /// The next answer, to a request with that method: to HEAD there is no body.
