@@ -16,8 +16,10 @@ mod interception;
 mod leak;
 mod programs;
 mod readiness;
+mod reuse;
 mod standin;
 mod takeover;
+mod upgrade;
 mod wiring;
 
 use std::process::ExitCode;
@@ -48,6 +50,9 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
         play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(Any, reuse::a_routed_pods_heir_gets_nothing),
+        play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
+        play!(Both, upgrade::a_handover_fails_no_request),
         play!(
             Both,
             interception::pods_reach_the_agent_with_their_own_address
