@@ -195,11 +195,10 @@ fn path() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["/", "/", "/", "/", "//", "\\", "%2f", "%5c", ";", ""]);
     let tail = prop::collection::vec((separator, piece()), 0..6);
     (start, tail).prop_map(|(start, tail)| {
-        let tail: String = tail
-            .iter()
-            .map(|(separator, piece)| format!("{separator}{piece}"))
-            .collect();
-        format!("{start}{tail}")
+        tail.iter()
+            .fold(start.to_owned(), |path, (separator, piece)| {
+                path + separator + piece
+            })
     })
 }
 
