@@ -6,8 +6,8 @@
 CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
-# Integration tests that need no lab: every one but `netns`.
-PLAIN  := $(filter-out netns,$(basename $(notdir $(wildcard tests/*.rs))) $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+# Integration tests that need no lab: a file or a folder in tests/ each.
+PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps demo test check test-unit test-net bench
@@ -21,7 +21,7 @@ deps: ## Install the tools that labs need (iptables, iproute2, curl, …), only 
 demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leaves it up)
 	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) build --bin lanyard
-	@target/debug/lanyard demo $(if $(KEEP),--keep)
+	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
 
 test: deps check test-unit test-net ## Everything that must pass before a change lands
 

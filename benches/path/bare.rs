@@ -87,7 +87,8 @@ pub fn main(bare: &Bare) -> anyhow::Result<()> {
             serve(listener, Limits::default(), fixed, Drain::new(), metrics).await;
             return Ok(());
         }
-        accept(listener, fixed).await
+        // On a worker, as the agent's: on the main thread each connection costs a wake-up more.
+        tokio::spawn(accept(listener, fixed)).await?
     })
 }
 

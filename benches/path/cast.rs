@@ -112,7 +112,8 @@ pub fn pods() -> String {
             ""
         };
         let labels = format!("app: pod-{number}{sharing}");
-        let identity = format!("identity-{number}");
+        let shared = if number <= SHARING { ",identity-0" } else { "" };
+        let identity = format!("identity-{number}{shared}");
         yaml += &pod(
             &format!("pod-{number}"),
             &labels,

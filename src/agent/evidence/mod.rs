@@ -1,45 +1,156 @@
-//! Local evidence for addresses. The netlink table follows with the next change; until then
-//! nothing is known of any address, which contradicts nothing.
+//! Local evidence: where, on this node, an address is right now. Invariant 3 (no wrong identity).
+//!
+//! In: the kernel's links, routes and neighbours, by rtnetlink. Out: [`Sighting`]s, read without a
+//! system call on the request path, and a generation that rises whenever one may have changed.
+//! Blocks nowhere but in its own task. Invariant: what is not known is said to be unknown; a route
+//! whose interface has gone is forgotten at once, whether the kernel says so or not.
+
+mod netlink;
+pub mod table;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What the kernel knows of an address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use table::Table;
+
+/// Where an address is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sighting {
-    /// Interface of the most specific route.
+    /// The interface that the most specific route leads to: the pod's veth, or its bridge. `None`
+    /// when only the default route, or none, covers the address.
     pub ifindex: Option<u32>,
-    /// The neighbour's MAC.
+    /// The neighbour's link-layer address on that interface, if the kernel has resolved it.
     pub mac: Option<[u8; 6]>,
 }
 
-/// Whether what is known now contradicts what was known before.
-pub fn changed(before: &Sighting, now: &Sighting) -> bool {
-    let differ = |a: Option<u32>, b: Option<u32>| a.is_some() && b.is_some() && a != b;
-    differ(before.ifindex, now.ifindex)
-        || (before.mac.is_some() && now.mac.is_some() && before.mac != now.mac)
+impl Sighting {
+    /// Whether `now` contradicts this earlier sighting: something known then is known to be
+    /// different now. What was or is unknown contradicts nothing.
+    pub fn contradicts(&self, now: &Self) -> bool {
+        changed(self, now)
+    }
+
+    /// This sighting, completed by what `later` knows and it did not.
+    #[must_use]
+    pub fn completed_by(self, later: &Self) -> Self {
+        Self {
+            ifindex: self.ifindex.or(later.ifindex),
+            mac: self.mac.or(later.mac),
+        }
+    }
 }
 
-/// The table.
-#[derive(Debug)]
-pub struct Evidence(watch::Sender<u64>);
+/// Whether the later sighting is of another place than the earlier one. See [`Sighting::contradicts`].
+pub fn changed(before: &Sighting, now: &Sighting) -> bool {
+    fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
+        matches!((before, now), (Some(before), Some(now)) if before != now)
+    }
+    differ(before.ifindex, now.ifindex) || differ(before.mac, now.mac)
+}
+
+/// Why there is no local evidence.
+#[derive(Debug, thiserror::Error)]
+#[error("local evidence by rtnetlink ({what}): {why}")]
+pub struct EvidenceError {
+    /// Which conversation.
+    pub what: &'static str,
+    /// The system's words.
+    pub why: String,
+}
+
+/// The node's current state, kept by a task. Clones read the same.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    table: Arc<RwLock<Table>>,
+    generation: watch::Receiver<u64>,
+}
 
 impl Evidence {
-    /// Starts.
-    #[allow(clippy::unused_async)]
-    pub async fn start(_stop: CancellationToken) -> std::io::Result<Self> {
-        Ok(Self(watch::Sender::new(0)))
+    /// Reads the state once, and keeps it current until `shutdown`.
+    pub async fn start(shutdown: CancellationToken) -> Result<Self, EvidenceError> {
+        let table = Arc::<RwLock<Table>>::default();
+        let (risen, generation) = watch::channel(1);
+        let kernel = netlink::Kernel::open()?;
+        kernel.questions.refresh(&table).await?;
+        let kept = table.clone();
+        tokio::spawn(async move {
+            shutdown
+                .run_until_cancelled(Box::pin(kernel.keep(&kept, &risen)))
+                .await;
+        });
+        Ok(Self { table, generation })
     }
 
-    /// Looks up.
-    pub fn of(&self, _ip: IpAddr) -> Sighting {
-        Sighting::default()
+    /// Knows nothing and never will: where there is no netlink, and for tests.
+    pub fn none() -> Self {
+        Self {
+            table: Arc::default(),
+            generation: watch::channel(0).1,
+        }
     }
 
-    /// Changes.
+    /// Where the address is now.
+    pub fn of(&self, address: IpAddr) -> Sighting {
+        self.table.read().of(address.to_canonical())
+    }
+
+    /// Rises with every change of routes, links or neighbours that may concern a pod.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.generation.clone()
+    }
+}
+
+/// This boot's id: a new one after every start of the node; `None` where the kernel tells none.
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sighting(ifindex: Option<u32>, last: Option<u8>) -> Sighting {
+        Sighting {
+            ifindex,
+            mac: last.map(|last| [2, 0, 0, 0, 0, last]),
+        }
+    }
+
+    #[test]
+    fn only_something_known_that_became_something_else_is_a_change() {
+        let known = sighting(Some(7), Some(1));
+        for (now, is_change) in [
+            (sighting(Some(7), Some(1)), false),
+            (sighting(None, None), false),
+            (sighting(Some(7), None), false),
+            (sighting(Some(8), None), true),
+            (sighting(Some(7), Some(2)), true),
+            (sighting(None, Some(2)), true),
+        ] {
+            assert_eq!(changed(&known, &now), is_change, "{now:?}");
+            assert!(
+                !changed(&sighting(None, None), &now),
+                "unknown to known: {now:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sighting_is_completed_and_never_overwritten() {
+        let completed = sighting(Some(7), None).completed_by(&sighting(Some(8), Some(1)));
+        assert_eq!(completed, sighting(Some(7), Some(1)));
+    }
+
+    #[test]
+    fn without_netlink_nothing_is_known() {
+        assert_eq!(
+            Evidence::none().of([10, 0, 0, 1].into()),
+            Sighting::default()
+        );
     }
 }

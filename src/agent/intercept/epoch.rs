@@ -6,8 +6,9 @@
 //! rules), `removed` (uninstall was here). Invariant: nothing in these files can crash anybody; what
 //! cannot be read counts as absent, and the comment in the rules themselves stands in for it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ impl StateDir {
 
     /// Waits (at most 2 s) for the right to change this node's rules.
     pub async fn lock(&self) -> Result<RulesLock, InterceptError> {
-        fs::create_dir_all(&self.path).map_err(|error| self.failed("", error))?;
+        self.make()?;
         let file = self
             .open("rules.lock")
             .map_err(|error| self.failed("rules.lock", error))?;
@@ -109,7 +110,7 @@ impl StateDir {
     /// Puts a claim's file back if somebody removed it, so that others see this instance alive.
     pub fn renew(&self, claim: &mut Claim) -> Result<(), InterceptError> {
         if !self.path.join(instance(claim.epoch)).exists() {
-            fs::create_dir_all(&self.path).map_err(|error| self.failed("", error))?;
+            self.make()?;
             claim.file = self.replace(&instance(claim.epoch), |file| file.lock())?;
         }
         Ok(())
@@ -169,6 +170,13 @@ impl StateDir {
     /// Whether there is anything to lock: uninstall leaves no directory behind that it made itself.
     pub fn exists(&self) -> bool {
         self.path.exists()
+    }
+
+    /// For root alone: whoever may open a lock file may hold its lock.
+    fn make(&self) -> Result<(), InterceptError> {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&self.path);
+        made.map_err(|error| self.failed("", error))
     }
 
     fn instances(&self) -> impl Iterator<Item = u64> + use<> {

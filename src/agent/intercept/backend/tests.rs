@@ -1,7 +1,8 @@
 use super::*;
 
+#[expect(clippy::unnecessary_wraps, reason = "beside those that cannot be used")]
 fn shows(text: &str) -> Listing {
-    Listing::Ok(Ruleset::parse(text, None))
+    Ok(Ruleset::parse(text, None))
 }
 
 fn decided(nft: &Listing, legacy: &Listing) -> Backend {

@@ -10,22 +10,25 @@ fn ours() -> Vec<DesiredTable> {
 
 /// A node with our rules, and `before` standing first in PREROUTING; `chains` are added to `nat`.
 fn node(before: &str, chains: &str) -> Ruleset {
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for want in ours() {
-        text += &format!(
-            "*{}\n:{} ACCEPT [0:0]\n:{} - [0:0]\n",
-            want.table, want.hook, want.chain
-        );
+        lines.push(format!("*{}", want.table));
+        lines.push(format!(
+            ":{} ACCEPT [0:0]\n:{} - [0:0]",
+            want.hook, want.chain
+        ));
         if want.table == "nat" {
-            text += &format!("{chains}\n{before}\n");
+            lines.push(format!("{chains}\n{before}"));
         }
-        text += &format!("-A {} {}\n", want.hook, want.jump);
-        want.rules
-            .iter()
-            .for_each(|rule| text += &format!("-A {} {rule}\n", want.chain));
-        text += "COMMIT\n";
+        lines.push(format!("-A {} {}", want.hook, want.jump));
+        lines.extend(
+            want.rules
+                .iter()
+                .map(|rule| format!("-A {} {rule}", want.chain)),
+        );
+        lines.push("COMMIT".to_owned());
     }
-    Ruleset::parse(&text, None)
+    Ruleset::parse(&lines.join("\n"), None)
 }
 
 fn kinds(actual: &Ruleset) -> Vec<DriftKind> {

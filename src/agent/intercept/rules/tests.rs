@@ -66,7 +66,7 @@ impl Node {
                     chains.entry(hook.to_owned()).or_default();
                 }
                 other if other.starts_with(':') => {
-                    drop(chains.insert(other[1..].to_owned(), vec![]))
+                    drop(chains.insert(other[1..].to_owned(), vec![]));
                 }
                 other => panic!("unknown line {other}"),
             }
@@ -87,9 +87,9 @@ impl Node {
                 );
             }
             for (chain, rules) in chains {
-                rules.iter().for_each(|rule| {
+                for rule in rules {
                     let _ = writeln!(text, "-A {chain} {rule}");
-                });
+                }
             }
             text.push_str("COMMIT\n");
         }
