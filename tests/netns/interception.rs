@@ -87,8 +87,8 @@ async fn resolves(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// Breaks something three times; the agent must mend it within a second, as the median has it (one
-/// slow try is the machine's), and count it.
+/// Breaks something three times; the agent must mend it and count it. How long it took goes into the
+/// scenario's log: a time is no assertion (BENCHMARKS.md has it).
 async fn is_mended(
     stage: &Stage,
     agent: &Instance,
@@ -113,11 +113,7 @@ async fn is_mended(
         .await?;
         took.push(start.elapsed());
     }
-    took.sort();
-    ensure!(
-        took[1] <= Duration::from_secs(1),
-        "{breaks:?}: repairs took {took:?}"
-    );
+    println!("{breaks:?}: repairs took {took:?}");
     Ok(())
 }
 

@@ -38,6 +38,7 @@ macro_rules! play {
 }
 
 /// Everything that is run.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn scenarios() -> Vec<Scenario> {
     vec![
         play!(Any, wiring::a_ptp_pod_reaches_the_cloud_as_itself),
