@@ -98,6 +98,10 @@ impl Keeper {
             self.count(&holder_dead(&actual, desired, due.clone()));
             let repaired = |table| due.iter().any(|drift| drift.table == table);
             self.budget.record(now, repaired("nat"), repaired("filter"));
+            // Before it is read back: who fights fast has undone it by then.
+            if self.budget.is_over(now) {
+                self.alarm(&due);
+            }
         }
         drop(lock);
         let repaired: Vec<_> = desired
@@ -107,9 +111,6 @@ impl Keeper {
             .collect();
         self.verify(tools, &repaired).await?;
         self.cut().await;
-        if self.budget.is_over(now) {
-            self.alarm(&due);
-        }
         let waits = later.iter().map(|drift| self.budget.wait(now, drift.table));
         Ok(waits.min().unwrap_or_default())
     }
