@@ -171,13 +171,6 @@ impl StateDir {
         self.path.exists()
     }
 
-    /// For root alone: whoever may open a lock file may hold its lock.
-    fn make(&self) -> Result<(), InterceptError> {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&self.path);
-        made.map_err(|error| self.failed("", error))
-    }
-
     fn instances(&self) -> impl Iterator<Item = u64> + use<> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -202,7 +195,7 @@ impl StateDir {
     /// For root only, as are the files: whoever can open one for reading can lock it, and whoever
     /// holds a lock of ours keeps every agent from its rules.
     fn make(&self) -> Result<(), InterceptError> {
-        let mut builder = fs::DirBuilder::new();
+        let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.path);
         made.map_err(|error| self.failed("", error))
     }
