@@ -379,7 +379,9 @@ mod tests {
         let resolved = Change::Neighbour(3, pod, Some(mac));
         for order in [[learnt, resolved], [resolved, learnt]] {
             let mut table = table([route("10.244.1.0/24", 3)]);
-            order.map(|change| table.apply(change));
+            for change in order {
+                table.apply(change);
+            }
             let before = table.of(pod);
             assert_eq!(before.port, Some(6));
             // Forgotten by the kernel, not by us.
