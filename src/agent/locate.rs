@@ -67,8 +67,8 @@ impl Locator {
             match self.known(peer) {
                 Ok(grants) => return Ok(grants),
                 Err(fault) => {
-                    let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
-                    if !matches!(changed, Ok(Ok(()))) {
+                    let woken = tokio::time::timeout_at(deadline, changes.changed()).await;
+                    if !matches!(woken, Ok(Ok(()))) {
                         return Err(fault);
                     }
                 }

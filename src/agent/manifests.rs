@@ -182,20 +182,19 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let border = text.match_indices("---").find(|(at, _)| {
             let line_start = *at == 0 || text.as_bytes()[at - 1] == b'\n';
             let after = text.as_bytes().get(at + 3);
-            line_start && after.is_none_or(|byte| byte.is_ascii_whitespace())
+            line_start && after.is_none_or(u8::is_ascii_whitespace)
         });
         let (document, remaining) =
             border.map_or((text, None), |(at, _)| (&text[..at], Some(&text[at + 3..])));
         rest = remaining;
         Some(document)
     });
-    let content = |document: &str| {
-        document
-            .lines()
-            .any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))
+    let has_content = |document: &&str| {
+        let mut lines = document.lines().map(str::trim);
+        lines.any(|line| !line.is_empty() && !line.starts_with('#'))
     };
     split
-        .filter(move |document| content(document))
+        .filter(has_content)
         .enumerate()
         .map(|(at, document)| (at + 1, document))
 }
@@ -229,7 +228,7 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
     })?;
     watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    let (mut folder, mut known) = (Folder::new(path.clone()), identity(&path));
+    let (mut folder, mut watched) = (Folder::new(path.clone()), identity(&path));
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();
@@ -250,13 +249,13 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         loop {
             match tokio::time::timeout(CHECK, woken.recv()).await {
                 Ok(None) => anyhow::bail!("the watch on {} ended", path.display()),
-                Err(_) if identity(&path) == known => {}
+                Err(_) if identity(&path) == watched => {}
                 Ok(Some(())) | Err(_) => break,
             }
         }
         // A folder that went took its watch along: the one that came needs another. Where it is
         // still the same one this changes nothing.
-        known = identity(&path);
+        watched = identity(&path);
         let _ = watcher.watch(&path, RecursiveMode::NonRecursive);
     }
 }

@@ -58,7 +58,9 @@ pub fn decide(
 #[must_use]
 pub fn closed(path: &PlainPath) -> Fault {
     let public = "This metadata path is not available to pods; a cluster operator can open it with an AzureMetadataException";
-    Fault::new(FaultKind::PathForbidden, public).with_detail(path.as_str())
+    // Shortened: what a pod sends as a path could be anything, a token of its own included.
+    Fault::new(FaultKind::PathForbidden, public)
+        .with_detail(&path.as_str()[..path.as_str().len().min(100)])
 }
 
 /// Takes the node's secrets out of a JSON document, whatever its content type says: what a client

@@ -185,5 +185,6 @@ fn allows(grant: &Grant, resource: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 #[path = "select_tests.rs"]
 mod tests;

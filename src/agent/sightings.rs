@@ -43,10 +43,7 @@ impl Sightings {
         } else if !seen.moved {
             seen.moved = changed(&seen.sighting, &now);
             // What was not known yet is learnt; what was known stays the measure.
-            seen.sighting = Sighting {
-                ifindex: seen.sighting.ifindex.or(now.ifindex),
-                mac: seen.sighting.mac.or(now.mac),
-            };
+            seen.sighting = seen.sighting.completed_by(&now);
         }
         seen.moved
     }
@@ -70,7 +67,7 @@ mod tests {
     fn at(ifindex: u32) -> Sighting {
         Sighting {
             ifindex: Some(ifindex),
-            mac: None,
+            ..Sighting::default()
         }
     }
 

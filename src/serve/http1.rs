@@ -184,8 +184,7 @@ async fn end<A>(shared: &Shared<A>, mut stream: TcpStream, owed: Option<Refusal>
             Ok(Err(_)) | Err(_) => return,
         }
     }
-    let mut scrap = [0; 1024];
-    let more = matches!(stream.try_read(&mut scrap), Ok(read) if read > 0);
+    let more = matches!(stream.try_read(&mut [0]), Ok(1));
     if owed.is_some() || unread || more {
         linger(stream).await;
     }
@@ -194,7 +193,8 @@ async fn end<A>(shared: &Shared<A>, mut stream: TcpStream, owed: Option<Refusal>
 async fn linger(mut stream: TcpStream) {
     let swallow = async {
         stream.shutdown().await?;
-        let mut scrap = [0; 4096];
+        // On the heap: each connection's task would have room for it from its start.
+        let mut scrap = vec![0; 4096];
         let mut left = LINGER_BYTES;
         loop {
             match stream.read(&mut scrap).await? {

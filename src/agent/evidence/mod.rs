@@ -25,11 +25,16 @@ pub struct Sighting {
     pub ifindex: Option<u32>,
     /// The neighbour's link-layer address on that interface, if the kernel has resolved it.
     pub mac: Option<[u8; 6]>,
+    /// If the interface is a bridge: the port on which it last saw that link-layer address.
+    pub port: Option<u32>,
+    /// When the link that the address was behind was deleted last: 0 for never, else a number that
+    /// only rises.
+    pub departed: u64,
 }
 
 impl Sighting {
     /// Whether `now` contradicts this earlier sighting: something known then is known to be
-    /// different now. What was or is unknown contradicts nothing.
+    /// different now, or its link was deleted since. What was or is unknown contradicts nothing.
     pub fn contradicts(&self, now: &Self) -> bool {
         changed(self, now)
     }
@@ -40,6 +45,8 @@ impl Sighting {
         Self {
             ifindex: self.ifindex.or(later.ifindex),
             mac: self.mac.or(later.mac),
+            port: self.port.or(later.port),
+            ..self
         }
     }
 }
@@ -49,7 +56,10 @@ pub fn changed(before: &Sighting, now: &Sighting) -> bool {
     fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
         matches!((before, now), (Some(before), Some(now)) if before != now)
     }
-    differ(before.ifindex, now.ifindex) || differ(before.mac, now.mac)
+    differ(before.ifindex, now.ifindex)
+        || differ(before.mac, now.mac)
+        || differ(before.port, now.port)
+        || now.departed > before.departed
 }
 
 /// Why there is no local evidence.
@@ -118,6 +128,7 @@ mod tests {
         Sighting {
             ifindex,
             mac: last.map(|last| [2, 0, 0, 0, 0, last]),
+            ..Sighting::default()
         }
     }
 

@@ -11,7 +11,6 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use ipnet::IpNet;
 use parking_lot::RwLock;
 use rtnetlink::packet_core::{NLM_F_REPLACE, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -19,6 +18,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -156,6 +156,7 @@ impl Questions {
             fresh.apply(change);
         }
         let mut table = table.write();
+        fresh.inherit(table.clone());
         let differs = *table != fresh;
         *table = fresh;
         Ok(differs)
@@ -180,13 +181,19 @@ impl Questions {
         Ok(changes)
     }
 
+    /// Resolved addresses, and what bridges know of their ports.
     async fn neighbours(&self) -> Result<Vec<Change>, EvidenceError> {
-        let neighbours = self.handle.neighbours().get().execute();
-        let neighbours: Vec<_> = neighbours
-            .try_collect()
-            .await
-            .map_err(failed("neighbours"))?;
-        Ok(neighbours.iter().filter_map(neighbour).collect())
+        let mut changes = Vec::new();
+        for family in [AddressFamily::Unspec, AddressFamily::Bridge] {
+            let get = self.handle.neighbours().get().set_address_family(family);
+            let found: Vec<_> = get
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("neighbours"))?;
+            changes.extend(found.iter().filter_map(neighbour));
+        }
+        Ok(changes)
     }
 }
 
@@ -224,10 +231,13 @@ fn news(payload: NetlinkPayload<RouteNetlinkMessage>, in_place: bool) -> News {
         M::NewNeighbour(message) => neighbour(&message).into_iter().collect(),
         M::DelNeighbour(message) => {
             let gone = |change| match change {
-                Change::Neighbour(ifindex, address, _) => Change::Neighbour(ifindex, address, None),
-                other => other,
+                Change::Neighbour(ifindex, address, _) => {
+                    Some(Change::Neighbour(ifindex, address, None))
+                }
+                // That a bridge forgets is no evidence.
+                _ => None,
             };
-            neighbour(&message).map(gone).into_iter().collect()
+            neighbour(&message).and_then(gone).into_iter().collect()
         }
         // Routes that preferred this source address go without a word.
         M::DelAddress(_) => return News::Reread,
@@ -285,7 +295,8 @@ fn route(message: &RouteMessage) -> Vec<Route> {
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Change> {
-    let (mut address, mut mac) = (None, None);
+    let header = &message.header;
+    let (mut address, mut mac, mut bridge) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(to)) => {
@@ -294,15 +305,26 @@ fn neighbour(message: &NeighbourMessage) -> Option<Change> {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(to)) => {
                 address = Some(IpAddr::V6(*to));
             }
+            NeighbourAttribute::Controller(index) => bridge = Some(*index),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
             _ => {}
         }
+    }
+    if header.family == AddressFamily::Bridge {
+        // Permanent ones are the ports' own addresses.
+        let learnt = header.state != NeighbourState::Permanent;
+        let (bridge, mac) = (bridge.filter(|_| learnt)?, mac?);
+        return Some(Change::Learnt {
+            bridge,
+            mac,
+            port: header.ifindex,
+        });
     }
     let unresolved = [
         NeighbourState::None,
         NeighbourState::Incomplete,
         NeighbourState::Failed,
     ];
-    let mac = mac.filter(|_| !unresolved.contains(&message.header.state));
-    Some(Change::Neighbour(message.header.ifindex, address?, mac))
+    let mac = mac.filter(|_| !unresolved.contains(&header.state));
+    Some(Change::Neighbour(header.ifindex, address?, mac))
 }

@@ -3,8 +3,13 @@
 //! In: single changes, or a whole new state. Out: [`Sighting`]s by longest prefix, in as many steps
 //! as there are different prefix lengths. Pure. Only routes of the main table count: others apply
 //! by rules that this table does not know. The default route is no evidence for anybody.
+//!
+//! What is known *now* comes and goes (neighbours are forgotten, bridges forget who is behind which
+//! port). Which link an address was last *behind* is remembered until that link is deleted, and that
+//! it was deleted is remembered for the address: it comes long before another pod gets the address,
+//! while what the kernel learns of that other pod may come together with its first request.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -22,16 +27,26 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// More addresses than this that once departed are not remembered; the oldest are no news any more.
+const MOST_DEPARTED: usize = 65_536;
+
 /// The state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Interfaces that are up.
-    links: HashSet<u32>,
+    /// Interfaces, and whether they are up.
+    links: HashMap<u32, bool>,
     /// Those for one prefix in order of preference.
     routes: HashMap<IpNet, Vec<Route>>,
     /// How many prefixes of each length are in `routes`, by family.
     lengths: [BTreeMap<u8, usize>; 2],
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
+    /// On which port of a bridge a link-layer address was last seen.
+    ports: HashMap<(u32, [u8; 6]), u32>,
+    /// The link of its own (veth) that an address was last behind.
+    behind: HashMap<IpAddr, u32>,
+    /// When an address's own link was deleted last, as a number that only rises.
+    departed: HashMap<IpAddr, u64>,
+    departures: u64,
 }
 
 /// One change.
@@ -59,18 +74,34 @@ pub enum Change {
     },
     /// A neighbour was resolved (`Some`) or is not any more.
     Neighbour(u32, IpAddr, Option<[u8; 6]>),
+    /// A bridge saw a link-layer address on one of its ports.
+    Learnt {
+        /// The bridge's index.
+        bridge: u32,
+        /// Who was seen.
+        mac: [u8; 6],
+        /// The port's index.
+        port: u32,
+    },
 }
 
 impl Table {
     /// Where an address is.
     pub fn of(&self, address: IpAddr) -> Sighting {
+        let departed = self.departed.get(&address).copied().unwrap_or_default();
         let Some(ifindex) = self.ifindex(address) else {
-            return Sighting::default();
+            return Sighting {
+                departed,
+                ..Sighting::default()
+            };
         };
         let mac = self.neighbours.get(&(ifindex, address)).copied();
+        let port = mac.and_then(|mac| self.ports.get(&(ifindex, mac)).copied());
         Sighting {
             ifindex: Some(ifindex),
             mac,
+            port,
+            departed,
         }
     }
 
@@ -80,7 +111,7 @@ impl Table {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
             let mut routes = self.routes.get(&prefix)?.iter();
             routes
-                .find(|route| self.links.contains(&route.ifindex))
+                .find(|route| self.links.get(&route.ifindex) == Some(&true))
                 .map(|route| route.ifindex)
         })
     }
@@ -88,14 +119,25 @@ impl Table {
     /// Takes a change over; whether anything differs now.
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
-            Change::Link { ifindex, up: true } => self.links.insert(ifindex),
-            Change::Link { ifindex, up: false } | Change::LinkGone(ifindex) => self.forget(ifindex),
+            Change::Link { ifindex, up } => {
+                let differs = self.links.insert(ifindex, up) != Some(up);
+                (!up && self.unreach(ifindex)) || differs
+            }
+            Change::LinkGone(ifindex) => {
+                let had_more = self.unreach(ifindex);
+                let was_behind = self.depart(ifindex);
+                self.links.remove(&ifindex).is_some() || had_more || was_behind
+            }
             Change::Route(route) => self.add(route),
             Change::RouteGone(route) => self.remove(route.to, |other| *other == route),
             Change::Replaced { to, metric } => self.remove(to, |other| other.metric == metric),
             Change::Neighbour(ifindex, address, Some(mac)) => {
+                if let Some(port) = self.ports.get(&(ifindex, mac)) {
+                    self.behind.insert(address, *port);
+                }
                 self.neighbours.insert((ifindex, address), mac) != Some(mac)
             }
+            Change::Learnt { bridge, mac, port } => self.learn(bridge, mac, port),
             Change::Neighbour(ifindex, address, None) => {
                 self.neighbours.remove(&(ifindex, address)).is_some()
             }
@@ -113,7 +155,19 @@ impl Table {
             *lengths.entry(route.to.prefix_len()).or_default() += 1;
         }
         routes.insert(at, route);
+        if route.to.prefix_len() == route.to.max_prefix_len() {
+            self.behind.insert(route.to.addr(), route.ifindex);
+        }
         true
+    }
+
+    fn learn(&mut self, bridge: u32, mac: [u8; 6], port: u32) -> bool {
+        for ((on, address), known) in &self.neighbours {
+            if *on == bridge && *known == mac {
+                self.behind.insert(*address, port);
+            }
+        }
+        self.ports.insert((bridge, mac), port) != Some(port)
     }
 
     fn remove(&mut self, to: IpNet, which: impl Fn(&Route) -> bool) -> bool {
@@ -136,12 +190,11 @@ impl Table {
         removed
     }
 
-    /// An interface that is gone or down: what was behind it is not there any more. The kernel
+    /// What is reached by an interface that is gone or down is not reached any more. The kernel
     /// removes its IPv4 routes without a notification.
-    fn forget(&mut self, ifindex: u32) -> bool {
-        let was_up = self.links.remove(&ifindex);
+    fn unreach(&mut self, ifindex: u32) -> bool {
         let before = self.neighbours.len();
-        self.neighbours.retain(|(of, _), _| *of != ifindex);
+        self.neighbours.retain(|(on, _), _| *on != ifindex);
         let through = |routes: &&Vec<Route>| routes.iter().any(|route| route.ifindex == ifindex);
         let affected = self.routes.values().filter(through);
         let affected: Vec<IpNet> = affected
@@ -150,7 +203,46 @@ impl Table {
         for to in &affected {
             self.remove(*to, |route| route.ifindex == ifindex);
         }
-        was_up || !affected.is_empty() || self.neighbours.len() != before
+        !affected.is_empty() || self.neighbours.len() != before
+    }
+
+    /// Whoever was behind a link that was deleted is there no more.
+    fn depart(&mut self, ifindex: u32) -> bool {
+        self.ports
+            .retain(|(bridge, _), port| *port != ifindex && *bridge != ifindex);
+        let gone: Vec<IpAddr> = self
+            .behind
+            .extract_if(|_, on| *on == ifindex)
+            .map(|(a, _)| a)
+            .collect();
+        if self.departed.len() + gone.len() > MOST_DEPARTED {
+            self.departed.clear();
+        }
+        for address in &gone {
+            self.departures += 1;
+            self.departed.insert(*address, self.departures);
+        }
+        !gone.is_empty()
+    }
+
+    /// Takes over what an earlier reading remembers and a new one cannot tell.
+    pub fn inherit(&mut self, mut earlier: Self) {
+        let gone: Vec<u32> = earlier
+            .links
+            .keys()
+            .filter(|link| !self.links.contains_key(link))
+            .copied()
+            .collect();
+        for link in gone {
+            earlier.depart(link);
+        }
+        for (address, link) in earlier.behind {
+            self.behind.entry(address).or_insert(link);
+        }
+        for (seen, port) in earlier.ports {
+            self.ports.entry(seen).or_insert(port);
+        }
+        (self.departed, self.departures) = (earlier.departed, earlier.departures);
     }
 }
 
@@ -244,16 +336,83 @@ mod tests {
                 Change::Neighbour(4, pod, Some(mac)),
             ]);
             assert_eq!(
-                table.of(pod),
-                Sighting {
-                    ifindex: Some(4),
-                    mac: Some(mac)
-                }
+                (table.of(pod).ifindex, table.of(pod).mac),
+                (Some(4), Some(mac))
             );
             assert!(table.apply(gone));
-            assert_eq!(table.of(pod), Sighting::default());
+            assert_eq!((table.of(pod).ifindex, table.of(pod).mac), (None, None));
             assert!(!table.apply(gone), "told twice");
         }
+    }
+
+    #[test]
+    fn a_deleted_link_is_remembered_for_the_address_behind_it_and_a_down_one_is_not() {
+        let pod = "10.244.1.7".parse().unwrap();
+        let mut table = table([route("10.244.1.7/32", 4)]);
+        let before = table.of(pod);
+        table.apply(Change::Link {
+            ifindex: 4,
+            up: false,
+        });
+        assert!(!before.contradicts(&table.of(pod)), "it may come up again");
+        // The kernel tells of both: the routes are gone when the deletion comes.
+        table.apply(Change::LinkGone(4));
+        assert!(before.contradicts(&table.of(pod)));
+        table.apply(Change::Link {
+            ifindex: 5,
+            up: true,
+        });
+        table.apply(route("10.244.1.7/32", 5));
+        let heir = table.of(pod);
+        assert!(before.contradicts(&heir));
+        assert!(!heir.contradicts(&table.of(pod)));
+    }
+
+    #[test]
+    fn a_deleted_port_is_remembered_for_who_was_behind_it() {
+        let (pod, mac) = ("10.244.1.7".parse().unwrap(), [2, 0, 0, 0, 0, 1]);
+        let learnt = Change::Learnt {
+            bridge: 3,
+            mac,
+            port: 6,
+        };
+        let resolved = Change::Neighbour(3, pod, Some(mac));
+        for order in [[learnt, resolved], [resolved, learnt]] {
+            let mut table = table([route("10.244.1.0/24", 3)]);
+            for change in order {
+                table.apply(change);
+            }
+            let before = table.of(pod);
+            assert_eq!(before.port, Some(6));
+            // Forgotten by the kernel, not by us.
+            table.apply(Change::Neighbour(3, pod, None));
+            assert!(!before.contradicts(&table.of(pod)));
+            table.apply(Change::LinkGone(6));
+            assert!(before.contradicts(&table.of(pod)));
+            assert_eq!(table.of(pod).ifindex, Some(3), "the bridge is still there");
+        }
+    }
+
+    #[test]
+    fn a_new_reading_keeps_what_the_kernel_does_not_tell() {
+        let (pod, other) = ("10.244.1.7".parse().unwrap(), "10.244.1.8".parse().unwrap());
+        let earlier = table([route("10.244.1.7/32", 4), route("10.244.1.8/32", 5)]);
+        let [before, before_other] = [pod, other].map(|address| earlier.of(address));
+        let mut fresh = Table::default();
+        fresh.apply(Change::Link {
+            ifindex: 5,
+            up: true,
+        });
+        fresh.apply(route("10.244.1.8/32", 5));
+        fresh.inherit(earlier);
+        assert!(
+            before.contradicts(&fresh.of(pod)),
+            "its deletion was missed"
+        );
+        assert!(!before_other.contradicts(&fresh.of(other)));
+        let again = fresh.clone();
+        fresh.inherit(again.clone());
+        assert_eq!(fresh, again);
     }
 
     #[test]

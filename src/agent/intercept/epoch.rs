@@ -6,7 +6,7 @@
 //! rules), `removed` (uninstall was here). Invariant: nothing in these files can crash anybody; what
 //! cannot be read counts as absent, and the comment in the rules themselves stands in for it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -195,7 +195,7 @@ impl StateDir {
     /// For root only, as are the files: whoever can open one for reading can lock it, and whoever
     /// holds a lock of ours keeps every agent from its rules.
     fn make(&self) -> Result<(), InterceptError> {
-        let mut builder = fs::DirBuilder::new();
+        let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.path);
         made.map_err(|error| self.failed("", error))
     }

@@ -105,10 +105,13 @@ impl Keeper {
             .filter(|want| due.iter().any(|d| d.table == want.table))
             .cloned()
             .collect();
-        self.verify(tools, &repaired).await?;
+        let verified = self.verify(tools, &repaired).await;
         self.cut().await;
         if self.budget.is_over(now) {
-            self.alarm(&due);
+            // Who fights over the rules undoes them before they can be verified.
+            self.alarm(if due.is_empty() { &later } else { &due });
+        } else {
+            verified?;
         }
         let waits = later.iter().map(|drift| self.budget.wait(now, drift.table));
         Ok(waits.min().unwrap_or_default())

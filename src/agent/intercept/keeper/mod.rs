@@ -139,13 +139,17 @@ impl Keeper {
         }
         let desired = self.desired(Some(epoch));
         let drifts = drift(&desired, &self.read(&tools).await?);
+        let poll = if notified {
+            CALM
+        } else {
+            (self.cost * 10).clamp(POLL.0, POLL.1)
+        };
         if drifts.is_empty() {
             self.settle(epoch);
-        } else {
-            return self.repair(&tools, &desired, drifts).await;
+            return Ok(poll);
         }
-        let poll = (self.cost * 10).clamp(POLL.0, POLL.1);
-        Ok(if notified { CALM } else { poll })
+        // While one table has to wait for its repair, the other is still looked at.
+        Ok(self.repair(&tools, &desired, drifts).await?.min(poll))
     }
 
     async fn tools(&mut self) -> Result<Iptables, InterceptError> {
