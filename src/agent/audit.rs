@@ -1,8 +1,8 @@
 //! Who got what: a line for the first and for every changed token decision of a pod, repeats as a
 //! count each minute. Never a token.
 //!
-//! Bounded: a pod that invents resources or client ids fills the table once; then decisions that do
-//! not fit are counted together until the next minute.
+//! Bounded, for each pod and for all: a pod that invents resources or client ids fills its own share,
+//! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,8 +13,10 @@ use parking_lot::RwLock;
 
 use crate::model::ids::ObjectName;
 
-/// Decisions remembered at once.
+/// Decisions remembered at once: the shares of 256 pods.
 const MAX_DECISIONS: usize = 4096;
+/// Of one pod. Programs ask for a handful of resources.
+const MAX_OF_POD: usize = 16;
 
 /// One decision about a token.
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +42,46 @@ pub struct Decision<'a> {
 /// The table of decisions.
 #[derive(Debug, Default)]
 pub struct Audit {
-    seen: RwLock<HashMap<u64, Arc<Seen>>>,
+    seen: RwLock<Table>,
     untold: AtomicU64,
     hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    decisions: HashMap<u64, Arc<Seen>>,
+    /// How many there are of each pod, by UID.
+    of_pod: HashMap<Arc<str>, usize>,
+}
+
+impl Table {
+    fn has_room(&self, uid: &str) -> bool {
+        self.decisions.len() < MAX_DECISIONS
+            && self.of_pod.get(uid).is_none_or(|count| *count < MAX_OF_POD)
+    }
+
+    fn insert(&mut self, key: u64, seen: Seen) -> bool {
+        let uid = seen.uid.clone();
+        let is_new = self.decisions.insert(key, Arc::new(seen)).is_none();
+        if is_new {
+            *self.of_pod.entry(uid).or_default() += 1;
+        }
+        is_new
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Seen) -> bool) {
+        self.decisions.retain(|_, seen| keep(seen));
+        self.of_pod.clear();
+        for seen in self.decisions.values() {
+            *self.of_pod.entry(seen.uid.clone()).or_default() += 1;
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Seen {
     repeats: AtomicU64,
+    uid: Arc<str>,
     pod: ObjectName,
     identity: Option<ObjectName>,
     resource: String,
@@ -64,23 +98,24 @@ impl Audit {
             decision.outcome,
             decision.reason,
         ));
-        if let Some(seen) = self.seen.read().get(&key) {
+        if let Some(seen) = self.seen.read().decisions.get(&key) {
             seen.repeats.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let mut table = self.seen.write();
-        if table.len() >= MAX_DECISIONS {
+        if !table.has_room(decision.uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
+            uid: decision.uid.into(),
             pod: decision.pod.clone(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,
         };
-        if table.insert(key, Arc::new(seen)).is_none() {
+        if table.insert(key, seen) {
             log(decision);
         }
     }
@@ -88,7 +123,7 @@ impl Audit {
     /// Tells the repeats since the last call and forgets decisions that did not repeat, so that
     /// they are told again when they come back.
     pub fn tell_repeats(&self) {
-        self.seen.write().retain(|_, seen| {
+        self.seen.write().retain(|seen| {
             let repeats = seen.repeats.swap(0, Ordering::Relaxed);
             if repeats > 0 {
                 let (pod, outcome, resource) = (&seen.pod, seen.outcome, &seen.resource);
@@ -126,10 +161,14 @@ mod tests {
     use super::*;
 
     fn record(audit: &Audit, resource: &str, outcome: &'static str) {
+        record_of(audit, "u", resource, outcome);
+    }
+
+    fn record_of(audit: &Audit, uid: &str, resource: &str, outcome: &'static str) {
         let pod = ObjectName::new("a", "p");
         let identity = None;
         audit.record(&Decision {
-            uid: "u",
+            uid,
             pod: &pod,
             service_account: "sa",
             identity,
@@ -148,6 +187,7 @@ mod tests {
         record(&audit, "r", "identity_not_found");
         let seen = audit.seen.read();
         let mut repeats: Vec<_> = seen
+            .decisions
             .values()
             .map(|seen| seen.repeats.load(Ordering::Relaxed))
             .collect();
@@ -160,16 +200,34 @@ mod tests {
         let audit = Audit::default();
         record(&audit, "r", "granted");
         audit.tell_repeats();
-        assert!(audit.seen.read().is_empty());
+        assert!(audit.seen.read().decisions.is_empty());
+        assert!(audit.seen.read().of_pod.is_empty());
     }
 
     #[test]
-    fn the_table_is_bounded_whatever_a_pod_invents() {
+    fn a_pod_that_invents_resources_hides_nobody_elses_decisions() {
         let audit = Audit::default();
         for n in 0..MAX_DECISIONS + 10 {
-            record(&audit, &format!("https://{n}"), "granted");
+            record_of(&audit, "flood", &format!("https://{n}"), "granted");
         }
-        assert_eq!(audit.seen.read().len(), MAX_DECISIONS);
+        assert_eq!(audit.seen.read().decisions.len(), MAX_OF_POD);
+        let untold = MAX_DECISIONS + 10 - MAX_OF_POD;
+        assert_eq!(audit.untold.load(Ordering::Relaxed), untold as u64);
+        record_of(&audit, "calm", "https://vault", "granted");
+        assert_eq!(audit.seen.read().decisions.len(), MAX_OF_POD + 1);
+        // The flood is given a share again when it has been quiet for a minute.
+        audit.tell_repeats();
+        record_of(&audit, "flood", "https://new", "granted");
+        assert_eq!(audit.seen.read().decisions.len(), 1);
+    }
+
+    #[test]
+    fn the_table_is_bounded_whatever_pods_invent() {
+        let audit = Audit::default();
+        for n in 0..MAX_DECISIONS + 10 {
+            record_of(&audit, &n.to_string(), "https://vault", "granted");
+        }
+        assert_eq!(audit.seen.read().decisions.len(), MAX_DECISIONS);
         assert_eq!(audit.untold.load(Ordering::Relaxed), 10);
     }
 }

@@ -175,15 +175,14 @@ impl<S: TokenSource> Pipeline<S> {
             .content_type
             .as_ref()
             .and_then(|kind| kind.to_str().ok());
-        let is_json = kind.is_some_and(|kind| kind.contains("json"));
         let body = match opened {
-            Opened::Redacted if is_json => passthrough::redact(&reply.body).ok_or_else(|| {
+            Opened::Redacted => passthrough::redact(&reply.body, kind).ok_or_else(|| {
                 Fault::new(
                     FaultKind::UpstreamInvalid,
                     "The metadata service did not answer properly",
                 )
             })?,
-            _ => reply.body.to_vec(),
+            Opened::Whole => reply.body.to_vec(),
         };
         let mut answer = respond::json(reply.status, body);
         if let Some(kind) = reply.content_type {

@@ -107,16 +107,16 @@ pub async fn the_older_instance_takes_back_what_a_dead_one_left(stage: Stage) ->
 }
 
 pub async fn damaged_state_files_hurt_nobody(stage: Stage) -> Result<()> {
-    let files = stage.lab.node().state_dir();
-    std::fs::create_dir_all(&files)?;
-    std::fs::write(files.join("epoch"), [0xff; 40])?;
-    std::fs::write(files.join("instance-18446744073709551615.lock"), "")?;
-    std::fs::write(files.join("instance-99.lock"), "stale")?;
+    let folder = stage.lab.node().state_dir();
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("epoch"), [0xff; 40])?;
+    std::fs::write(folder.join("instance-18446744073709551615.lock"), "")?;
+    std::fs::write(folder.join("instance-99.lock"), "stale")?;
     let mut first = instance(&stage, "first").await?;
     first
         .sees(|seen| *seen == Ownership::Owner { epoch: 100 })
         .await?;
-    std::fs::remove_dir_all(&files)?;
+    std::fs::remove_dir_all(&folder)?;
     let mut second = instance(&stage, "second").await?;
     second
         .sees(|seen| *seen == Ownership::Owner { epoch: 101 })

@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,8 +79,7 @@ impl StateDir {
         _lock: &RulesLock,
         in_force: Option<u64>,
     ) -> Result<u64, InterceptError> {
-        let written = fs::read_to_string(self.path.join("epoch")).ok();
-        let written = written.and_then(|text| text.trim().parse().ok());
+        let written = self.read("epoch").and_then(|text| text.trim().parse().ok());
         let written = written.filter(|epoch| *epoch < MAX_EPOCH);
         let highest = written
             .into_iter()
@@ -172,13 +171,6 @@ impl StateDir {
         self.path.exists()
     }
 
-    /// For root alone: whoever may open a lock file may hold its lock.
-    fn make(&self) -> Result<(), InterceptError> {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&self.path);
-        made.map_err(|error| self.failed("", error))
-    }
-
     fn instances(&self) -> impl Iterator<Item = u64> + use<> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -193,19 +185,35 @@ impl StateDir {
     }
 
     fn is_alive(&self, epoch: u64) -> bool {
-        let Ok(file) = File::open(self.path.join(instance(epoch))) else {
+        let Ok(file) = options().read(true).open(self.path.join(instance(epoch))) else {
             return false;
         };
         // Shared, so that two who ask at once do not take each other for the owner.
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// For root only, as are the files: whoever can open one for reading can lock it, and whoever
+    /// holds a lock of ours keeps every agent from its rules.
+    fn make(&self) -> Result<(), InterceptError> {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&self.path);
+        made.map_err(|error| self.failed("", error))
+    }
+
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
+        options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(self.path.join(name))
+    }
+
+    /// The beginning of a file; what is longer is damaged anyway.
+    fn read(&self, name: &str) -> Option<String> {
+        let file = options().read(true).open(self.path.join(name)).ok()?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, 64), &mut text).ok()?;
+        Some(text)
     }
 
     fn replace(
@@ -230,6 +238,14 @@ impl StateDir {
             source,
         }
     }
+}
+
+/// Files for root only; no link is followed, and nothing (a pipe) can make us wait.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    options.mode(0o600).custom_flags(flags);
+    options
 }
 
 fn instance(epoch: u64) -> String {
