@@ -248,10 +248,9 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
         loop {
             match tokio::time::timeout(CHECK, woken.recv()).await {
-                Ok(Some(())) => break,
                 Ok(None) => anyhow::bail!("the watch on {} ended", path.display()),
                 Err(_) if identity(&path) == watched => {}
-                Err(_) => break,
+                Ok(Some(())) | Err(_) => break,
             }
         }
         // A folder that went took its watch along: the one that came needs another. Where it is

@@ -98,10 +98,6 @@ impl Keeper {
             self.count(&holder_dead(&actual, desired, due.clone()));
             let repaired = |table| due.iter().any(|drift| drift.table == table);
             self.budget.record(now, repaired("nat"), repaired("filter"));
-            // Before it is read back: who fights fast has undone it by then.
-            if self.budget.is_over(now) {
-                self.alarm(&due);
-            }
         }
         drop(lock);
         let repaired: Vec<_> = desired
@@ -109,12 +105,14 @@ impl Keeper {
             .filter(|want| due.iter().any(|d| d.table == want.table))
             .cloned()
             .collect();
-        match self.verify(tools, &repaired).await {
-            // The alarm says it better than "written and yet differs".
-            Err(InterceptError::NotInForce { .. }) if self.contested => {}
-            verified => verified?,
-        }
+        let verified = self.verify(tools, &repaired).await;
         self.cut().await;
+        if self.budget.is_over(now) {
+            // Who fights over the rules undoes them before they can be verified.
+            self.alarm(if due.is_empty() { &later } else { &due });
+        } else {
+            verified?;
+        }
         let waits = later.iter().map(|drift| self.budget.wait(now, drift.table));
         Ok(waits.min().unwrap_or_default())
     }
