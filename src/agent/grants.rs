@@ -183,5 +183,4 @@ fn admitting(identity: &IdentityFacts, world: &World) -> Vec<Arc<PolicyScope>> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-#[path = "grants_tests.rs"]
 mod tests;

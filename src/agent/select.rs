@@ -186,5 +186,4 @@ fn allows(grant: &Grant, resource: &str) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-#[path = "select_tests.rs"]
 mod tests;
