@@ -17,7 +17,6 @@ use crate::model::grant::{Asker, Grant};
 use crate::model::token::Token;
 
 use super::ObtainConfig;
-use super::ask::Ask;
 use super::clock::Clock;
 use super::key::IdentityKey;
 use super::metrics::ObtainMetrics;
@@ -50,6 +49,15 @@ impl CacheState {
             Self::Stale => "stale",
         }
     }
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) grant: &'a Grant,
+    pub(super) resource: &'a str,
+    pub(super) asker: &'a Asker,
+    pub(super) deadline: Instant,
 }
 
 /// A token for one answer.
@@ -171,11 +179,5 @@ impl<S: TokenSource> Broker<S> {
     pub fn resume(&self) {
         self.draining.store(false, Ordering::Relaxed);
         self.source.drain(false);
-    }
-
-    /// The clock that lives are measured by.
-    #[must_use]
-    pub const fn clock(&self) -> &Clock {
-        &self.clock
     }
 }

@@ -35,8 +35,6 @@ pub struct Waiting<W> {
     pub asker: Asker,
     /// For which identity.
     pub client_id: Guid,
-    /// Since when.
-    pub since: Duration,
     /// What to wake.
     pub waker: W,
 }

@@ -78,7 +78,7 @@ async fn check(events: Vec<Event>) {
                     None => bench.broker.obtain(&grant, &resource, &pod).await,
                 };
                 let Ok(obtained) = obtained else { continue };
-                let wall = bench.broker.clock().wall();
+                let wall = bench.broker.clock.wall();
                 assert!(wall + S(30) < obtained.token.expires_on);
                 assert!(obtained.left > S(30));
                 assert_eq!(audience(&obtained.token), resource);
