@@ -30,12 +30,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
+    "src/agent/intercept/backend.rs",
+    "src/agent/intercept/conntrack/entry.rs",
     "src/agent/intercept/drift.rs",
     "src/agent/intercept/rules.rs",
     "src/agent/intercept/save.rs",
+    "src/agent/intercept/script.rs",
     "src/agent/obtain/key.rs",
+    "src/agent/obtain/rate.rs",
     "src/agent/obtain/slot.rs",
+    "src/agent/obtain/turns.rs",
     "src/agent/obtain/verify.rs",
     "src/agent/passthrough.rs",
     "src/agent/receive/",
@@ -43,6 +49,7 @@ const PURE: &[&str] = &[
     "src/agent/select.rs",
     "src/agent/sightings.rs",
     "src/agent/world.rs",
+    "src/azure/imds/answer.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -6,9 +6,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::agent::intercept::rules::{
-    METADATA_ADDRESS, METADATA_PORT, WIRE_SERVER, WIRE_SERVER_PORTS,
-};
+use super::super::rules::{METADATA_ADDRESS, METADATA_PORT, WIRE_SERVER, WIRE_SERVER_PORTS};
 
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = (1 << 8) | 1;
