@@ -225,6 +225,20 @@ async fn status_429() {
         .is_token_of(PAYMENTS);
 }
 
+/// A client that obeys would never come back: nobody is told to wait longer than IMDS ever is away.
+#[tokio::test]
+async fn a_retry_after_of_an_age_is_not_passed_on() {
+    let stage = impatient().await;
+    stage.simulator.add_fault(imds(Effect::Status {
+        code: 429,
+        retry_after: Some(u32::MAX),
+        body: None,
+    }));
+    for _ in 0..2 {
+        stage.token(PAYMENTS_POD, "").await.is_error(429);
+    }
+}
+
 /// Somebody else's token, by whatever mistake: never handed out, never kept.
 #[tokio::test]
 async fn a_token_of_another_identity() {

@@ -50,8 +50,8 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
     if named.any(|given| given != Ok(client_id)) {
         return Err(wrong("a token of another identity than was asked for"));
     }
-    let names = payload.get("xms_mirid").filter(|value| !value.is_null());
-    let text = names.map(|value| value.as_str().unwrap_or_default());
+    let stated = payload.get("xms_mirid").filter(|value| !value.is_null());
+    let text = stated.map(|value| value.as_str().unwrap_or_default());
     Ok(Claims {
         not_user_assigned: text.is_some_and(|text| !is_user_assigned(text)),
         resource_id: text.and_then(|text| text.parse().ok()),
