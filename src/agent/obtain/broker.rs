@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::agent::rate::Shares;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 use crate::model::token::Token;
@@ -20,7 +21,6 @@ use super::ObtainConfig;
 use super::clock::Clock;
 use super::key::IdentityKey;
 use super::metrics::ObtainMetrics;
-use super::rate::Shares;
 use super::slot::Decision;
 use super::source::{SourceError, TokenSource};
 use super::table::Table;
@@ -39,6 +39,9 @@ pub enum CacheState {
 }
 
 impl CacheState {
+    /// All states, in the order of declaration.
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Refreshing, Self::Miss, Self::Stale];
+
     /// Log field and metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

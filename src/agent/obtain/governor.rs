@@ -11,13 +11,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::agent::rate::Rate;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Asker;
 use crate::model::ids::Guid;
 
 use super::clock::Clock;
 use super::metrics::UpstreamMetrics;
-use super::rate::Rate;
 use super::source::Urgency;
 use super::turns::{Turn, TurnLimits, Turns, Waiting};
 

@@ -27,7 +27,6 @@ mod governor;
 mod imds;
 mod key;
 mod metrics;
-pub(super) mod rate;
 mod slot;
 mod source;
 mod table;
@@ -39,6 +38,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use super::rate::Rate;
 use crate::azure::imds::ImdsClient;
 use crate::model::facts::SourceFacts;
 use crate::model::token::Token;
@@ -47,7 +47,6 @@ pub use broker::{Broker, CacheState, Obtained};
 pub use clock::{Clock, Moment};
 pub use key::IdentityKey;
 pub use metrics::{ObtainMetrics, UpstreamMetrics};
-pub use rate::Rate;
 pub use source::{Call, SourceError, TokenSource, Urgency};
 pub use table::Bounds;
 pub use turns::TurnLimits;
@@ -129,12 +128,12 @@ pub fn compose(
     wall: impl Fn() -> Duration + Send + Sync + 'static,
     registry: &prometheus::Registry,
     tasks: TaskTracker,
-) -> Result<Arc<Broker<Sources>>, prometheus::Error> {
+) -> prometheus::Result<Arc<Broker<Sources>>> {
     let clock = Clock::new(wall);
-    let upstream = UpstreamMetrics::new(registry)?;
+    let upstream = UpstreamMetrics::register(registry)?;
     let governor = Governor::new(config.upstream, clock.clone(), upstream.clone());
     let imds = ImdsSource::new(imds, governor, clock.clone(), upstream);
-    let metrics = ObtainMetrics::new(registry)?;
+    let metrics = ObtainMetrics::register(registry)?;
     Ok(Broker::new(config, Sources { imds }, clock, metrics, tasks))
 }
 

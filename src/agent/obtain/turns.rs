@@ -8,10 +8,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::agent::rate::{Pace, Rate};
 use crate::model::grant::Asker;
 use crate::model::ids::Guid;
-
-use super::rate::{Pace, Rate};
 
 /// The limits. IMDS allows 20 requests a second and five at once to a whole node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::super::fake::{audience, bench_with};
-use super::super::rate::Rate;
 use super::*;
+use crate::agent::rate::Rate;
 
 #[derive(Clone, Debug)]
 enum Event {

@@ -117,7 +117,7 @@ async fn a_background_fetch_becomes_urgent_when_somebody_needs_it() {
     let clock = Steps::default().clock();
     let fake = Fake::new(clock.clone());
     fake.say(1, Reply::Lives(S(700)));
-    let metrics = ObtainMetrics::new(&prometheus::Registry::new()).unwrap();
+    let metrics = ObtainMetrics::register(&prometheus::Registry::new()).unwrap();
     let config = ObtainConfig {
         answer_deadline: S(1000),
         ..ObtainConfig::default()
