@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
 
 /// Decisions remembered at once: the shares of 256 pods.
@@ -21,12 +22,8 @@ const MAX_OF_POD: usize = 16;
 /// One decision about a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
-    /// The pod's UID.
-    pub uid: &'a str,
     /// The pod.
-    pub pod: &'a ObjectName,
-    /// Its service account.
-    pub service_account: &'a str,
+    pub pod: &'a PodFacts,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
     /// The audience asked for.
@@ -49,7 +46,7 @@ pub struct Audit {
 
 #[derive(Debug, Default)]
 struct Table {
-    decisions: HashMap<u64, Arc<Seen>>,
+    decisions: HashMap<u64, Seen>,
     /// How many there are of each pod, by UID.
     of_pod: HashMap<Arc<str>, usize>,
 }
@@ -60,13 +57,18 @@ impl Table {
             && self.of_pod.get(uid).is_none_or(|count| *count < MAX_OF_POD)
     }
 
-    fn insert(&mut self, key: u64, seen: Seen) -> bool {
-        let uid = seen.uid.clone();
-        let is_new = self.decisions.insert(key, Arc::new(seen)).is_none();
-        if is_new {
-            *self.of_pod.entry(uid).or_default() += 1;
+    /// Counts the decision as a repeat, if it is known.
+    fn repeat(&self, key: u64) -> bool {
+        let seen = self.decisions.get(&key);
+        if let Some(seen) = seen {
+            seen.repeats.fetch_add(1, Ordering::Relaxed);
         }
-        is_new
+        seen.is_some()
+    }
+
+    fn insert(&mut self, key: u64, seen: Seen) {
+        *self.of_pod.entry(seen.uid.clone()).or_default() += 1;
+        self.decisions.insert(key, seen);
     }
 
     fn retain(&mut self, keep: impl Fn(&Seen) -> bool) {
@@ -91,33 +93,37 @@ struct Seen {
 impl Audit {
     /// Takes a decision in; logs it when it is new.
     pub fn record(&self, decision: &Decision<'_>) {
+        let pod = decision.pod;
         let key = self.hasher.hash_one((
-            decision.uid,
-            decision.identity.map(|name| (&name.namespace, &name.name)),
+            &pod.uid,
+            decision.identity,
             decision.resource,
             decision.outcome,
             decision.reason,
         ));
-        if let Some(seen) = self.seen.read().decisions.get(&key) {
-            seen.repeats.fetch_add(1, Ordering::Relaxed);
+        if self.seen.read().repeat(key) {
             return;
         }
         let mut table = self.seen.write();
-        if !table.has_room(decision.uid) {
+        // Another request may have brought it meanwhile.
+        if table.repeat(key) {
+            return;
+        }
+        if !table.has_room(&pod.uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
-            uid: decision.uid.into(),
-            pod: decision.pod.clone(),
+            uid: pod.uid.clone(),
+            pod: pod.name.clone(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,
         };
-        if table.insert(key, seen) {
-            log(decision);
-        }
+        table.insert(key, seen);
+        drop(table);
+        log(decision);
     }
 
     /// Tells the repeats since the last call and forgets decisions that did not repeat, so that
@@ -141,15 +147,14 @@ impl Audit {
 
 fn log(decision: &Decision<'_>) {
     let Decision {
-        uid,
-        pod,
-        service_account,
         resource,
         outcome,
         reason,
         cache,
         ..
     } = *decision;
+    let (pod, uid) = (&decision.pod.name, &*decision.pod.uid);
+    let service_account = &*decision.pod.service_account;
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
         target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"
@@ -159,19 +164,26 @@ fn log(decision: &Decision<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::{Labels, PodLife};
 
     fn record(audit: &Audit, resource: &str, outcome: &'static str) {
         record_of(audit, "u", resource, outcome);
     }
 
     fn record_of(audit: &Audit, uid: &str, resource: &str, outcome: &'static str) {
-        let pod = ObjectName::new("a", "p");
-        let identity = None;
+        let pod = PodFacts {
+            name: ObjectName::new("a", "p"),
+            uid: uid.into(),
+            labels: Labels::new(),
+            wanted: None,
+            service_account: "sa".into(),
+            ips: Vec::new(),
+            life: PodLife::Live,
+            version: "1".into(),
+        };
         audit.record(&Decision {
-            uid,
             pod: &pod,
-            service_account: "sa",
-            identity,
+            identity: None,
             resource,
             outcome,
             reason: "why",

@@ -67,14 +67,11 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 
 impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = match self.locator.known(peer) {
-            Ok(pod) => pod,
-            Err(_) => self.locator.locate(peer).await?,
-        };
+        let pod = self.locator.locate(peer).await?;
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
-                self.metrics.refused(refusal.label());
+                self.metrics.refused(&refusal);
                 let fault = refusal.fault();
                 self.record_fault(&pod, None, query, &fault);
                 return Err(fault);
@@ -129,17 +126,14 @@ impl<S: TokenSource> Pipeline<S> {
         query: &TokenQuery,
         obtained: &Obtained,
     ) -> Answer {
-        let cache = obtained.cache.as_str();
-        self.metrics.token_served(cache);
+        self.metrics.token_served(obtained.source, obtained.cache);
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            pod: &pod.pod,
             identity: Some(&grant.identity.name),
             resource: &query.resource,
             outcome: "granted",
             reason: chosen.as_str(),
-            cache,
+            cache: obtained.cache.as_str(),
         });
         let (client_id, left) = (grant.identity.client_id, obtained.left);
         respond::token(
@@ -159,9 +153,7 @@ impl<S: TokenSource> Pipeline<S> {
         fault: &Fault,
     ) {
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            pod: &pod.pod,
             identity: grant.map(|grant| &grant.identity.name),
             resource: &query.resource,
             outcome: fault.kind.as_str(),
