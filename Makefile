@@ -21,7 +21,7 @@ deps: ## Install the tools that labs need (iptables, iproute2, curl, …), only 
 demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leaves it up)
 	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) build --bin lanyard
-	@target/debug/lanyard demo $(if $(KEEP),--keep)
+	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
 
 test: deps check test-unit test-net ## Everything that must pass before a change lands
 

@@ -3,6 +3,7 @@
 //!
 //! Everything is inside one lab, so the end of this process ends all of it.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,9 +106,11 @@ pub async fn same_rules(from: &Node, to: &Node) -> anyhow::Result<()> {
         for line in saved.lines() {
             match line.split_once(&format!("--to-destination {SERVER}:")) {
                 Some((rule, _)) => {
-                    port_changed += &format!("{rule}--to-destination {SERVER}:8080\n");
+                    let _ = writeln!(port_changed, "{rule}--to-destination {SERVER}:8080");
                 }
-                None => port_changed += &format!("{line}\n"),
+                None => {
+                    let _ = writeln!(port_changed, "{line}");
+                }
             }
         }
         let script = format!("{tables}-restore <<'RULES'\n{port_changed}RULES\n");

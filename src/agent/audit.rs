@@ -1,8 +1,8 @@
 //! Who got what: a line for the first and for every changed token decision of a pod, repeats as a
 //! count each minute. Never a token.
 //!
-//! Bounded: a pod that invents resources or client ids fills the table once; then decisions that do
-//! not fit are counted together until the next minute.
+//! Bounded, for each pod and for all: a pod that invents resources or client ids fills its own share,
+//! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -11,20 +11,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
 
-/// Decisions remembered at once.
+/// Decisions remembered at once: the shares of 256 pods.
 const MAX_DECISIONS: usize = 4096;
+/// Of one pod. Programs ask for a handful of resources.
+const MAX_OF_POD: usize = 16;
 
 /// One decision about a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
-    /// The pod's UID.
-    pub uid: &'a str,
     /// The pod.
-    pub pod: &'a ObjectName,
-    /// Its service account.
-    pub service_account: &'a str,
+    pub pod: &'a PodFacts,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
     /// The audience asked for.
@@ -40,14 +39,51 @@ pub struct Decision<'a> {
 /// The table of decisions.
 #[derive(Debug, Default)]
 pub struct Audit {
-    seen: RwLock<HashMap<u64, Arc<Seen>>>,
+    seen: RwLock<Table>,
     untold: AtomicU64,
     hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    decisions: HashMap<u64, Seen>,
+    /// How many there are of each pod, by UID.
+    of_pod: HashMap<Arc<str>, usize>,
+}
+
+impl Table {
+    fn has_room(&self, uid: &str) -> bool {
+        self.decisions.len() < MAX_DECISIONS
+            && self.of_pod.get(uid).is_none_or(|count| *count < MAX_OF_POD)
+    }
+
+    /// Counts the decision as a repeat, if it is known.
+    fn repeat(&self, key: u64) -> bool {
+        let seen = self.decisions.get(&key);
+        if let Some(seen) = seen {
+            seen.repeats.fetch_add(1, Ordering::Relaxed);
+        }
+        seen.is_some()
+    }
+
+    fn insert(&mut self, key: u64, seen: Seen) {
+        *self.of_pod.entry(seen.uid.clone()).or_default() += 1;
+        self.decisions.insert(key, seen);
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Seen) -> bool) {
+        self.decisions.retain(|_, seen| keep(seen));
+        self.of_pod.clear();
+        for seen in self.decisions.values() {
+            *self.of_pod.entry(seen.uid.clone()).or_default() += 1;
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Seen {
     repeats: AtomicU64,
+    uid: Arc<str>,
     pod: ObjectName,
     identity: Option<ObjectName>,
     resource: String,
@@ -57,38 +93,43 @@ struct Seen {
 impl Audit {
     /// Takes a decision in; logs it when it is new.
     pub fn record(&self, decision: &Decision<'_>) {
+        let pod = decision.pod;
         let key = self.hasher.hash_one((
-            decision.uid,
-            decision.identity.map(|name| (&name.namespace, &name.name)),
+            &pod.uid,
+            decision.identity,
             decision.resource,
             decision.outcome,
             decision.reason,
         ));
-        if let Some(seen) = self.seen.read().get(&key) {
-            seen.repeats.fetch_add(1, Ordering::Relaxed);
+        if self.seen.read().repeat(key) {
             return;
         }
         let mut table = self.seen.write();
-        if table.len() >= MAX_DECISIONS {
+        // Another request may have brought it meanwhile.
+        if table.repeat(key) {
+            return;
+        }
+        if !table.has_room(&pod.uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
-            pod: decision.pod.clone(),
+            uid: pod.uid.clone(),
+            pod: pod.name.clone(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,
         };
-        if table.insert(key, Arc::new(seen)).is_none() {
-            log(decision);
-        }
+        table.insert(key, seen);
+        drop(table);
+        log(decision);
     }
 
     /// Tells the repeats since the last call and forgets decisions that did not repeat, so that
     /// they are told again when they come back.
     pub fn tell_repeats(&self) {
-        self.seen.write().retain(|_, seen| {
+        self.seen.write().retain(|seen| {
             let repeats = seen.repeats.swap(0, Ordering::Relaxed);
             if repeats > 0 {
                 let (pod, outcome, resource) = (&seen.pod, seen.outcome, &seen.resource);
@@ -106,15 +147,14 @@ impl Audit {
 
 fn log(decision: &Decision<'_>) {
     let Decision {
-        uid,
-        pod,
-        service_account,
         resource,
         outcome,
         reason,
         cache,
         ..
     } = *decision;
+    let (pod, uid) = (&decision.pod.name, &*decision.pod.uid);
+    let service_account = &*decision.pod.service_account;
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
         target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"
@@ -124,15 +164,26 @@ fn log(decision: &Decision<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::{Labels, PodLife};
 
     fn record(audit: &Audit, resource: &str, outcome: &'static str) {
-        let pod = ObjectName::new("a", "p");
-        let identity = None;
+        record_of(audit, "u", resource, outcome);
+    }
+
+    fn record_of(audit: &Audit, uid: &str, resource: &str, outcome: &'static str) {
+        let pod = PodFacts {
+            name: ObjectName::new("a", "p"),
+            uid: uid.into(),
+            labels: Labels::new(),
+            wanted: None,
+            service_account: "sa".into(),
+            ips: Vec::new(),
+            life: PodLife::Live,
+            version: "1".into(),
+        };
         audit.record(&Decision {
-            uid: "u",
             pod: &pod,
-            service_account: "sa",
-            identity,
+            identity: None,
             resource,
             outcome,
             reason: "why",
@@ -148,6 +199,7 @@ mod tests {
         record(&audit, "r", "identity_not_found");
         let seen = audit.seen.read();
         let mut repeats: Vec<_> = seen
+            .decisions
             .values()
             .map(|seen| seen.repeats.load(Ordering::Relaxed))
             .collect();
@@ -160,16 +212,34 @@ mod tests {
         let audit = Audit::default();
         record(&audit, "r", "granted");
         audit.tell_repeats();
-        assert!(audit.seen.read().is_empty());
+        assert!(audit.seen.read().decisions.is_empty());
+        assert!(audit.seen.read().of_pod.is_empty());
     }
 
     #[test]
-    fn the_table_is_bounded_whatever_a_pod_invents() {
+    fn a_pod_that_invents_resources_hides_nobody_elses_decisions() {
         let audit = Audit::default();
         for n in 0..MAX_DECISIONS + 10 {
-            record(&audit, &format!("https://{n}"), "granted");
+            record_of(&audit, "flood", &format!("https://{n}"), "granted");
         }
-        assert_eq!(audit.seen.read().len(), MAX_DECISIONS);
+        assert_eq!(audit.seen.read().decisions.len(), MAX_OF_POD);
+        let untold = MAX_DECISIONS + 10 - MAX_OF_POD;
+        assert_eq!(audit.untold.load(Ordering::Relaxed), untold as u64);
+        record_of(&audit, "calm", "https://vault", "granted");
+        assert_eq!(audit.seen.read().decisions.len(), MAX_OF_POD + 1);
+        // The flood is given a share again when it has been quiet for a minute.
+        audit.tell_repeats();
+        record_of(&audit, "flood", "https://new", "granted");
+        assert_eq!(audit.seen.read().decisions.len(), 1);
+    }
+
+    #[test]
+    fn the_table_is_bounded_whatever_pods_invent() {
+        let audit = Audit::default();
+        for n in 0..MAX_DECISIONS + 10 {
+            record_of(&audit, &n.to_string(), "https://vault", "granted");
+        }
+        assert_eq!(audit.seen.read().decisions.len(), MAX_DECISIONS);
         assert_eq!(audit.untold.load(Ordering::Relaxed), 10);
     }
 }

@@ -4,11 +4,12 @@
 //! Holds invariant 3 (no wrong identity): an unknown, contested, ended or moved address gets "try
 //! again", never a default.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::directory::{Claim, Published};
@@ -17,13 +18,22 @@ use crate::model::fault::{Fault, FaultKind};
 
 /// Requests that may wait for unknown pods at once: a flood from outside must not pile up.
 const MAX_WAITING: usize = 1024;
+/// Of one address: a few strangers must not keep all new pods from waiting.
+const MAX_OF_PEER: usize = 32;
 
 /// Finds pods.
 #[derive(Debug)]
 pub struct Locator {
     directory: Arc<Published>,
     wait: Duration,
-    waiting: AtomicUsize,
+    waiting: Mutex<Line>,
+}
+
+/// How many wait, at all and of each address.
+#[derive(Debug, Default)]
+struct Line {
+    all: usize,
+    of_peer: HashMap<IpAddr, usize>,
 }
 
 impl Locator {
@@ -32,7 +42,7 @@ impl Locator {
         Self {
             directory,
             wait,
-            waiting: AtomicUsize::new(0),
+            waiting: Mutex::default(),
         }
     }
 
@@ -50,15 +60,15 @@ impl Locator {
             Ok(grants) => return Ok(grants),
             Err(fault) => fault,
         };
-        let _place = Waiting::enter(&self.waiting).ok_or(first)?;
+        let _place = Waiting::enter(&self.waiting, canonical(peer)).ok_or(first)?;
         let deadline = Instant::now() + self.wait;
         let mut changes = self.directory.subscribe();
         loop {
             match self.known(peer) {
                 Ok(grants) => return Ok(grants),
                 Err(fault) => {
-                    let changed = tokio::time::timeout_at(deadline, changes.changed()).await;
-                    if !matches!(changed, Ok(Ok(()))) {
+                    let woken = tokio::time::timeout_at(deadline, changes.changed()).await;
+                    if !matches!(woken, Ok(Ok(()))) {
                         return Err(fault);
                     }
                 }
@@ -94,18 +104,34 @@ fn nobody(claim: Option<&Claim>, peer: IpAddr) -> Fault {
 }
 
 /// One of the bounded places to wait in; left on drop, also when the client hangs up.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a> {
+    line: &'a Mutex<Line>,
+    peer: IpAddr,
+}
 
 impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize) -> Option<Self> {
-        let guard = Self(waiting);
-        (waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING).then_some(guard)
+    fn enter(line: &'a Mutex<Line>, peer: IpAddr) -> Option<Self> {
+        let mut now = line.lock();
+        let of_peer = now.of_peer.get(&peer).copied().unwrap_or_default();
+        if now.all >= MAX_WAITING || of_peer >= MAX_OF_PEER {
+            return None;
+        }
+        now.all += 1;
+        now.of_peer.insert(peer, of_peer + 1);
+        Some(Self { line, peer })
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut now = self.line.lock();
+        now.all -= 1;
+        if let Some(count) = now.of_peer.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                now.of_peer.remove(&self.peer);
+            }
+        }
     }
 }
 
@@ -162,11 +188,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn too_many_waiting_are_told_at_once() {
         let (_published, locator) = locator(10);
-        locator.waiting.store(MAX_WAITING, Ordering::Relaxed);
+        locator.waiting.lock().all = MAX_WAITING;
         let start = Instant::now();
         assert!(locator.locate(PEER.parse().unwrap()).await.is_err());
         assert_eq!(start.elapsed(), Duration::ZERO);
-        assert_eq!(locator.waiting.load(Ordering::Relaxed), MAX_WAITING);
+        assert_eq!(locator.waiting.lock().all, MAX_WAITING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_cannot_take_all_the_places_to_wait_in() {
+        let (_published, locator) = locator(10);
+        let line = &locator.waiting;
+        let peer = PEER.parse().unwrap();
+        let held: Vec<_> = (0..MAX_OF_PEER)
+            .map(|_| Waiting::enter(line, peer))
+            .collect();
+        assert!(held.iter().all(Option::is_some));
+        let start = Instant::now();
+        let mapped = "::ffff:10.0.0.1".parse().unwrap();
+        assert!(locator.locate(mapped).await.is_err(), "the same address");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(locator.locate("10.0.0.2".parse().unwrap()).await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_secs(10), "it may wait");
+        drop(held);
+        assert_eq!(line.lock().all, 0);
+        assert!(line.lock().of_peer.is_empty());
     }
 
     #[test]

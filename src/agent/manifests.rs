@@ -6,13 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::world::Change;
-use crate::api::object::{ObjectKey, read};
+use crate::api::object::{Object, ObjectKey, read};
+
+/// How often it is looked whether another folder has taken the place of the one that is watched.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// A document that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,17 @@ struct Content {
     text: String,
     keys: BTreeSet<ObjectKey>,
     problems: Vec<Problem>,
+}
+
+impl Content {
+    /// The object of that name as this file has it: the last document counts.
+    fn read(&self, key: &ObjectKey) -> Option<Object> {
+        if !self.keys.contains(key) {
+            return None;
+        }
+        let objects = documents(&self.text).filter_map(|(_, document)| parse(document).ok()?);
+        objects.filter(|object| object.key() == *key).last()
+    }
 }
 
 impl Folder {
@@ -125,18 +140,19 @@ impl Folder {
         self.forget(lost, batch);
     }
 
-    /// Deletes what no file holds any more.
+    /// Deletes what no file holds any more. What another file holds, too, is from now on as that
+    /// one says: a grant that was taken away must not outlive its file.
     fn forget(&self, keys: BTreeSet<ObjectKey>, batch: &mut Batch) {
-        let held = |key: &ObjectKey| {
-            self.files
+        for key in keys {
+            let of_others = self
+                .files
                 .values()
-                .any(|content| content.keys.contains(key))
-        };
-        batch.changes.extend(
-            keys.into_iter()
-                .filter(|key| !held(key))
-                .map(Change::Delete),
-        );
+                .rev()
+                .find_map(|content| content.read(&key));
+            batch
+                .changes
+                .push(of_others.map_or(Change::Delete(key), Change::Apply));
+        }
     }
 }
 
@@ -166,25 +182,24 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let border = text.match_indices("---").find(|(at, _)| {
             let line_start = *at == 0 || text.as_bytes()[at - 1] == b'\n';
             let after = text.as_bytes().get(at + 3);
-            line_start && after.is_none_or(|byte| byte.is_ascii_whitespace())
+            line_start && after.is_none_or(u8::is_ascii_whitespace)
         });
         let (document, remaining) =
             border.map_or((text, None), |(at, _)| (&text[..at], Some(&text[at + 3..])));
         rest = remaining;
         Some(document)
     });
-    let content = |document: &str| {
-        document
-            .lines()
-            .any(|line| !line.trim().is_empty() && !line.trim().starts_with('#'))
+    let has_content = |document: &&str| {
+        let mut lines = document.lines().map(str::trim);
+        lines.any(|line| !line.is_empty() && !line.starts_with('#'))
     };
     split
-        .filter(move |document| content(document))
+        .filter(has_content)
         .enumerate()
         .map(|(at, document)| (at + 1, document))
 }
 
-fn parse(document: &str) -> Result<Option<crate::api::object::Object>, String> {
+fn parse(document: &str) -> Result<Option<Object>, String> {
     // `app: y` is a label, not `true`.
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: Value = serde_saphyr::from_str_with_options(document, options)
@@ -213,7 +228,7 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
     })?;
     watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    let mut folder = Folder::new(path.clone());
+    let (mut folder, mut watched) = (Folder::new(path.clone()), identity(&path));
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();
@@ -231,10 +246,25 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
                 tracing::error!(folder = %path.display(), %error, "manifests cannot be listed");
             }
         }
-        if woken.recv().await.is_none() {
-            anyhow::bail!("the watch on {} ended", path.display());
+        loop {
+            match tokio::time::timeout(CHECK, woken.recv()).await {
+                Ok(None) => anyhow::bail!("the watch on {} ended", path.display()),
+                Err(_) if identity(&path) == watched => {}
+                Ok(Some(())) | Err(_) => break,
+            }
         }
+        // A folder that went took its watch along: the one that came needs another. Where it is
+        // still the same one this changes nothing.
+        watched = identity(&path);
+        let _ = watcher.watch(&path, RecursiveMode::NonRecursive);
     }
+}
+
+/// Whether it is still the same folder that is at a path.
+fn identity(path: &Path) -> Option<(u64, u64, Option<SystemTime>)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino(), meta.created().ok()))
 }
 
 fn closed_after_write(event: &notify::Event) -> bool {
@@ -246,5 +276,4 @@ fn closed_after_write(event: &notify::Event) -> bool {
 }
 
 #[cfg(test)]
-#[path = "manifests_tests.rs"]
 mod tests;

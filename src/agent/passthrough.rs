@@ -58,13 +58,22 @@ pub fn decide(
 #[must_use]
 pub fn closed(path: &PlainPath) -> Fault {
     let public = "This metadata path is not available to pods; a cluster operator can open it with an AzureMetadataException";
-    Fault::new(FaultKind::PathForbidden, public).with_detail(path.as_str())
+    // Shortened: what a pod sends as a path could be anything, a token of its own included.
+    Fault::new(FaultKind::PathForbidden, public)
+        .with_detail(&path.as_str()[..path.as_str().len().min(100)])
 }
 
-/// Takes the node's secrets out of a JSON document; other text (a single value, a listing of keys)
-/// cannot hold them unless its path names them, which [`decide`] refuses.
+/// Takes the node's secrets out of a JSON document, whatever its content type says: what a client
+/// may read as a document is treated as one. Other text (a single value, a listing of keys) cannot
+/// hold them unless its path names them, which [`decide`] refuses. `None` for what says that it is
+/// JSON and is none.
 #[must_use]
-pub fn redact(body: &[u8]) -> Option<Vec<u8>> {
+pub fn redact(body: &[u8], content_type: Option<&str>) -> Option<Vec<u8>> {
+    let says_json = content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
+    let start = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if !says_json && !matches!(start, Some(b'{' | b'[')) {
+        return Some(body.to_vec());
+    }
     let mut value: Value = serde_json::from_slice(body).ok()?;
     remove_secrets(&mut value);
     serde_json::to_vec(&value).ok()
@@ -164,11 +173,22 @@ mod tests {
     #[test]
     fn user_data_is_taken_out_of_every_document() {
         let body = json!({"compute": {"location": "x", "userData": "c2VjcmV0", "CustomData": "c2VjcmV0", "list": [{"userdata": 1}]}});
-        let redacted = redact(body.to_string().as_bytes()).unwrap();
+        let redacted = redact(body.to_string().as_bytes(), Some("application/json")).unwrap();
         assert_eq!(
             serde_json::from_slice::<Value>(&redacted).unwrap(),
             json!({"compute": {"location": "x", "list": [{}]}})
         );
-        assert_eq!(redact(b"westeurope"), None);
+        assert_eq!(redact(b"westeurope", Some("application/json")), None);
+    }
+
+    #[test]
+    fn a_document_is_redacted_whatever_its_content_type() {
+        let body = br#" {"userData": "c2VjcmV0"}"#;
+        for kind in [None, Some("text/plain"), Some("Application/JSON")] {
+            assert_eq!(redact(body, kind).unwrap(), b"{}", "{kind:?}");
+            let cut = &body[..body.len() - 1];
+            assert_eq!(redact(cut, kind), None, "not read, not passed on: {kind:?}");
+        }
+        assert_eq!(redact(b"westeurope", None).unwrap(), b"westeurope");
     }
 }

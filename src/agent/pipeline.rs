@@ -67,30 +67,54 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 
 impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = match self.locator.known(peer) {
-            Ok(pod) => pod,
-            Err(_) => self.locator.locate(peer).await?,
-        };
+        let pod = self.locator.locate(peer).await?;
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
-                self.metrics.refused(refusal.label());
+                self.metrics.refused(&refusal);
                 let fault = refusal.fault();
                 self.record_fault(&pod, None, query, &fault);
                 return Err(fault);
             }
         };
         let asker = asker(&pod);
-        let obtained = match self.broker.try_cached(grant, &query.resource, &asker) {
-            Some(obtained) => Ok(obtained),
-            None => self.broker.obtain(grant, &query.resource, &asker).await,
-        };
-        match obtained {
+        if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
+            return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
+        }
+        let obtained = self.broker.obtain(grant, &query.resource, &asker).await;
+        let still_his = obtained.and_then(|obtained| {
+            self.still_granted(peer, query, &pod, grant)?;
+            Ok(obtained)
+        });
+        match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
                 self.record_fault(&pod, Some(grant), query, &fault);
                 Err(fault)
             }
+        }
+    }
+
+    /// The wait may have been long: what was granted before it is looked at again.
+    fn still_granted(
+        &self,
+        peer: IpAddr,
+        query: &TokenQuery,
+        pod: &PodGrants,
+        grant: &Grant,
+    ) -> Result<(), Fault> {
+        let now = self.locator.known(peer)?;
+        match select(&now, query) {
+            Decision::Granted(again, _)
+                if now.pod.uid == pod.pod.uid && again.identity == grant.identity =>
+            {
+                Ok(())
+            }
+            Decision::Granted(..) => Err(Fault::new(
+                FaultKind::PodUnknown,
+                "The calling pod's identities changed, try again",
+            )),
+            Decision::Refused(refusal) => Err(refusal.fault()),
         }
     }
 
@@ -102,17 +126,14 @@ impl<S: TokenSource> Pipeline<S> {
         query: &TokenQuery,
         obtained: &Obtained,
     ) -> Answer {
-        let cache = obtained.cache.as_str();
-        self.metrics.token_served(cache);
+        self.metrics.token_served(obtained.source, obtained.cache);
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            pod: &pod.pod,
             identity: Some(&grant.identity.name),
             resource: &query.resource,
             outcome: "granted",
             reason: chosen.as_str(),
-            cache,
+            cache: obtained.cache.as_str(),
         });
         let (client_id, left) = (grant.identity.client_id, obtained.left);
         respond::token(
@@ -132,9 +153,7 @@ impl<S: TokenSource> Pipeline<S> {
         fault: &Fault,
     ) {
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            pod: &pod.pod,
             identity: grant.map(|grant| &grant.identity.name),
             resource: &query.resource,
             outcome: fault.kind.as_str(),
@@ -175,15 +194,14 @@ impl<S: TokenSource> Pipeline<S> {
             .content_type
             .as_ref()
             .and_then(|kind| kind.to_str().ok());
-        let is_json = kind.is_some_and(|kind| kind.contains("json"));
         let body = match opened {
-            Opened::Redacted if is_json => passthrough::redact(&reply.body).ok_or_else(|| {
+            Opened::Redacted => passthrough::redact(&reply.body, kind).ok_or_else(|| {
                 Fault::new(
                     FaultKind::UpstreamInvalid,
                     "The metadata service did not answer properly",
                 )
             })?,
-            _ => reply.body.to_vec(),
+            Opened::Whole => reply.body.to_vec(),
         };
         let mut answer = respond::json(reply.status, body);
         if let Some(kind) = reply.content_type {

@@ -67,7 +67,7 @@ mod tests {
     fn at(ifindex: u32) -> Sighting {
         Sighting {
             ifindex: Some(ifindex),
-            mac: None,
+            ..Sighting::default()
         }
     }
 

@@ -25,7 +25,7 @@ mod tests {
     #[test]
     fn a_number_with_its_unit_and_nothing_else() {
         assert_eq!(parse("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse("2m"), Ok(Duration::from_mins(2)));
         for text in ["", "10", "s", "1.5s", "-1s", "10 s", "10d"] {
             assert!(parse(text).is_err(), "{text}");
         }

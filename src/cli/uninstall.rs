@@ -26,7 +26,7 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let removed = runtime.block_on(intercept::uninstall::uninstall(
+        let removed = runtime.block_on(intercept::uninstall(
             self.iptables_backend,
             self.agent_address,
             &self.state_dir,

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use lanyard::agent::evidence::{Evidence, changed};
-use lanyard::lab::{IMDS, Node, Pod, Style, until};
+use lanyard::demo::cast::{Cast, VAULT_RESOURCE};
+use lanyard::lab::{Get, IMDS, Node, Pod, Style, until};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::Stage;
@@ -123,5 +124,35 @@ pub async fn a_flood_of_notifications_loses_nothing(stage: Stage) -> Result<()> 
         async || (0..20_000).all(|host| at(host) == if host % 2 == 0 { None } else { here }),
     )
     .await?;
+    Ok(())
+}
+
+pub async fn who_gets_a_used_address_gets_no_token_of_the_one_before(stage: Stage) -> Result<()> {
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    let setup = cast.agent(&stage.backend).flag("--pod-wait", "500ms");
+    let _agent = cast.lab.agent(&setup).await?;
+    let node = cast.lab.node().clone();
+    let asks = async |pod: &Pod| pod.namespace().get(IMDS, &Get::token(VAULT_RESOURCE)).await;
+    for style in [Style::Ptp, Style::Bridge] {
+        // Bindings go by the pod's name: instead of the cast's own pods.
+        let victim = node.add_pod("payments", style).await?;
+        cast.manifests.pod(&victim, "payments", Some("payments"))?;
+        until(PATIENCE, "the pod's token", async || {
+            asks(&victim).await.is_ok_and(|reply| reply.status == 200)
+        })
+        .await?;
+        let address = victim.address();
+        victim.remove().await?;
+        // The manifest still says that the address is the victim's: a watch that lags behind.
+        let heir = node.add_pod_at("reports", style, address).await?;
+        let reply = asks(&heir).await?;
+        ensure!(reply.status == 503, "{style:?}: {reply:?}");
+        cast.manifests.remove("pod-payments.yaml")?;
+        cast.manifests.pod(&heir, "default", Some("reports"))?;
+        until(PATIENCE, "the heir's own token", async || {
+            asks(&heir).await.is_ok_and(|reply| reply.status == 200)
+        })
+        .await?;
+    }
     Ok(())
 }

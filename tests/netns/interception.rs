@@ -87,8 +87,8 @@ async fn resolves(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// Breaks something three times; the agent must mend it within a second, as the median has it (one
-/// slow try is the machine's), and count it.
+/// Breaks something three times; the agent must mend it and count it. How long it took goes into the
+/// scenario's log: a time is no assertion (BENCHMARKS.md has it).
 async fn is_mended(
     stage: &Stage,
     agent: &Instance,
@@ -113,11 +113,7 @@ async fn is_mended(
         .await?;
         took.push(start.elapsed());
     }
-    took.sort();
-    ensure!(
-        took[1] <= Duration::from_secs(1),
-        "{breaks:?}: repairs took {took:?}"
-    );
+    println!("{breaks:?}: repairs took {took:?}");
     Ok(())
 }
 
@@ -168,7 +164,7 @@ pub async fn flushed_rules_and_a_lost_address_come_back(stage: Stage) -> Result<
     let b = &stage.backend;
     let empty = stage.lab.dir("flush")?.join("empty");
     std::fs::write(&empty, "*nat\nCOMMIT\n*filter\nCOMMIT\n")?;
-    let cases: [(&[&str], Vec<String>); 5] = [
+    let mut cases: Vec<(&[&str], Vec<String>)> = vec![
         (&["jump_missing"], vec![format!("iptables-{b} -F FORWARD")]),
         (
             &["jump_missing", "chain_changed"],
@@ -189,6 +185,9 @@ pub async fn flushed_rules_and_a_lost_address_come_back(stage: Stage) -> Result<
             vec![format!("ip addr del {AGENT}/32 dev lo")],
         ),
     ];
+    if b == "nft" {
+        cases.push((&["chain_missing"], vec!["nft flush ruleset".to_owned()]));
+    }
     let pod = stage.lab.node().add_pod("app", Style::Ptp).await?;
     for (kinds, breaks) in cases {
         // Each time a new one: an instance does not mend without end within a minute.

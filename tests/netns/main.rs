@@ -16,8 +16,10 @@ mod interception;
 mod leak;
 mod programs;
 mod readiness;
+mod reuse;
 mod standin;
 mod takeover;
+mod upgrade;
 mod wiring;
 
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ macro_rules! play {
 }
 
 /// Everything that is run.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn scenarios() -> Vec<Scenario> {
     vec![
         play!(Any, wiring::a_ptp_pod_reaches_the_cloud_as_itself),
@@ -48,6 +51,9 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
         play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(Any, reuse::a_routed_pods_heir_gets_nothing),
+        play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
+        play!(Both, upgrade::a_handover_fails_no_request),
         play!(
             Both,
             interception::pods_reach_the_agent_with_their_own_address
@@ -107,6 +113,11 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, programs::the_demo_fails_where_a_claim_does_not_hold),
         play!(Any, programs::ctrl_c_ends_a_demo_and_is_devs_programs_own),
         play!(Any, programs::a_killed_lab_leaves_nothing),
+        play!(Both, takeover::whole_agents_hand_over_and_take_back),
+        play!(
+            Any,
+            evidence::who_gets_a_used_address_gets_no_token_of_the_one_before
+        ),
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),

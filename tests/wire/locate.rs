@@ -80,7 +80,7 @@ async fn two_pods_with_one_address_get_neithers_identity() {
     let stage = stage_with(brief()).await;
     stage.token(PAYMENTS_POD, "").await.is_token_of(PAYMENTS);
     stage.apply(&pod("shop", "reports", PAYMENTS_POD));
-    let selectors = ["".to_owned(), format!("&client_id={}", PAYMENTS.client_id)];
+    let selectors = [String::new(), format!("&client_id={}", PAYMENTS.client_id)];
     for selector in selectors {
         stage.token(PAYMENTS_POD, &selector).await.is_error(503);
     }

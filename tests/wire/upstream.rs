@@ -7,7 +7,7 @@ use lanyard::agent::obtain::ObtainConfig;
 use lanyard::sim::Fault;
 use lanyard::sim::faults::{Effect, Target};
 
-use crate::testkit::{Options, PATIENCE, Reply, Stage, stage_with};
+use crate::testkit::{Options, PATIENCE, Reply, Stage, VAULT, stage_with};
 use crate::world::{DESK_POD, PAYMENTS, PAYMENTS_POD, REPORTS, REPORTS_POD, STRANGER_POD};
 
 /// A stage that gives up on IMDS soon.
@@ -29,9 +29,13 @@ fn imds(effect: Effect) -> Fault {
 
 /// As an SDK does: again while it is told to try again.
 async fn token_at_last(stage: &Stage, pod: &str) -> Reply {
+    resource_at_last(stage, pod, VAULT).await
+}
+
+async fn resource_at_last(stage: &Stage, pod: &str, resource: &str) -> Reply {
     let begun = Instant::now();
     loop {
-        let reply = stage.token(pod, "").await;
+        let reply = stage.token_for(pod, resource).await;
         if !matches!(reply.status, 429 | 503) {
             return reply;
         }
@@ -134,23 +138,31 @@ async fn an_answer_without_a_token() {
 
 #[tokio::test]
 async fn json_of_another_shape() {
-    for body in [
+    let bodies = [
         "null",
         "[]",
         "\"eyJ\"",
         "{}",
         r#"{"access_token":7}"#,
         r#"{"access_token":""}"#,
-    ] {
-        let effect = Effect::Status {
+    ];
+    let stage = impatient().await;
+    for (n, body) in bodies.into_iter().enumerate() {
+        let resource = format!("https://{n}.example");
+        let body = Some(body.to_owned());
+        let mut fault = imds(Effect::Status {
             code: 200,
             retry_after: None,
-            body: Some(body.to_owned()),
-        };
-        let stage = impatient().await;
-        stage.simulator.add_fault(imds(effect).times(1));
-        stage.token(PAYMENTS_POD, "").await.is_error(503);
-        token_at_last(&stage, PAYMENTS_POD)
+            body,
+        })
+        .times(1);
+        fault.matching.resource = Some(resource.clone());
+        stage.simulator.add_fault(fault);
+        stage.token_for(PAYMENTS_POD, &resource).await.is_error(503);
+    }
+    for n in 0..bodies.len() {
+        let more = format!("https://{n}.example");
+        resource_at_last(&stage, PAYMENTS_POD, &more)
             .await
             .is_token_of(PAYMENTS);
     }
@@ -211,6 +223,20 @@ async fn status_429() {
     token_at_last(&stage, PAYMENTS_POD)
         .await
         .is_token_of(PAYMENTS);
+}
+
+/// A client that obeys would never come back: nobody is told to wait longer than IMDS ever is away.
+#[tokio::test]
+async fn a_retry_after_of_an_age_is_not_passed_on() {
+    let stage = impatient().await;
+    stage.simulator.add_fault(imds(Effect::Status {
+        code: 429,
+        retry_after: Some(u32::MAX),
+        body: None,
+    }));
+    for _ in 0..2 {
+        stage.token(PAYMENTS_POD, "").await.is_error(429);
+    }
 }
 
 /// Somebody else's token, by whatever mistake: never handed out, never kept.

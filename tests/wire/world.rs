@@ -7,6 +7,7 @@ pub const TENANT: &str = "7f6d1c1a-0000-4000-8000-000000000001";
 
 /// An identity as Azure and the manifests know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_field_names)] // Azure's own names
 pub struct Identity {
     pub client_id: &'static str,
     pub object_id: &'static str,

@@ -6,7 +6,7 @@
 //! whose interface has gone is forgotten at once, whether the kernel says so or not.
 
 mod netlink;
-pub mod table;
+mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,11 +25,16 @@ pub struct Sighting {
     pub ifindex: Option<u32>,
     /// The neighbour's link-layer address on that interface, if the kernel has resolved it.
     pub mac: Option<[u8; 6]>,
+    /// If the interface is a bridge: the port on which it last saw that link-layer address.
+    pub port: Option<u32>,
+    /// When the link that the address was behind was deleted last: 0 for never, else a number that
+    /// only rises.
+    pub departed: u64,
 }
 
 impl Sighting {
     /// Whether `now` contradicts this earlier sighting: something known then is known to be
-    /// different now. What was or is unknown contradicts nothing.
+    /// different now, or its link was deleted since. What was or is unknown contradicts nothing.
     pub fn contradicts(&self, now: &Self) -> bool {
         changed(self, now)
     }
@@ -40,6 +45,8 @@ impl Sighting {
         Self {
             ifindex: self.ifindex.or(later.ifindex),
             mac: self.mac.or(later.mac),
+            port: self.port.or(later.port),
+            ..self
         }
     }
 }
@@ -49,7 +56,10 @@ pub fn changed(before: &Sighting, now: &Sighting) -> bool {
     fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
         matches!((before, now), (Some(before), Some(now)) if before != now)
     }
-    differ(before.ifindex, now.ifindex) || differ(before.mac, now.mac)
+    differ(before.ifindex, now.ifindex)
+        || differ(before.mac, now.mac)
+        || differ(before.port, now.port)
+        || now.departed > before.departed
 }
 
 /// Why there is no local evidence.
@@ -85,14 +95,6 @@ impl Evidence {
         Ok(Self { table, generation })
     }
 
-    /// Knows nothing and never will: where there is no netlink, and for tests.
-    pub fn none() -> Self {
-        Self {
-            table: Arc::default(),
-            generation: watch::channel(0).1,
-        }
-    }
-
     /// Where the address is now.
     pub fn of(&self, address: IpAddr) -> Sighting {
         self.table.read().of(address.to_canonical())
@@ -104,12 +106,6 @@ impl Evidence {
     }
 }
 
-/// This boot's id: a new one after every start of the node; `None` where the kernel tells none.
-pub fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +114,7 @@ mod tests {
         Sighting {
             ifindex,
             mac: last.map(|last| [2, 0, 0, 0, 0, last]),
+            ..Sighting::default()
         }
     }
 
@@ -144,13 +141,5 @@ mod tests {
     fn a_sighting_is_completed_and_never_overwritten() {
         let completed = sighting(Some(7), None).completed_by(&sighting(Some(8), Some(1)));
         assert_eq!(completed, sighting(Some(7), Some(1)));
-    }
-
-    #[test]
-    fn without_netlink_nothing_is_known() {
-        assert_eq!(
-            Evidence::none().of([10, 0, 0, 1].into()),
-            Sighting::default()
-        );
     }
 }

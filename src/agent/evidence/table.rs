@@ -3,8 +3,13 @@
 //! In: single changes, or a whole new state. Out: [`Sighting`]s by longest prefix, in as many steps
 //! as there are different prefix lengths. Pure. Only routes of the main table count: others apply
 //! by rules that this table does not know. The default route is no evidence for anybody.
+//!
+//! What is known *now* comes and goes (neighbours are forgotten, bridges forget who is behind which
+//! port). Which link an address was last *behind* is remembered until that link is deleted, and that
+//! it was deleted is remembered for the address: it comes long before another pod gets the address,
+//! while what the kernel learns of that other pod may come together with its first request.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -22,16 +27,26 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// More addresses than this that once departed are not remembered; the oldest are no news any more.
+const MOST_DEPARTED: usize = 65_536;
+
 /// The state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Interfaces that are up.
-    links: HashSet<u32>,
+    /// Interfaces, and whether they are up.
+    links: HashMap<u32, bool>,
     /// Those for one prefix in order of preference.
     routes: HashMap<IpNet, Vec<Route>>,
     /// How many prefixes of each length are in `routes`, by family.
     lengths: [BTreeMap<u8, usize>; 2],
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
+    /// On which port of a bridge a link-layer address was last seen.
+    ports: HashMap<(u32, [u8; 6]), u32>,
+    /// The link of its own (veth) that an address was last behind.
+    behind: HashMap<IpAddr, u32>,
+    /// When an address's own link was deleted last, as a number that only rises.
+    departed: HashMap<IpAddr, u64>,
+    departures: u64,
 }
 
 /// One change.
@@ -59,18 +74,34 @@ pub enum Change {
     },
     /// A neighbour was resolved (`Some`) or is not any more.
     Neighbour(u32, IpAddr, Option<[u8; 6]>),
+    /// A bridge saw a link-layer address on one of its ports.
+    Learnt {
+        /// The bridge's index.
+        bridge: u32,
+        /// Who was seen.
+        mac: [u8; 6],
+        /// The port's index.
+        port: u32,
+    },
 }
 
 impl Table {
     /// Where an address is.
     pub fn of(&self, address: IpAddr) -> Sighting {
+        let departed = self.departed.get(&address).copied().unwrap_or_default();
         let Some(ifindex) = self.ifindex(address) else {
-            return Sighting::default();
+            return Sighting {
+                departed,
+                ..Sighting::default()
+            };
         };
         let mac = self.neighbours.get(&(ifindex, address)).copied();
+        let port = mac.and_then(|mac| self.ports.get(&(ifindex, mac)).copied());
         Sighting {
             ifindex: Some(ifindex),
             mac,
+            port,
+            departed,
         }
     }
 
@@ -80,7 +111,7 @@ impl Table {
             let prefix = IpNet::new(address, *length).ok()?.trunc();
             let mut routes = self.routes.get(&prefix)?.iter();
             routes
-                .find(|route| self.links.contains(&route.ifindex))
+                .find(|route| self.links.get(&route.ifindex) == Some(&true))
                 .map(|route| route.ifindex)
         })
     }
@@ -88,14 +119,25 @@ impl Table {
     /// Takes a change over; whether anything differs now.
     pub fn apply(&mut self, change: Change) -> bool {
         match change {
-            Change::Link { ifindex, up: true } => self.links.insert(ifindex),
-            Change::Link { ifindex, up: false } | Change::LinkGone(ifindex) => self.forget(ifindex),
+            Change::Link { ifindex, up } => {
+                let differs = self.links.insert(ifindex, up) != Some(up);
+                (!up && self.unreach(ifindex)) || differs
+            }
+            Change::LinkGone(ifindex) => {
+                let had_more = self.unreach(ifindex);
+                let was_behind = self.depart(ifindex);
+                self.links.remove(&ifindex).is_some() || had_more || was_behind
+            }
             Change::Route(route) => self.add(route),
             Change::RouteGone(route) => self.remove(route.to, |other| *other == route),
             Change::Replaced { to, metric } => self.remove(to, |other| other.metric == metric),
             Change::Neighbour(ifindex, address, Some(mac)) => {
+                if let Some(port) = self.ports.get(&(ifindex, mac)) {
+                    self.behind.insert(address, *port);
+                }
                 self.neighbours.insert((ifindex, address), mac) != Some(mac)
             }
+            Change::Learnt { bridge, mac, port } => self.learn(bridge, mac, port),
             Change::Neighbour(ifindex, address, None) => {
                 self.neighbours.remove(&(ifindex, address)).is_some()
             }
@@ -113,7 +155,19 @@ impl Table {
             *lengths.entry(route.to.prefix_len()).or_default() += 1;
         }
         routes.insert(at, route);
+        if route.to.prefix_len() == route.to.max_prefix_len() {
+            self.behind.insert(route.to.addr(), route.ifindex);
+        }
         true
+    }
+
+    fn learn(&mut self, bridge: u32, mac: [u8; 6], port: u32) -> bool {
+        for ((on, address), known) in &self.neighbours {
+            if *on == bridge && *known == mac {
+                self.behind.insert(*address, port);
+            }
+        }
+        self.ports.insert((bridge, mac), port) != Some(port)
     }
 
     fn remove(&mut self, to: IpNet, which: impl Fn(&Route) -> bool) -> bool {
@@ -136,12 +190,11 @@ impl Table {
         removed
     }
 
-    /// An interface that is gone or down: what was behind it is not there any more. The kernel
+    /// What is reached by an interface that is gone or down is not reached any more. The kernel
     /// removes its IPv4 routes without a notification.
-    fn forget(&mut self, ifindex: u32) -> bool {
-        let was_up = self.links.remove(&ifindex);
+    fn unreach(&mut self, ifindex: u32) -> bool {
         let before = self.neighbours.len();
-        self.neighbours.retain(|(of, _), _| *of != ifindex);
+        self.neighbours.retain(|(on, _), _| *on != ifindex);
         let through = |routes: &&Vec<Route>| routes.iter().any(|route| route.ifindex == ifindex);
         let affected = self.routes.values().filter(through);
         let affected: Vec<IpNet> = affected
@@ -150,7 +203,46 @@ impl Table {
         for to in &affected {
             self.remove(*to, |route| route.ifindex == ifindex);
         }
-        was_up || !affected.is_empty() || self.neighbours.len() != before
+        !affected.is_empty() || self.neighbours.len() != before
+    }
+
+    /// Whoever was behind a link that was deleted is there no more.
+    fn depart(&mut self, ifindex: u32) -> bool {
+        self.ports
+            .retain(|(bridge, _), port| *port != ifindex && *bridge != ifindex);
+        let gone: Vec<IpAddr> = self
+            .behind
+            .extract_if(|_, on| *on == ifindex)
+            .map(|(a, _)| a)
+            .collect();
+        if self.departed.len() + gone.len() > MOST_DEPARTED {
+            self.departed.clear();
+        }
+        for address in &gone {
+            self.departures += 1;
+            self.departed.insert(*address, self.departures);
+        }
+        !gone.is_empty()
+    }
+
+    /// Takes over what an earlier reading remembers and a new one cannot tell.
+    pub fn inherit(&mut self, mut earlier: Self) {
+        let gone: Vec<u32> = earlier
+            .links
+            .keys()
+            .filter(|link| !self.links.contains_key(link))
+            .copied()
+            .collect();
+        for link in gone {
+            earlier.depart(link);
+        }
+        for (address, link) in earlier.behind {
+            self.behind.entry(address).or_insert(link);
+        }
+        for (seen, port) in earlier.ports {
+            self.ports.entry(seen).or_insert(port);
+        }
+        (self.departed, self.departures) = (earlier.departed, earlier.departures);
     }
 }
 
@@ -159,132 +251,4 @@ fn family(address: IpAddr) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(to: &str, ifindex: u32) -> Change {
-        Change::Route(Route {
-            to: to.parse().unwrap(),
-            ifindex,
-            metric: 0,
-        })
-    }
-
-    fn table(changes: impl IntoIterator<Item = Change>) -> Table {
-        let mut table = Table::default();
-        for ifindex in 1..10 {
-            table.apply(Change::Link { ifindex, up: true });
-        }
-        changes
-            .into_iter()
-            .for_each(|change| assert!(table.apply(change)));
-        table
-    }
-
-    fn ifindex(table: &Table, address: &str) -> Option<u32> {
-        table.of(address.parse().unwrap()).ifindex
-    }
-
-    #[test]
-    fn the_most_specific_route_counts_and_the_default_one_never() {
-        let table = table([
-            route("0.0.0.0/0", 2),
-            route("10.244.0.0/16", 3),
-            route("10.244.1.7/32", 4),
-            route("fd00::7/128", 5),
-        ]);
-        assert_eq!(ifindex(&table, "10.244.1.7"), Some(4));
-        assert_eq!(ifindex(&table, "10.244.1.8"), Some(3));
-        assert_eq!(ifindex(&table, "192.0.2.1"), None);
-        assert_eq!(ifindex(&table, "fd00::7"), Some(5));
-        assert_eq!(ifindex(&table, "fd00::8"), None);
-    }
-
-    #[test]
-    fn of_equal_prefixes_the_lower_metric_counts() {
-        let to = "10.0.0.0/24".parse().unwrap();
-        let slow = Change::Route(Route {
-            to,
-            ifindex: 3,
-            metric: 100,
-        });
-        let mut table = table([slow, route("10.0.0.0/24", 4)]);
-        assert_eq!(ifindex(&table, "10.0.0.9"), Some(4));
-        assert!(table.apply(Change::RouteGone(Route {
-            to,
-            ifindex: 4,
-            metric: 0
-        })));
-        assert_eq!(ifindex(&table, "10.0.0.9"), Some(3));
-    }
-
-    #[test]
-    fn a_replaced_route_leaves_nothing_behind() {
-        let to = "10.244.1.7/32".parse().unwrap();
-        let mut table = table([route("10.244.1.7/32", 4)]);
-        table.apply(Change::Replaced { to, metric: 0 });
-        table.apply(route("10.244.1.7/32", 5));
-        assert_eq!(ifindex(&table, "10.244.1.7"), Some(5));
-        table.apply(Change::LinkGone(5));
-        assert_eq!(ifindex(&table, "10.244.1.7"), None);
-    }
-
-    #[test]
-    fn a_link_that_goes_or_is_down_takes_its_routes_and_neighbours_along() {
-        let (pod, mac) = ("10.244.1.7".parse().unwrap(), [2, 0, 0, 0, 0, 1]);
-        for gone in [
-            Change::LinkGone(4),
-            Change::Link {
-                ifindex: 4,
-                up: false,
-            },
-        ] {
-            let mut table = table([
-                route("10.244.1.7/32", 4),
-                Change::Neighbour(4, pod, Some(mac)),
-            ]);
-            assert_eq!(
-                table.of(pod),
-                Sighting {
-                    ifindex: Some(4),
-                    mac: Some(mac)
-                }
-            );
-            assert!(table.apply(gone));
-            assert_eq!(table.of(pod), Sighting::default());
-            assert!(!table.apply(gone), "told twice");
-        }
-    }
-
-    #[test]
-    fn a_neighbour_counts_only_on_the_interface_of_the_route() {
-        let pod = "10.244.1.7".parse().unwrap();
-        let table = table([
-            route("10.244.1.0/24", 4),
-            Change::Neighbour(5, pod, Some([1; 6])),
-            Change::Neighbour(4, pod, Some([2; 6])),
-        ]);
-        assert_eq!(table.of(pod).mac, Some([2; 6]));
-    }
-
-    #[test]
-    fn what_is_known_already_is_no_change() {
-        let pod = "10.244.1.7".parse().unwrap();
-        let mut table = table([
-            route("10.244.1.7/32", 4),
-            Change::Neighbour(4, pod, Some([2; 6])),
-        ]);
-        for again in [
-            route("10.244.1.7/32", 4),
-            Change::Neighbour(4, pod, Some([2; 6])),
-            Change::Link {
-                ifindex: 4,
-                up: true,
-            },
-            Change::LinkGone(99),
-            Change::Neighbour(9, pod, None),
-        ] {
-            assert!(!table.apply(again), "{again:?}");
-        }
-    }
-}
+mod tests;

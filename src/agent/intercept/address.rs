@@ -1,7 +1,8 @@
 //! The agent's own address: a /32 link-local on `lo`.
 //!
 //! In: the address. Out: it is there (or gone, for uninstall), by rtnetlink. It is what DNAT points
-//! at: local, so no `route_localnet`; on no wire, so nobody outside can reach it. Its scope is
+//! at: local, so no `route_localnet`. No network routes it, yet a neighbour on the node's own link that
+//! names this node as its gateway reaches it: to the agent that is an unknown peer. Its scope is
 //! `host`, so that the kernel never picks it as source address towards a pod (with `global` it
 //! would, on nodes whose pod interfaces have no address of their own).
 //! Invariant: never touches another address, nor ours on another interface.

@@ -6,8 +6,9 @@
 //! rules), `removed` (uninstall was here). Invariant: nothing in these files can crash anybody; what
 //! cannot be read counts as absent, and the comment in the rules themselves stands in for it.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use super::InterceptError;
 
 /// Beyond this a number is damage, not an epoch.
 pub const MAX_EPOCH: u64 = 1 << 40;
+/// What a file may say and be believed: from there on there is room to count for ever.
+const BELIEVED: u64 = MAX_EPOCH / 2;
 
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -49,7 +52,7 @@ impl StateDir {
 
     /// Waits (at most 2 s) for the right to change this node's rules.
     pub async fn lock(&self) -> Result<RulesLock, InterceptError> {
-        fs::create_dir_all(&self.path).map_err(|error| self.failed("", error))?;
+        self.make()?;
         let file = self
             .open("rules.lock")
             .map_err(|error| self.failed("rules.lock", error))?;
@@ -78,9 +81,8 @@ impl StateDir {
         _lock: &RulesLock,
         in_force: Option<u64>,
     ) -> Result<u64, InterceptError> {
-        let written = fs::read_to_string(self.path.join("epoch")).ok();
-        let written = written.and_then(|text| text.trim().parse().ok());
-        let written = written.filter(|epoch| *epoch < MAX_EPOCH);
+        let written = self.read("epoch").and_then(|text| text.trim().parse().ok());
+        let written = written.filter(|epoch| *epoch < BELIEVED);
         let highest = written
             .into_iter()
             .chain(in_force)
@@ -109,7 +111,7 @@ impl StateDir {
     /// Puts a claim's file back if somebody removed it, so that others see this instance alive.
     pub fn renew(&self, claim: &mut Claim) -> Result<(), InterceptError> {
         if !self.path.join(instance(claim.epoch)).exists() {
-            fs::create_dir_all(&self.path).map_err(|error| self.failed("", error))?;
+            self.make()?;
             claim.file = self.replace(&instance(claim.epoch), |file| file.lock())?;
         }
         Ok(())
@@ -180,24 +182,40 @@ impl StateDir {
                 .strip_suffix(".lock")?
                 .parse()
                 .ok()?;
-            (epoch < MAX_EPOCH).then_some(epoch)
+            (epoch < BELIEVED).then_some(epoch)
         })
     }
 
     fn is_alive(&self, epoch: u64) -> bool {
-        let Ok(file) = File::open(self.path.join(instance(epoch))) else {
+        let Ok(file) = options().read(true).open(self.path.join(instance(epoch))) else {
             return false;
         };
         // Shared, so that two who ask at once do not take each other for the owner.
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
+    /// For root only, as are the files: whoever can open one for reading can lock it, and whoever
+    /// holds a lock of ours keeps every agent from its rules.
+    fn make(&self) -> Result<(), InterceptError> {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&self.path);
+        made.map_err(|error| self.failed("", error))
+    }
+
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
+        options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(self.path.join(name))
+    }
+
+    /// The beginning of a file; what is longer is damaged anyway.
+    fn read(&self, name: &str) -> Option<String> {
+        let file = options().read(true).open(self.path.join(name)).ok()?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, 64), &mut text).ok()?;
+        Some(text)
     }
 
     fn replace(
@@ -222,6 +240,14 @@ impl StateDir {
             source,
         }
     }
+}
+
+/// Files for root only; no link is followed, and nothing (a pipe) can make us wait.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    options.mode(0o600).custom_flags(flags);
+    options
 }
 
 fn instance(epoch: u64) -> String {

@@ -22,6 +22,8 @@ use super::source::{Call, SourceError, Urgency};
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(5);
 /// How soon a service that said nothing about it is asked again, at the earliest.
 const SOON: Duration = Duration::from_secs(1);
+/// IMDS says that it is back within 70 s: nobody is told to wait longer, whatever one answer says.
+const LATEST: Duration = Duration::from_secs(70);
 /// "Being updated" takes up to 70 s.
 const UPDATING: Duration = Duration::from_secs(5);
 
@@ -110,7 +112,7 @@ fn in_callers_terms(error: ImdsError) -> SourceError {
         ImdsError::Updating(_) => unavailable("IMDS is being updated").with_retry_after(UPDATING),
         ImdsError::Throttled { retry_after } => {
             Fault::new(FaultKind::UpstreamThrottled, "IMDS throttles this node")
-                .with_retry_after(retry_after.unwrap_or(SOON).max(SOON))
+                .with_retry_after(retry_after.unwrap_or(SOON).clamp(SOON, LATEST))
         }
         ImdsError::Unavailable(_) => unavailable("IMDS does not answer"),
         ImdsError::Invalid(_) => Fault::new(

@@ -27,8 +27,9 @@ pub struct Claims {
     pub object_id: Option<Guid>,
     /// `xms_mirid`: the managed identity's ARM id.
     pub resource_id: Option<ArmId>,
-    /// Whether that is a user-assigned identity; a virtual machine's own says the machine's id.
-    pub user_assigned: bool,
+    /// Whether it names a resource that is no user-assigned identity: a virtual machine's own
+    /// token says the machine's id. Told also of a name that is not read as an ARM id.
+    pub not_user_assigned: bool,
 }
 
 /// Reads a new token's claims and checks that it is a token of `client_id`, by every field that
@@ -49,13 +50,11 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
     if named.any(|given| given != Ok(client_id)) {
         return Err(wrong("a token of another identity than was asked for"));
     }
-    let resource_id: Option<ArmId> = payload
-        .get("xms_mirid")
-        .and_then(Value::as_str)
-        .and_then(|text| text.parse().ok());
+    let stated = payload.get("xms_mirid").filter(|value| !value.is_null());
+    let text = stated.map(|value| value.as_str().unwrap_or_default());
     Ok(Claims {
-        user_assigned: resource_id.as_ref().is_some_and(is_user_assigned),
-        resource_id,
+        not_user_assigned: text.is_some_and(|text| !is_user_assigned(text)),
+        resource_id: text.and_then(|text| text.parse().ok()),
         tenant: guid("tid").and_then(Result::ok),
         object_id: guid("oid").and_then(Result::ok),
     })
@@ -93,10 +92,11 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
             "the client id belongs to {actual}, not to the resourceID {stated}"
         ));
     }
-    if let Some(actual) = &claims.resource_id
-        && !claims.user_assigned
-    {
-        return refused(format!("{actual} is the node's own identity"));
+    if claims.not_user_assigned {
+        return refused(match &claims.resource_id {
+            Some(actual) => format!("{actual} is the node's own identity"),
+            None => "the token names no user-assigned identity".to_owned(),
+        });
     }
     let admitted = match &claims.resource_id {
         Some(actual) => grant.scopes.iter().any(|scope| {
@@ -130,8 +130,8 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
 }
 
 /// Whether an id is `…/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`.
-fn is_user_assigned(id: &ArmId) -> bool {
-    let mut segments = id.as_written().trim_end_matches('/').rsplit('/');
+fn is_user_assigned(id: &str) -> bool {
+    let mut segments = id.trim_end_matches('/').rsplit('/');
     let _name = segments.next();
     let mut is = |word: &str| {
         segments

@@ -11,6 +11,7 @@ mod path;
 mod query;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod tests;
 
 use std::borrow::Cow;

@@ -16,6 +16,8 @@ use super::ImdsError;
 
 /// Longer texts of IMDS are cut before they are passed on (characters).
 const TEXT_LIMIT: usize = 1000;
+/// Longer words in such texts are not passed on (bytes); Azure's names have up to 128.
+const WORD_LIMIT: usize = 128;
 /// Longer bearer texts are no tokens (bytes).
 const TOKEN_LIMIT: usize = 64 * 1024;
 /// End of the year 9999 (seconds since the epoch): larger times are nonsense.
@@ -132,9 +134,24 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     text.trim().parse::<u64>().ok().map(Duration::from_secs)
 }
 
-/// A text for an answer or a log line: bounded, without control characters.
+/// A text for an answer or a log line: bounded, without control characters, and without words that
+/// could be a token or a key (invariant 4): no name, GUID or segment of an ARM id is as long.
 fn plain(text: &str) -> String {
-    text.chars()
+    let joins = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '=');
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let word = rest.find(|c| !joins(c)).unwrap_or(rest.len());
+        let taken = word.max(first.len_utf8());
+        if word > WORD_LIMIT {
+            plain.push_str("[removed]");
+        } else {
+            plain.push_str(&rest[..taken]);
+        }
+        rest = &rest[taken..];
+    }
+    plain
+        .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(TEXT_LIMIT)
         .collect()

@@ -107,3 +107,48 @@ async fn a_directory_that_cannot_be_written_is_named() {
         "{error}"
     );
 }
+
+/// A lock that anybody may take is a way to keep every agent from its rules.
+#[tokio::test]
+async fn nobody_but_the_owner_may_open_what_is_locked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_dir, state) = dir();
+    let lock = state.lock().await.unwrap();
+    let epoch = state.next_epoch(&lock, None).unwrap();
+    let _claim = state.claim(&lock, epoch).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+    assert_eq!(mode(&state.path), 0);
+    for name in ["rules.lock", "epoch", &instance(epoch)] {
+        assert_eq!(mode(&state.path.join(name)), 0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipes_and_links_in_the_directory_neither_stop_us_nor_lead_elsewhere() {
+    use std::os::unix::fs::symlink;
+    let (dir, state) = dir();
+    let lock = state.lock().await.unwrap();
+    let mode = nix::sys::stat::Mode::S_IRWXU;
+    nix::unistd::mkfifo(&state.path.join("instance-9.lock"), mode).unwrap();
+    nix::unistd::mkfifo(&state.path.join("epoch"), mode).unwrap();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "41").unwrap();
+    let asked = {
+        let state = state.clone();
+        tokio::task::spawn_blocking(move || {
+            let epoch = state.next_epoch(&lock, None).unwrap();
+            (state.successor(0), epoch, lock)
+        })
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(20), asked).await;
+    let (successor, epoch, lock) = answer.expect("an answer, pipes or not").unwrap();
+    assert_eq!((successor, epoch), (None, 10));
+    for name in ["epoch", "rules.lock", "instance-11.lock"] {
+        let _ = fs::remove_file(state.path.join(name));
+        symlink(&victim, state.path.join(name)).unwrap();
+    }
+    assert!(state.lock().await.is_err(), "a link is not our lock");
+    assert_eq!(state.successor(0), None);
+    assert_eq!(state.next_epoch(&lock, None).unwrap(), 12, "41 is not ours");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "41");
+}

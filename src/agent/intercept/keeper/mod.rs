@@ -15,11 +15,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::Addresses;
-use super::backend::{self, Backend};
+use super::backend::{Backend, Decision};
 use super::budget::Budget;
 use super::drift::{Drift, DriftKind, drift};
 use super::epoch::{Claim, StateDir};
-use super::exec::Iptables;
+use super::exec::{self, Iptables};
 use super::rules::{self, DesiredTable, Stamp};
 use super::save::Ruleset;
 use super::watch::Watch;
@@ -139,20 +139,24 @@ impl Keeper {
         }
         let desired = self.desired(Some(epoch));
         let drifts = drift(&desired, &self.read(&tools).await?);
+        let poll = if notified {
+            CALM
+        } else {
+            (self.cost * 10).clamp(POLL.0, POLL.1)
+        };
         if drifts.is_empty() {
             self.settle(epoch);
-        } else {
-            return self.repair(&tools, &desired, drifts).await;
+            return Ok(poll);
         }
-        let poll = (self.cost * 10).clamp(POLL.0, POLL.1);
-        Ok(if notified { CALM } else { poll })
+        // While one table has to wait for its repair, the other is still looked at.
+        Ok(self.repair(&tools, &desired, drifts).await?.min(poll))
     }
 
     async fn tools(&mut self) -> Result<Iptables, InterceptError> {
         if let Some(tools) = &self.tools {
             return Ok(tools.clone());
         }
-        let backend::Decision { backend, why } = backend::choose(self.config.backend).await?;
+        let Decision { backend, why } = exec::choose(self.config.backend).await?;
         tracing::info!(%backend, why, "iptables backend");
         Ok(self.tools.insert(Iptables::new(backend)).clone())
     }

@@ -127,10 +127,12 @@ fn the_object_must_describe_the_identity_that_the_token_is_for() {
 
 #[test]
 fn a_token_that_hides_its_resource_id_passes_only_policies_without_limits() {
+    let group = "/subscriptions/s/resourceGroups/gr\u{fc}n/providers";
     for mirid in [
         json!(null),
-        json!("nonsense"),
-        json!("/subscriptions/s/../t"),
+        json!(format!(
+            "{group}/Microsoft.ManagedIdentity/userAssignedIdentities/x"
+        )),
     ] {
         let mut claims = good();
         claims["xms_mirid"] = mirid;
@@ -144,6 +146,28 @@ fn a_token_that_hides_its_resource_id_passes_only_policies_without_limits() {
         assert!(!with(&["/subscriptions/s"]));
         assert!(!with(&["/subscriptions", "/subscriptions/s"]));
         assert!(with(&["/Subscriptions/"]));
+    }
+}
+
+/// Else the identity of a machine whose id we do not read (a resource group may be named with any
+/// letter) would pass where policy has no limits.
+#[test]
+fn a_resource_id_that_is_not_read_is_not_taken_for_none() {
+    for mirid in [
+        json!("nonsense"),
+        json!(""),
+        json!(7),
+        json!("/subscriptions/s/../t"),
+        json!(
+            "/subscriptions/s/resourceGroups/gr\u{fc}n/providers/Microsoft.Compute/virtualMachines/node"
+        ),
+    ] {
+        let mut claims = good();
+        claims["xms_mirid"] = mirid.clone();
+        let mut grant = grant(1);
+        grant.scopes = Arc::new([scope("/subscriptions")]);
+        let fault = admit(&of(&claims).unwrap(), &grant).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::IdentityNotFound, "{mirid}");
     }
 }
 

@@ -166,3 +166,20 @@ fn only_imds_s_own_word_means_not_found() {
         );
     }
 }
+
+#[test]
+fn words_that_could_be_a_token_are_not_passed_on() {
+    let token = format!("{0}.{0}.{0}", "eyJ0_-Ab".repeat(20));
+    let arm = "/subscriptions/00000001-0000-4000-8000-000000000001/resourceGroups/a.b-c/é";
+    let body = format!(
+        r#"{{"error":"{token}","error_description":"No {token}\nfor {arm} (AADSTS70001)"}}"#
+    );
+    let Err(ImdsError::Refused {
+        error, description, ..
+    }) = read(400, &body)
+    else {
+        panic!("{body}");
+    };
+    assert_eq!(error, "[removed]");
+    assert_eq!(description, format!("No [removed] for {arm} (AADSTS70001)"));
+}

@@ -168,7 +168,7 @@ fn the_first_sight_of_an_identity_is_kept_until_it_is_another_one() {
     assert_eq!(world.identity(&name).unwrap().first_seen.as_secs(), 1);
     world.change(
         Change::Apply(identity("a", "one", 9)),
-        std::time::Duration::from_secs(60),
+        std::time::Duration::from_secs(61),
     );
-    assert_eq!(world.identity(&name).unwrap().first_seen.as_secs(), 60);
+    assert_eq!(world.identity(&name).unwrap().first_seen.as_secs(), 61);
 }

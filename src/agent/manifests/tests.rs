@@ -82,7 +82,7 @@ fn an_object_in_two_files_stays_while_one_holds_it() {
     dir.write("a.yaml", &pod("p", "x"));
     dir.write("b.yaml", &pod("p", "x"));
     std::fs::remove_file(dir.0.path().join("b.yaml")).unwrap();
-    assert_eq!(names(&dir.1.reread().unwrap()), [""; 0]);
+    assert_eq!(names(&dir.1.reread().unwrap()), ["+p"], "as a.yaml says");
 }
 
 #[test]
@@ -128,4 +128,55 @@ async fn following_tells_the_first_state_and_every_change() {
     next("+q").await;
     std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
     next("-p").await;
+}
+
+fn label(batch: &Batch) -> String {
+    let [Change::Apply(Object::Pod(pod))] = batch.changes.as_slice() else {
+        panic!("{batch:?}")
+    };
+    pod.labels["app"].clone()
+}
+
+/// Else what a deleted file said would be in force until the next start.
+#[test]
+fn of_two_files_with_one_object_the_one_that_stays_counts() {
+    let mut dir = Dir::new();
+    assert_eq!(label(&dir.write("a.yaml", &pod("p", "narrow"))), "narrow");
+    assert_eq!(label(&dir.write("b.yaml", &pod("p", "broad"))), "broad");
+    std::fs::remove_file(dir.0.path().join("b.yaml")).unwrap();
+    assert_eq!(label(&dir.1.reread().unwrap()), "narrow");
+    dir.write("b.yaml", &pod("p", "broad"));
+    assert_eq!(label(&dir.write("b.yaml", "kind: [broken")), "narrow");
+    assert_eq!(names(&dir.write("a.yaml", "")), ["-p"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_and_comes_back_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("manifests");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("a.yaml"), pod("p", "x")).unwrap();
+    let (sender, mut batches) = mpsc::channel(16);
+    let following = tokio::spawn(follow(path.clone(), sender));
+    let next = async |batches: &mut mpsc::Receiver<Batch>| loop {
+        let batch = tokio::time::timeout(Duration::from_secs(30), batches.recv()).await;
+        let batch = names(&batch.expect("a batch in time").expect("followed"));
+        if !batch.is_empty() {
+            return batch;
+        }
+    };
+    assert_eq!(next(&mut batches).await, ["+p"]);
+    std::fs::rename(&path, dir.path().join("away")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("away")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("b.yaml"), pod("q", "x")).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(next(&mut batches).await);
+    }
+    seen.sort();
+    assert_eq!(seen, ["+q", "-p"]);
+    std::fs::remove_file(path.join("b.yaml")).unwrap();
+    assert_eq!(next(&mut batches).await, ["-q"]);
+    following.abort();
 }
