@@ -5,6 +5,7 @@
 //! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +20,13 @@ const MAX_DECISIONS: usize = 4096;
 const MAX_OF_POD: usize = 16;
 
 /// One decision about a token.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Decision<'a> {
-    /// The pod's UID.
+    /// The pod's UID; the address where no pod is known.
     pub uid: &'a str,
-    /// The pod.
-    pub pod: &'a ObjectName,
-    /// Its service account.
+    /// The pod; the address where no pod is known.
+    pub pod: &'a dyn Display,
+    /// Its service account; empty where no pod is known.
     pub service_account: &'a str,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
@@ -82,7 +83,7 @@ impl Table {
 struct Seen {
     repeats: AtomicU64,
     uid: Arc<str>,
-    pod: ObjectName,
+    pod: String,
     identity: Option<ObjectName>,
     resource: String,
     outcome: &'static str,
@@ -110,7 +111,7 @@ impl Audit {
         let seen = Seen {
             repeats: AtomicU64::new(0),
             uid: decision.uid.into(),
-            pod: decision.pod.clone(),
+            pod: decision.pod.to_string(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,

@@ -69,7 +69,13 @@ impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
         let pod = match self.locator.known(peer) {
             Ok(pod) => pod,
-            Err(_) => self.locator.locate(peer).await?,
+            Err(_) => match self.locator.locate(peer).await {
+                Ok(pod) => pod,
+                Err(fault) => {
+                    self.record_nobody(peer, query, &fault);
+                    return Err(fault);
+                }
+            },
         };
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
@@ -138,7 +144,22 @@ impl<S: TokenSource> Pipeline<S> {
             identity: grant.map(|grant| &grant.identity.name),
             resource: &query.resource,
             outcome: fault.kind.as_str(),
-            reason: &fault.detail,
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
+    fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
+        let peer = peer.to_canonical().to_string();
+        self.audit.record(&audit::Decision {
+            uid: &peer,
+            pod: &peer,
+            service_account: "",
+            identity: None,
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: reason(fault),
             cache: "-",
         });
     }
@@ -191,6 +212,15 @@ impl<S: TokenSource> Pipeline<S> {
                 .insert(hyper::header::CONTENT_TYPE, kind);
         }
         Ok(answer)
+    }
+}
+
+/// Why, for the audit: what only the log gets, else what the caller was told.
+fn reason(fault: &Fault) -> &str {
+    if fault.detail.is_empty() {
+        &fault.public
+    } else {
+        &fault.detail
     }
 }
 
