@@ -61,8 +61,6 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
-    // Before anyone can ask: a readiness without latches is ready.
-    let _open = ["manifests", "rules"].map(|name| readiness.latch(name));
     serve_admin(&config, &registry, &readiness, levels, &drain, &mut tasks)?;
     feed(&config, &pipeline, latches.manifests, &stop, &mut tasks).await?;
     serve_pods(
