@@ -112,9 +112,21 @@ async fn agent(lab: &mut Lab, options: &Options) -> anyhow::Result<report::Table
     eprintln!("starting the agent {} times", options.starts);
     let setup = AgentSetup::new(&ours, &manifests);
     let (starts, agent) = once::starts(lab, &setup, &pod, options.starts).await?;
+    let memory = |when: &str| {
+        let of =
+            |key| proc::memory_kib(agent.process.pid(), key).unwrap_or_default() as f64 / 1024.0;
+        let (anon, file) = (of("RssAnon"), of("RssFile"));
+        format!(
+            "{when}: {:.1} MiB, of that {anon:.1} its own, {file:.1} program text and libraries",
+            anon + file
+        )
+    };
+    table.note(&memory("memory after the start"));
     eprintln!("one token for each of {} pods, then a crowd", cast::PODS);
     once::fill(&pod).await?;
+    table.note(&memory("memory with 250 tokens"));
     let upstream = once::cold_crowd(&simulator, &pod).await?;
+    table.note(&memory("memory after 200 requests at once"));
     let late = once::late_pods(&manifests, &pod).await?;
     let stranger = once::stranger(&pod, 300).await?;
 
@@ -149,6 +161,7 @@ async fn agent(lab: &mut Lab, options: &Options) -> anyhow::Result<report::Table
         1.0,
     );
     let rss = proc::memory_kib(agent.process.pid(), "VmRSS")? as f64 / 1024.0;
+    table.note(&memory("memory after load"));
     let peak = proc::memory_kib(agent.process.pid(), "VmHWM")? as f64 / 1024.0;
     table.once(
         "resident memory with 250 pods and 250 identities cached, after load",

@@ -78,16 +78,43 @@ impl<S: TokenSource> Pipeline<S> {
             }
         };
         let asker = asker(&pod);
-        let obtained = match self.broker.try_cached(grant, &query.resource, &asker) {
-            Some(obtained) => Ok(obtained),
-            None => self.broker.obtain(grant, &query.resource, &asker).await,
-        };
-        match obtained {
+        if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
+            return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
+        }
+        let obtained = self.broker.obtain(grant, &query.resource, &asker).await;
+        let still_his = obtained.and_then(|obtained| {
+            self.still_granted(peer, query, &pod, grant)?;
+            Ok(obtained)
+        });
+        match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
                 self.record_fault(&pod, Some(grant), query, &fault);
                 Err(fault)
             }
+        }
+    }
+
+    /// The wait may have been long: what was granted before it is looked at again.
+    fn still_granted(
+        &self,
+        peer: IpAddr,
+        query: &TokenQuery,
+        pod: &PodGrants,
+        grant: &Grant,
+    ) -> Result<(), Fault> {
+        let now = self.locator.known(peer)?;
+        match select(&now, query) {
+            Decision::Granted(again, _)
+                if now.pod.uid == pod.pod.uid && again.identity == grant.identity =>
+            {
+                Ok(())
+            }
+            Decision::Granted(..) => Err(Fault::new(
+                FaultKind::PodUnknown,
+                "The calling pod's identities changed, try again",
+            )),
+            Decision::Refused(refusal) => Err(refusal.fault()),
         }
     }
 

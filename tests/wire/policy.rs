@@ -258,6 +258,22 @@ async fn a_pod_over_its_share_is_429_and_others_are_served() {
 }
 
 #[tokio::test]
+async fn a_grant_that_goes_while_its_token_is_fetched_is_gone() {
+    let stage = stage().await;
+    let slow = Fault::slow(Target::Imds, Duration::from_millis(500));
+    stage.simulator.add_fault(slow);
+    let mut asking = stage.connect(PAYMENTS_POD).await;
+    asking.send(request(&token_target(""))).await;
+    let begun = Instant::now();
+    while stage.upstream().is_empty() {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stage.delete(&world::binding("shop", "payments", "payments"));
+    asking.reply().await.is_identity_not_found();
+}
+
+#[tokio::test]
 async fn an_agent_that_drains_answers_what_is_open_and_says_close() {
     let stage = stage().await;
     let mut waiting = stage.connect(world::UNKNOWN_POD).await;

@@ -29,6 +29,8 @@ use super::table::{Change, Route, Table};
 
 /// A full reading every now and then, for what the kernel does without a word.
 const RECHECK: Duration = Duration::from_secs(30);
+/// The same after more had happened than could be followed.
+const RECHECK_BUSY: Duration = Duration::from_secs(2);
 /// Pause after a failed reading.
 const RETRY: Duration = Duration::from_secs(1);
 /// How many notifications are taken over under one lock.
@@ -37,8 +39,17 @@ const BATCH: usize = 64;
 /// What a notification means.
 enum News {
     Changes(Vec<Change>),
-    /// Something was missed, or may have happened without a word.
-    Reread,
+    /// Everything is to be read anew.
+    Reread(Reread),
+}
+
+/// Why.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reread {
+    /// Something may have happened without a word.
+    Silent,
+    /// The kernel had more to tell than the socket holds.
+    Missed,
 }
 
 /// Reads the present state.
@@ -89,11 +100,19 @@ impl Kernel {
 
     /// Follows the notifications for ever.
     pub(super) async fn keep(mut self, table: &RwLock<Table>, risen: &watch::Sender<u64>) {
+        let mut recheck = RECHECK;
         loop {
-            let reread = match timeout(RECHECK, self.follow(table, risen)).await {
-                Ok(Some(())) | Err(_) => Ok(()),
-                // The socket is gone: a new one, and everything anew.
-                Ok(None) => Self::open().map(|kernel| self = kernel),
+            let reread = match timeout(recheck, self.follow(table, risen)).await {
+                Ok(Some(Reread::Silent)) | Err(_) => {
+                    recheck = RECHECK;
+                    Ok(())
+                }
+                // What still waits in this socket is from before the gap, and must not be taken
+                // over after the reading. While so much happens a reading may have gaps itself.
+                Ok(Some(Reread::Missed) | None) => {
+                    recheck = RECHECK_BUSY;
+                    Self::open().map(|kernel| self = kernel)
+                }
             };
             let differs = match reread {
                 Ok(()) => self.questions.refresh(table).await,
@@ -111,24 +130,29 @@ impl Kernel {
     }
 
     /// Takes notifications over until everything is to be read anew; `None`: there are no more.
-    async fn follow(&mut self, table: &RwLock<Table>, risen: &watch::Sender<u64>) -> Option<()> {
+    async fn follow(
+        &mut self,
+        table: &RwLock<Table>,
+        risen: &watch::Sender<u64>,
+    ) -> Option<Reread> {
         let mut batches = self.news.by_ref().ready_chunks(BATCH);
         loop {
-            let (mut reread, mut differs) = (false, false);
+            let (mut reread, mut differs) = (None, false);
             let batch = batches.next().await?;
             {
                 let mut table = table.write();
                 for news in batch {
                     match news {
-                        News::Reread => reread = true,
+                        News::Reread(why) => reread = reread.max(Some(why)),
                         News::Changes(changes) => {
                             for change in changes {
-                                // Its routes go without a word, also those of other interfaces
-                                // that were reached by it.
-                                reread |= matches!(
+                                // Its routes go without a word.
+                                if matches!(
                                     change,
                                     Change::LinkGone(_) | Change::Link { up: false, .. }
-                                );
+                                ) {
+                                    reread = reread.max(Some(Reread::Silent));
+                                }
                                 differs |= table.apply(change);
                             }
                         }
@@ -138,8 +162,8 @@ impl Kernel {
             if differs {
                 risen.send_modify(|generation| *generation += 1);
             }
-            if reread {
-                return Some(());
+            if reread.is_some() {
+                return reread;
             }
         }
     }
@@ -207,7 +231,7 @@ fn failed(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> EvidenceError 
 fn news(payload: NetlinkPayload<RouteNetlinkMessage>, in_place: bool) -> News {
     use RouteNetlinkMessage as M;
     let NetlinkPayload::InnerMessage(message) = payload else {
-        return News::Reread;
+        return News::Reread(Reread::Missed);
     };
     News::Changes(match message {
         M::NewLink(message) => vec![link(&message)],
@@ -240,7 +264,7 @@ fn news(payload: NetlinkPayload<RouteNetlinkMessage>, in_place: bool) -> News {
             neighbour(&message).and_then(gone).into_iter().collect()
         }
         // Routes that preferred this source address go without a word.
-        M::DelAddress(_) => return News::Reread,
+        M::DelAddress(_) => return News::Reread(Reread::Silent),
         _ => Vec::new(),
     })
 }

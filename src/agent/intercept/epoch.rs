@@ -16,6 +16,8 @@ use super::InterceptError;
 
 /// Beyond this a number is damage, not an epoch.
 pub const MAX_EPOCH: u64 = 1 << 40;
+/// What a file may say and be believed: from there on there is room to count for ever.
+const BELIEVED: u64 = MAX_EPOCH / 2;
 
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -80,7 +82,7 @@ impl StateDir {
         in_force: Option<u64>,
     ) -> Result<u64, InterceptError> {
         let written = self.read("epoch").and_then(|text| text.trim().parse().ok());
-        let written = written.filter(|epoch| *epoch < MAX_EPOCH);
+        let written = written.filter(|epoch| *epoch < BELIEVED);
         let highest = written
             .into_iter()
             .chain(in_force)
@@ -180,7 +182,7 @@ impl StateDir {
                 .strip_suffix(".lock")?
                 .parse()
                 .ok()?;
-            (epoch < MAX_EPOCH).then_some(epoch)
+            (epoch < BELIEVED).then_some(epoch)
         })
     }
 

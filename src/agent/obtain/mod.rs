@@ -75,14 +75,15 @@ impl Default for ObtainConfig {
     fn default() -> Self {
         Self {
             answer_deadline: Duration::from_secs(20),
-            // 18 in a second at most: room for a draining instance, and for calls that left apart
-            // and arrive together.
+            // IMDS allows the whole node 20 in a second and 5 at once. Of these 15 and 3 at most
+            // are for tokens: the rest is for a draining instance, for forwarded metadata, and for
+            // calls that left apart and arrive together.
             upstream: TurnLimits {
                 rate: Rate {
-                    per_second: 14,
-                    burst: 4,
+                    per_second: 12,
+                    burst: 3,
                 },
-                concurrency: 4,
+                concurrency: 3,
                 per_identity: 2,
                 waiting: 1024,
                 waiting_per_asker: 64,

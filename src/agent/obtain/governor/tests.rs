@@ -10,7 +10,10 @@ use crate::agent::obtain::fake::{MS, S, Steps, asker, client};
 
 fn governor() -> Arc<Governor> {
     let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
-    let limits = ObtainConfig::default().upstream;
+    let limits = TurnLimits {
+        concurrency: 4,
+        ..ObtainConfig::default().upstream
+    };
     Governor::new(limits, Steps::default().clock(), metrics)
 }
 
@@ -41,7 +44,7 @@ async fn a_flood_is_paced_and_another_pod_s_first_call_is_not_behind_it() {
     tokio::time::sleep(MS(500)).await;
     let asked = governor.clock.mono();
     drop(turn(&governor, "calm", 99).await.unwrap());
-    // One round: one call of the flood's, at the pace of 14 a second.
+    // One round: one call of the flood's, at the pace of 12 a second.
     assert!(governor.clock.mono() - asked <= MS(250));
     let mut begun = flood.join_all().await;
     begun.sort();
