@@ -14,6 +14,7 @@
 
 mod bare;
 mod cast;
+mod figures;
 mod load;
 mod once;
 mod proc;
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use lanyard::lab::{self, AgentSetup, Interrupt, Lab};
+use lanyard::lab::{self, Interrupt, Lab};
 
 use crate::rounds::KINDS;
 use crate::stage::Side;
@@ -93,104 +94,9 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     if options.harness {
         return harness(&mut lab, options).await;
     }
-    let table = agent(&mut lab, options).await?;
+    let table = figures::measure(&mut lab, options).await?;
     println!("{table}");
     Ok(())
-}
-
-/// The agent against the bare server, and what is timed once.
-#[allow(clippy::too_many_lines, reason = "one measurement after the other")]
-async fn agent(lab: &mut Lab, options: &Options) -> anyhow::Result<report::Table> {
-    let mut table = report::Table::default();
-    let (ours, theirs) = (lab.node().clone(), lab.add_node().await?);
-    let simulator = stage::simulator(lab).await?;
-    let manifests = stage::manifests(lab, "manifests")?;
-    let (pod, their_pod) = (
-        stage::pod_with_addresses(&ours).await?,
-        stage::pod_with_addresses(&theirs).await?,
-    );
-
-    eprintln!("starting the agent {} times", options.starts);
-    let setup = AgentSetup::new(&ours, &manifests);
-    let (starts, agent) = once::starts(lab, &setup, &pod, options.starts).await?;
-    let memory = |when: &str| {
-        let of =
-            |key| proc::memory_kib(agent.process.pid(), key).unwrap_or_default() as f64 / 1024.0;
-        let (anon, file) = (of("RssAnon"), of("RssFile"));
-        format!(
-            "{when}: {:.1} MiB, of that {anon:.1} its own, {file:.1} program text and libraries",
-            anon + file
-        )
-    };
-    table.note(&memory("memory after the start"));
-    eprintln!("one token for each of {} pods, then a crowd", cast::PODS);
-    once::fill(&pod).await?;
-    table.note(&memory("memory with 250 tokens"));
-    let upstream = once::cold_crowd(&simulator, &pod).await?;
-    table.note(&memory("memory after 200 requests at once"));
-    let late = once::late_pods(&manifests, &pod).await?;
-    let stranger = once::stranger(&pod, 300).await?;
-
-    let target = cast::target("vault.azure.net", None);
-    let answer = once::ask_from(&pod, cast::address(1), &target).await?;
-    let bare = stage::fixed(lab, &theirs, &answer.wire, false).await?;
-    stage::same_rules(&ours, &theirs).await?;
-    let from = cast::address(1);
-    let sides = [
-        Side {
-            name: "bare hyper",
-            pod: their_pod,
-            pid: bare.pid(),
-            from,
-        },
-        Side {
-            name: "lanyard agent",
-            pod: pod.clone(),
-            pid: agent.process.pid(),
-            from,
-        },
-    ];
-    let sides: Vec<&Side> = sides.iter().collect();
-    for kind in KINDS {
-        let rounds = rounds::run(kind, &sides, options.rounds, options.seconds).await?;
-        table.loads(&rounds, &sides);
-    }
-    table.once(
-        "200 pods asking for one identity at the same moment, cold: upstream calls",
-        upstream as f64,
-        "",
-        1.0,
-    );
-    let rss = proc::memory_kib(agent.process.pid(), "VmRSS")? as f64 / 1024.0;
-    table.note(&memory("memory after load"));
-    let peak = proc::memory_kib(agent.process.pid(), "VmHWM")? as f64 / 1024.0;
-    table.once(
-        "resident memory with 250 pods and 250 identities cached, after load",
-        rss,
-        "MiB",
-        16.0,
-    );
-    table.note(&format!(
-        "peak of the agent's resident memory: {peak:.1} MiB"
-    ));
-    table.times(
-        "agent start → first token, rules included, upstream answering at once",
-        starts,
-        300.0,
-    );
-    table.times(
-        "pod's manifest appears → its waiting request answered",
-        late,
-        20.0,
-    );
-    table.times("unbound pod's request, new connection", stranger, 5.0);
-    table.note(&format!(
-        "{} rounds of {} s for each side, interleaved; the machine's load over the last minute: {}",
-        options.rounds,
-        options.seconds,
-        proc::load_average()
-    ));
-    Ok(table)
 }
 
 /// The harness alone against the bare server.

@@ -20,18 +20,19 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_micros(ticks * 1_000_000 / per_second))
 }
 
-/// A line of `/proc/PID/status` in KiB (`VmRSS`, `VmHWM`).
-pub fn memory_kib(pid: u32, key: &str) -> anyhow::Result<u64> {
+/// A line of `/proc/PID/status` in MiB (`VmRSS`, `RssAnon`).
+pub fn memory_mib(pid: u32, key: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
         .find(|line| line.starts_with(key))
         .context("no such line")?;
-    Ok(line
+    let kib: f64 = line
         .split_whitespace()
         .nth(1)
         .context("no value")?
-        .parse()?)
+        .parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// The machine's load over the last minute.

@@ -132,9 +132,9 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
 /// Appends `text` as the inside of a JSON string.
 fn push_escaped(body: &mut String, text: &str) {
     // All bytes, without an early end: so the compiler looks at many at once, and a token is long.
-    #[allow(clippy::needless_bitwise_bool, reason = "a lazy `||` is an early end")]
-    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    if !text.bytes().fold(false, |any, byte| any | special(byte)) {
+    let special =
+        |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    if text.bytes().fold(0, |any, byte| any | special(byte)) == 0 {
         body.push_str(text);
         return;
     }
