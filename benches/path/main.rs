@@ -99,6 +99,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The agent against the bare server, and what is timed once.
+#[allow(clippy::too_many_lines, reason = "one measurement after the other")]
 async fn agent(lab: &mut Lab, options: &Options) -> anyhow::Result<report::Table> {
     let mut table = report::Table::default();
     let (ours, theirs) = (lab.node().clone(), lab.add_node().await?);

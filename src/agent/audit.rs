@@ -4,14 +4,17 @@
 //! Bounded, for each pod and for all: a pod that invents resources or client ids fills its own share,
 //! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Display;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
 
 /// Decisions remembered at once: the shares of 256 pods.
@@ -19,15 +22,39 @@ const MAX_DECISIONS: usize = 4096;
 /// Of one pod. Programs ask for a handful of resources.
 const MAX_OF_POD: usize = 16;
 
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// A known pod.
+    Pod(&'a PodFacts),
+    /// An address at which no pod is known.
+    Address(IpAddr),
+}
+
+impl Caller<'_> {
+    /// What callers are told apart by.
+    fn uid(&self) -> Cow<'_, str> {
+        match self {
+            Self::Pod(pod) => Cow::Borrowed(&pod.uid),
+            Self::Address(address) => Cow::Owned(address.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Caller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
 /// One decision about a token.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
-    /// The pod's UID; the address where no pod is known.
-    pub uid: &'a str,
-    /// The pod; the address where no pod is known.
-    pub pod: &'a dyn Display,
-    /// Its service account; empty where no pod is known.
-    pub service_account: &'a str,
+    /// Who asked.
+    pub caller: Caller<'a>,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
     /// The audience asked for.
@@ -50,7 +77,7 @@ pub struct Audit {
 
 #[derive(Debug, Default)]
 struct Table {
-    decisions: HashMap<u64, Arc<Seen>>,
+    decisions: HashMap<u64, Seen>,
     /// How many there are of each pod, by UID.
     of_pod: HashMap<Arc<str>, usize>,
 }
@@ -61,13 +88,18 @@ impl Table {
             && self.of_pod.get(uid).is_none_or(|count| *count < MAX_OF_POD)
     }
 
-    fn insert(&mut self, key: u64, seen: Seen) -> bool {
-        let uid = seen.uid.clone();
-        let is_new = self.decisions.insert(key, Arc::new(seen)).is_none();
-        if is_new {
-            *self.of_pod.entry(uid).or_default() += 1;
+    /// Counts the decision as a repeat, if it is known.
+    fn repeat(&self, key: u64) -> bool {
+        let seen = self.decisions.get(&key);
+        if let Some(seen) = seen {
+            seen.repeats.fetch_add(1, Ordering::Relaxed);
         }
-        is_new
+        seen.is_some()
+    }
+
+    fn insert(&mut self, key: u64, seen: Seen) {
+        *self.of_pod.entry(seen.uid.clone()).or_default() += 1;
+        self.decisions.insert(key, seen);
     }
 
     fn retain(&mut self, keep: impl Fn(&Seen) -> bool) {
@@ -92,33 +124,37 @@ struct Seen {
 impl Audit {
     /// Takes a decision in; logs it when it is new.
     pub fn record(&self, decision: &Decision<'_>) {
+        let uid = decision.caller.uid();
         let key = self.hasher.hash_one((
-            decision.uid,
-            decision.identity.map(|name| (&name.namespace, &name.name)),
+            &uid,
+            decision.identity,
             decision.resource,
             decision.outcome,
             decision.reason,
         ));
-        if let Some(seen) = self.seen.read().decisions.get(&key) {
-            seen.repeats.fetch_add(1, Ordering::Relaxed);
+        if self.seen.read().repeat(key) {
             return;
         }
         let mut table = self.seen.write();
-        if !table.has_room(decision.uid) {
+        // Another request may have brought it meanwhile.
+        if table.repeat(key) {
+            return;
+        }
+        if !table.has_room(&uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
-            uid: decision.uid.into(),
-            pod: decision.pod.to_string(),
+            uid: (*uid).into(),
+            pod: decision.caller.to_string(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,
         };
-        if table.insert(key, seen) {
-            log(decision);
-        }
+        table.insert(key, seen);
+        drop(table);
+        log(decision);
     }
 
     /// Tells the repeats since the last call and forgets decisions that did not repeat, so that
@@ -142,15 +178,17 @@ impl Audit {
 
 fn log(decision: &Decision<'_>) {
     let Decision {
-        uid,
-        pod,
-        service_account,
         resource,
         outcome,
         reason,
         cache,
         ..
     } = *decision;
+    let pod = decision.caller;
+    let (uid, service_account) = match pod {
+        Caller::Pod(pod) => (Some(&*pod.uid), Some(&*pod.service_account)),
+        Caller::Address(_) => (None, None),
+    };
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
         target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"
@@ -160,19 +198,26 @@ fn log(decision: &Decision<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::{Labels, PodLife};
 
     fn record(audit: &Audit, resource: &str, outcome: &'static str) {
         record_of(audit, "u", resource, outcome);
     }
 
     fn record_of(audit: &Audit, uid: &str, resource: &str, outcome: &'static str) {
-        let pod = ObjectName::new("a", "p");
-        let identity = None;
+        let pod = PodFacts {
+            name: ObjectName::new("a", "p"),
+            uid: uid.into(),
+            labels: Labels::new(),
+            wanted: None,
+            service_account: "sa".into(),
+            ips: Vec::new(),
+            life: PodLife::Live,
+            version: "1".into(),
+        };
         audit.record(&Decision {
-            uid,
-            pod: &pod,
-            service_account: "sa",
-            identity,
+            caller: Caller::Pod(&pod),
+            identity: None,
             resource,
             outcome,
             reason: "why",

@@ -4,6 +4,7 @@
 //! at a port where nobody listens). And at the end the rules stay: with nobody behind them pods are
 //! refused, which is what fail-closed means.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,38 +40,24 @@ const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// Pause between attempts to take a listening address that another instance still has.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
-/// What must hold for the agent to be ready.
-struct Latches {
-    manifests: Latch,
-    rules: Latch,
-}
-
 /// Runs the agent until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let signals = signals().context("cannot take signals")?;
     limits::raise_open_files().context("cannot raise the limit of open files")?;
     let registry = Registry::new();
     let readiness = Readiness::default();
-    // All latches stand before anybody can ask: ready with no latch yet would be a lie.
-    let latches = Latches {
-        manifests: readiness.latch("manifests"),
-        rules: readiness.latch("rules"),
-    };
+    // Before anybody can ask: readiness without a latch would say "ready".
+    let manifests = readiness.latch("manifests");
+    let rules = readiness.latch("rules");
     let drain = Drain::new();
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
     serve_admin(&config, &registry, &readiness, levels, &drain, &mut tasks)?;
-    feed(&config, &pipeline, latches.manifests, &stop, &mut tasks).await?;
+    feed(&config, &pipeline, manifests, &stop, &mut tasks).await?;
     serve_pods(
-        &config,
-        &pipeline,
-        &registry,
-        latches.rules,
-        &drain,
-        &stop,
-        &mut tasks,
+        &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
     .await?;
     tell_repeats(pipeline.audit.clone(), &mut tasks);
@@ -198,7 +185,7 @@ async fn feed(
 
 /// Drops cached tokens of identities that no live pod is granted.
 fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
-    let granted: std::collections::HashSet<IdentityKey> = directory
+    let granted: HashSet<IdentityKey> = directory
         .pods()
         .flat_map(|pod| &pod.granted)
         .flat_map(|grant| {

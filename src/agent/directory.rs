@@ -1,7 +1,7 @@
 //! What the request path looks things up in: a published, immutable snapshot. O(1) by address, no
 //! lock, no rebuild while serving.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
 use super::world::World;
-use crate::model::facts::{ExceptionFacts, PodLife};
+use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
 
 /// Who an address belongs to.
 #[derive(Clone, Debug)]
@@ -49,12 +49,9 @@ pub struct Known {
 impl Directory {
     /// Works the snapshot out. `has_moved` says whether local evidence contradicts the claim of a
     /// pod on an address.
-    pub fn of(
-        world: &World,
-        mut has_moved: impl FnMut(&crate::model::facts::PodFacts, IpAddr) -> bool,
-    ) -> Self {
+    pub fn of(world: &World, mut has_moved: impl FnMut(&PodFacts, IpAddr) -> bool) -> Self {
         let mut claims: HashMap<IpAddr, Claim> = HashMap::new();
-        let mut granted = std::collections::HashSet::new();
+        let mut granted = HashSet::new();
         let mut pods = 0;
         for pod in world.pods() {
             if pod.life == PodLife::Ended {
@@ -110,7 +107,7 @@ impl Directory {
         self.claims.get(&ip)
     }
 
-    /// Every live pod's grants.
+    /// The grants of every pod that may ask now, once for each of its addresses.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<PodGrants>> {
         self.claims.values().filter_map(|claim| match claim {
             Claim::Pod(grants) => Some(grants),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::obtain::rate::{Pace, Rate, Shares};
+use super::rate::{Pace, Rate, Shares};
 use crate::azure::imds::{ImdsClient, ImdsError, Metadata};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Asker;

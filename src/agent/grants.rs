@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::world::World;
-use crate::model::facts::{BindingFacts, IdentityFacts, Labels, PodFacts, PolicyScope, Subject};
+use crate::model::facts::{BindingFacts, IdentityFacts, PodFacts, PolicyScope, Subject};
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
 
@@ -34,7 +34,7 @@ pub struct Wanted {
 }
 
 /// Why an identity is not granted to a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Missing {
     /// There is no such `AzureIdentity`.
     NoIdentity,
@@ -136,9 +136,9 @@ fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Miss
 fn names(subject: &Subject, binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
     let namespace = match &subject.namespace_selector {
         None => pod.name.namespace == binding.name.namespace,
-        Some(selector) => {
-            known_labels(&pod.name.namespace, world).is_some_and(|labels| selector.matches(labels))
-        }
+        Some(selector) => world
+            .namespace(&pod.name.namespace)
+            .is_some_and(|labels| selector.matches(labels)),
     };
     let accounts = &subject.service_accounts;
     let account = accounts.is_empty() || accounts.iter().any(|name| **name == *pod.service_account);
@@ -150,15 +150,9 @@ fn names(subject: &Subject, binding: &BindingFacts, pod: &PodFacts, world: &Worl
             .is_none_or(|selector| selector.matches(&pod.labels))
 }
 
-/// Labels of a namespace. A namespace that is not known (yet) matches nothing: `NotIn` and
-/// `DoesNotExist` must not hold because labels are missing on our side.
-fn known_labels<'a>(namespace: &str, world: &'a World) -> Option<&'a Labels> {
-    world.namespace(namespace)
-}
-
 /// The limits of all policies that admit the identity for its own namespace.
 fn admitting(identity: &IdentityFacts, world: &World) -> Vec<Arc<PolicyScope>> {
-    let Some(labels) = known_labels(&identity.name.namespace, world) else {
+    let Some(labels) = world.namespace(&identity.name.namespace) else {
         return Vec::new();
     };
     let admits = |scope: &PolicyScope| {
@@ -183,5 +177,4 @@ fn admitting(identity: &IdentityFacts, world: &World) -> Vec<Arc<PolicyScope>> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-#[path = "grants_tests.rs"]
 mod tests;

@@ -278,5 +278,4 @@ fn closed_after_write(event: &notify::Event) -> bool {
 }
 
 #[cfg(test)]
-#[path = "manifests_tests.rs"]
 mod tests;

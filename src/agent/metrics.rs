@@ -7,16 +7,16 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::directory::Known;
+use super::obtain::CacheState;
 use super::select::Refusal;
+use crate::model::facts::SourceFacts;
 use crate::model::fault::FaultKind;
-
-/// Where an answered token came from.
-pub const CACHE_STATES: [&str; 4] = ["hit", "refreshing", "stale", "miss"];
 
 /// The series.
 #[derive(Debug)]
 pub struct AgentMetrics {
-    tokens: Vec<(&'static str, IntCounter)>,
+    /// By source, then by cache state.
+    tokens: [(&'static str, [IntCounter; CacheState::ALL.len()]); SourceFacts::LABELS.len()],
     faults: Vec<IntCounter>,
     refusals: Vec<(&'static str, IntCounter)>,
     forwarded: IntCounter,
@@ -73,10 +73,10 @@ impl AgentMetrics {
         info.set(1);
         registry.register(Box::new(info))?;
         Ok(Self {
-            tokens: CACHE_STATES
-                .iter()
-                .map(|state| (*state, tokens.with_label_values(&["imds", *state])))
-                .collect(),
+            tokens: SourceFacts::LABELS.map(|source| {
+                let of = |cache: CacheState| tokens.with_label_values(&[source, cache.as_str()]);
+                (source, CacheState::ALL.map(of))
+            }),
             faults: FaultKind::ALL
                 .iter()
                 .map(|kind| requests.with_label_values(&[kind.as_str()]))
@@ -106,10 +106,10 @@ impl AgentMetrics {
         })
     }
 
-    /// A token was handed out.
-    pub fn token_served(&self, cache: &'static str) {
-        if let Some((_, counter)) = self.tokens.iter().find(|(state, _)| *state == cache) {
-            counter.inc();
+    /// A token of this source was handed out.
+    pub fn token_served(&self, source: &'static str, cache: CacheState) {
+        if let Some((_, counters)) = self.tokens.iter().find(|(label, _)| *label == source) {
+            counters[cache as usize].inc();
         }
     }
 
@@ -119,7 +119,8 @@ impl AgentMetrics {
     }
 
     /// Selection refused.
-    pub fn refused(&self, label: &'static str) {
+    pub fn refused(&self, refusal: &Refusal) {
+        let label = refusal.label();
         if let Some((_, counter)) = self.refusals.iter().find(|(name, _)| *name == label) {
             counter.inc();
         }

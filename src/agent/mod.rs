@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod obtain;
 pub mod passthrough;
 pub mod pipeline;
+pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;

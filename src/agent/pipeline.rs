@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::audit::{self, Audit};
+use super::audit::{self, Audit, Caller};
 use super::directory::Published;
 use super::forward::Forwarder;
 use super::grants::PodGrants;
@@ -67,22 +67,19 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 
 impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = match self.locator.known(peer) {
+        let pod = match self.locator.locate(peer).await {
             Ok(pod) => pod,
-            Err(_) => match self.locator.locate(peer).await {
-                Ok(pod) => pod,
-                Err(fault) => {
-                    self.record_nobody(peer, query, &fault);
-                    return Err(fault);
-                }
-            },
+            Err(fault) => {
+                self.record_fault(Caller::Address(peer.to_canonical()), None, query, &fault);
+                return Err(fault);
+            }
         };
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
-                self.metrics.refused(refusal.label());
+                self.metrics.refused(&refusal);
                 let fault = refusal.fault();
-                self.record_fault(&pod, None, query, &fault);
+                self.record_fault(Caller::Pod(&pod.pod), None, query, &fault);
                 return Err(fault);
             }
         };
@@ -98,7 +95,7 @@ impl<S: TokenSource> Pipeline<S> {
         match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
-                self.record_fault(&pod, Some(grant), query, &fault);
+                self.record_fault(Caller::Pod(&pod.pod), Some(grant), query, &fault);
                 Err(fault)
             }
         }
@@ -135,17 +132,14 @@ impl<S: TokenSource> Pipeline<S> {
         query: &TokenQuery,
         obtained: &Obtained,
     ) -> Answer {
-        let cache = obtained.cache.as_str();
-        self.metrics.token_served(cache);
+        self.metrics.token_served(obtained.source, obtained.cache);
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            caller: Caller::Pod(&pod.pod),
             identity: Some(&grant.identity.name),
             resource: &query.resource,
             outcome: "granted",
             reason: chosen.as_str(),
-            cache,
+            cache: obtained.cache.as_str(),
         });
         let (client_id, left) = (grant.identity.client_id, obtained.left);
         respond::token(
@@ -159,31 +153,14 @@ impl<S: TokenSource> Pipeline<S> {
 
     fn record_fault(
         &self,
-        pod: &PodGrants,
+        caller: Caller<'_>,
         grant: Option<&Grant>,
         query: &TokenQuery,
         fault: &Fault,
     ) {
         self.audit.record(&audit::Decision {
-            uid: &pod.pod.uid,
-            pod: &pod.pod.name,
-            service_account: &pod.pod.service_account,
+            caller,
             identity: grant.map(|grant| &grant.identity.name),
-            resource: &query.resource,
-            outcome: fault.kind.as_str(),
-            reason: reason(fault),
-            cache: "-",
-        });
-    }
-
-    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
-    fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
-        let peer = peer.to_canonical().to_string();
-        self.audit.record(&audit::Decision {
-            uid: &peer,
-            pod: &peer,
-            service_account: "",
-            identity: None,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
             reason: reason(fault),

@@ -132,6 +132,7 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
 /// Appends `text` as the inside of a JSON string.
 fn push_escaped(body: &mut String, text: &str) {
     // All bytes, without an early end: so the compiler looks at many at once, and a token is long.
+    #[allow(clippy::needless_bitwise_bool, reason = "a lazy `||` is an early end")]
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     if !text.bytes().fold(false, |any, byte| any | special(byte)) {
         body.push_str(text);

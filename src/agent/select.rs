@@ -37,7 +37,7 @@ pub enum Refusal {
     /// The request names an identity that the pod was not granted.
     NotGranted,
     /// The annotation names an identity that was not granted, and the request names none.
-    AnnotationNotGranted(ObjectName, &'static str),
+    AnnotationNotGranted(ObjectName, Missing),
     /// Several are granted and nothing says which.
     Ambiguous,
     /// The identity may not be used for this resource.
@@ -88,9 +88,10 @@ impl Refusal {
             Self::NotGranted => {
                 Fault::identity_not_found("the identity asked for is not granted to this pod")
             }
-            Self::AnnotationNotGranted(name, why) => {
-                Fault::identity_not_found(format!("the annotation names {name}, but {why}"))
-            }
+            Self::AnnotationNotGranted(name, missing) => Fault::identity_not_found(format!(
+                "the annotation names {name}, but {}",
+                missing.as_str()
+            )),
             Self::Ambiguous => Fault::new(
                 FaultKind::IdentityAmbiguous,
                 "Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request",
@@ -151,10 +152,7 @@ fn default(grants: &PodGrants) -> Result<(&Grant, Chosen), Refusal> {
     {
         // An annotation that cannot be fulfilled is told, never slid over to the next name.
         if let Some((name, missing)) = wanted.iter().find_map(|w| Some((&w.identity, w.missing?))) {
-            return Err(Refusal::AnnotationNotGranted(
-                name.clone(),
-                Missing::as_str(missing),
-            ));
+            return Err(Refusal::AnnotationNotGranted(name.clone(), missing));
         }
         let grant = grants
             .granted
@@ -186,5 +184,4 @@ fn allows(grant: &Grant, resource: &str) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-#[path = "select_tests.rs"]
 mod tests;

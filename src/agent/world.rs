@@ -106,7 +106,8 @@ impl World {
         self.pods.values()
     }
 
-    /// A namespace's labels; `None` while the namespace is not known.
+    /// A namespace's labels; `None` while it is not known. Such a namespace matches no selector:
+    /// `NotIn` and `DoesNotExist` must not hold because labels are missing on our side.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Labels> {
         self.namespaces.get(name)

@@ -126,5 +126,4 @@ fn typed<T: DeserializeOwned>(document: Value) -> Result<T, Malformed> {
 }
 
 #[cfg(test)]
-#[path = "object_tests.rs"]
 mod tests;

@@ -26,7 +26,7 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(intercept::uninstall::uninstall(
+        let done = runtime.block_on(intercept::uninstall(
             self.iptables_backend,
             self.agent_address,
             &self.state_dir,

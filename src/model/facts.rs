@@ -49,11 +49,14 @@ pub enum SourceFacts {
 }
 
 impl SourceFacts {
+    /// All metric labels that [`SourceFacts::as_str`] can give.
+    pub const LABELS: [&'static str; 1] = ["imds"];
+
     /// Metric label and part of the cache key.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Imds => "imds",
+            Self::Imds => Self::LABELS[0],
         }
     }
 }

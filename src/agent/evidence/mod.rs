@@ -6,7 +6,7 @@
 //! whose interface has gone is forgotten at once, whether the kernel says so or not.
 
 mod netlink;
-pub mod table;
+mod table;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -95,14 +95,6 @@ impl Evidence {
         Ok(Self { table, generation })
     }
 
-    /// Knows nothing and never will: where there is no netlink, and for tests.
-    pub fn none() -> Self {
-        Self {
-            table: Arc::default(),
-            generation: watch::channel(0).1,
-        }
-    }
-
     /// Where the address is now.
     pub fn of(&self, address: IpAddr) -> Sighting {
         self.table.read().of(address.to_canonical())
@@ -112,12 +104,6 @@ impl Evidence {
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.clone()
     }
-}
-
-/// This boot's id: a new one after every start of the node; `None` where the kernel tells none.
-pub fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 #[cfg(test)]
@@ -155,13 +141,5 @@ mod tests {
     fn a_sighting_is_completed_and_never_overwritten() {
         let completed = sighting(Some(7), None).completed_by(&sighting(Some(8), Some(1)));
         assert_eq!(completed, sighting(Some(7), Some(1)));
-    }
-
-    #[test]
-    fn without_netlink_nothing_is_known() {
-        assert_eq!(
-            Evidence::none().of([10, 0, 0, 1].into()),
-            Sighting::default()
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! Which of the two iptables backends this node uses.
 //!
 //! In: what each backend shows (or why it cannot). Out: a [`Decision`] with its reason, for the
-//! log. The decision is pure; [`choose`] asks the programs, in a way that creates no tables.
+//! log. Pure.
 //! Rules in a backend that the node does not use still work, yet their place among the others'
 //! cannot be judged: hence the node's own choice, the one where kubelet and the CNI have rules.
 
@@ -9,7 +9,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::InterceptError;
-use super::exec::Iptables;
 use super::rules::CHAIN_PREFIX;
 use super::save::Ruleset;
 
@@ -164,24 +163,6 @@ fn foreign_rules(ruleset: &Ruleset) -> usize {
                 .is_some_and(|to| to.starts_with(CHAIN_PREFIX))
         })
         .count()
-}
-
-/// Asks both backends' programs, and decides; or obeys.
-pub async fn choose(choice: BackendChoice) -> Result<Decision, InterceptError> {
-    if let BackendChoice::Forced(backend) = choice {
-        return Ok(Decision {
-            backend,
-            why: "forced by --iptables-backend".to_owned(),
-        });
-    }
-    let listing = async |backend| {
-        Iptables::new(backend)
-            .read_all()
-            .await
-            .map_err(|error| error.to_string())
-    };
-    let (nft, legacy) = tokio::join!(listing(Backend::Nft), listing(Backend::Legacy));
-    decide(&nft, &legacy)
 }
 
 #[cfg(test)]

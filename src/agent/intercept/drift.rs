@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::rules::{DesiredTable, Flow, jumps};
-use super::save::{Rule, Ruleset, Table};
+use super::rules::{DesiredTable, jumps};
+use super::save::{Flow, Rule, Ruleset, Table};
 
 /// One difference, in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

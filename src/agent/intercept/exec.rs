@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::InterceptError;
-use super::backend::Backend;
+use super::backend::{self, Backend, BackendChoice, Decision};
 use super::save::Ruleset;
 
 const READ_DEADLINE: Duration = Duration::from_secs(5);
@@ -116,6 +116,25 @@ impl Iptables {
     }
 }
 
+/// The backend to use: the forced one, or what both backends' programs show decides. Makes the
+/// kernel create no table.
+pub async fn choose(choice: BackendChoice) -> Result<Decision, InterceptError> {
+    if let BackendChoice::Forced(backend) = choice {
+        return Ok(Decision {
+            backend,
+            why: "forced by --iptables-backend".to_owned(),
+        });
+    }
+    let listing = async |backend| {
+        Iptables::new(backend)
+            .read_all()
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let (nft, legacy) = tokio::join!(listing(Backend::Nft), listing(Backend::Legacy));
+    backend::decide(&nft, &legacy)
+}
+
 async fn finished(
     command: &str,
     deadline: Duration,
@@ -137,10 +156,7 @@ async fn finished(
 
 fn parse(command: &str, output: &Output) -> Result<Ruleset, InterceptError> {
     succeeded(command, output)?;
-    Ok(Ruleset::parse(
-        &String::from_utf8_lossy(&output.stdout),
-        None,
-    ))
+    Ok(Ruleset::parse(&String::from_utf8_lossy(&output.stdout)))
 }
 
 fn succeeded(command: &str, output: &Output) -> Result<(), InterceptError> {

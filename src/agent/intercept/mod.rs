@@ -6,29 +6,31 @@
 //! nothing): the rules are laid only after the listener listens, replaced in one transaction, and
 //! removed by nothing but `lanyard uninstall`.
 //!
-//! `rules`, `save`, `drift`, `budget` and `conntrack::entry` are pure; `keeper` is the loop.
+//! `rules`, `save`, `drift`, `script`, `backend`, `budget` and `conntrack::entry` are pure; `keeper` is the loop.
 
-pub mod address;
-pub mod backend;
-pub mod budget;
-pub mod conntrack;
-pub mod drift;
-pub mod epoch;
-pub mod exec;
-pub mod keeper;
-pub mod metrics;
-pub mod rules;
-pub mod save;
-pub mod uninstall;
-pub mod watch;
+mod address;
+mod backend;
+mod budget;
+mod conntrack;
+mod drift;
+mod epoch;
+mod exec;
+mod keeper;
+mod metrics;
+mod rules;
+mod save;
+mod script;
+mod uninstall;
+mod watch;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 pub use address::claim_address;
-pub use backend::BackendChoice;
+pub use backend::{Backend, BackendChoice};
 pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;
+pub use uninstall::uninstall;
 
 /// The agent's own address: link-local, so that no route leads to it from outside the node.
 pub const DEFAULT_AGENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
@@ -106,7 +108,7 @@ pub enum InterceptError {
     #[error("the rules were written with {backend} and yet differ afterwards: {drift}")]
     NotInForce {
         /// The backend.
-        backend: backend::Backend,
+        backend: Backend,
         /// What differs.
         drift: String,
     },

@@ -1,17 +1,12 @@
-//! The rules that this node should have, as data, and the script that brings them about.
+//! The rules that this node should have, as data.
 //!
-//! In: where the agent listens and its epoch. Out: [`DesiredTable`] values for `nat` and `filter`,
-//! and, given what the node has, one `iptables-restore --noflush` script that replaces our chains
-//! whole, table by table. Pure: no IO, no clock. Invariant: between the first laying and
-//! `lanyard uninstall` no script of ours leaves a moment in which a pod's connection to the
-//! metadata address is forwarded: `filter` (the door) comes before `nat` (the way in), and each
-//! table is replaced in one transaction.
+//! In: where the agent listens and its epoch. Out: [`DesiredTable`] values for `nat` and `filter`.
+//! Pure: no IO, no clock. Invariant 2 (fail closed): `filter`, the door, comes before `nat`, the way
+//! in, and does not need a listener.
 
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::drift::{Drift, DriftKind};
-use super::save::{Rule, Ruleset};
+use super::save::{Flow, Rule, Ruleset};
 
 /// The instance metadata service, the address that pods ask. Other ports of it are not IMDS.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -65,15 +60,6 @@ impl Stamp {
             .iter()
             .find_map(|rule| Self::parse(rule.value("--comment")?))
     }
-}
-
-/// Traffic that a rule of somebody else's must not decide before ours does: tcp to these ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Destination.
-    pub address: Ipv4Addr,
-    /// Destination port.
-    pub port: u16,
 }
 
 /// One table's share of the interception.
@@ -155,37 +141,6 @@ fn filter(guard_wire_server: bool) -> DesiredTable {
     }
 }
 
-/// A script for `iptables-restore --noflush` that undoes `drifts`; empty when there are none.
-///
-/// `actual` must be what the node has now: the script deletes the jumps that it saw there, and
-/// fails as a whole (per table) when they have changed meanwhile; read again, then.
-pub fn repair_script(desired: &[DesiredTable], actual: &Ruleset, drifts: &[Drift]) -> String {
-    let mut script = String::new();
-    for want in desired {
-        let kinds = || {
-            drifts
-                .iter()
-                .filter(|drift| drift.table == want.table)
-                .map(|d| d.kind)
-        };
-        if kinds().next().is_none() {
-            continue;
-        }
-        let _ = writeln!(script, "*{}\n:{} - [0:0]", want.table, want.chain);
-        for rule in &want.rules {
-            let _ = writeln!(script, "-A {} {rule}", want.chain);
-        }
-        if kinds().any(DriftKind::concerns_jump) {
-            for jump in jumps(actual, want) {
-                let _ = writeln!(script, "-D {} {}", want.hook, jump.text);
-            }
-            let _ = writeln!(script, "-I {} 1 {}", want.hook, want.jump);
-        }
-        script.push_str("COMMIT\n");
-    }
-    script
-}
-
 /// The rules of our hook that lead into our chain.
 pub fn jumps<'a>(
     actual: &'a Ruleset,
@@ -200,42 +155,44 @@ pub fn jumps<'a>(
         .filter(move |rule| rule.leads_to() == Some(chain))
 }
 
-/// A script that removes every rule and chain of ours that `actual` has, and nothing else; empty
-/// when there are none. The second value says in words what it removes.
-pub fn removal_script(actual: &Ruleset) -> (String, Vec<String>) {
-    let (mut script, mut removed) = (String::new(), Vec::new());
-    for (name, table) in actual.tables() {
-        let ours: Vec<&str> = table
-            .chains()
-            .map(|(name, _)| name)
-            .filter(|n| n.starts_with(CHAIN_PREFIX))
-            .collect();
-        let mut lines = String::new();
-        for (chain, rules) in table.chains().map(|(name, chain)| (name, &chain.rules)) {
-            if ours.contains(&chain) {
-                continue;
-            }
-            for rule in rules
-                .iter()
-                .filter(|r| r.leads_to().is_some_and(|to| ours.contains(&to)))
-            {
-                let _ = writeln!(lines, "-D {chain} {}", rule.text);
-                removed.push(format!("{name}: rule of {chain}: {}", rule.text));
-            }
-        }
-        for chain in &ours {
-            let _ = writeln!(lines, "-F {chain}");
-        }
-        for chain in &ours {
-            let _ = writeln!(lines, "-X {chain}");
-            removed.push(format!("{name}: chain {chain}"));
-        }
-        if !lines.is_empty() {
-            let _ = write!(script, "*{name}\n{lines}COMMIT\n");
-        }
-    }
-    (script, removed)
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_server_is_guarded_unless_told_otherwise_and_its_dns_never() {
+        let rules = |guard| desired(None, guard).remove(0).rules.join("\n");
+        assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 80 "));
+        assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 32526 "));
+        assert!(!rules(true).contains("--dport 53"));
+        assert!(!rules(false).contains("168.63.129.16"));
+        assert!(rules(false).contains("169.254.169.254/32"));
+    }
+
+    #[test]
+    fn who_has_no_listener_closes_the_door_and_lays_no_way_in() {
+        let tables: Vec<_> = desired(None, true).iter().map(|want| want.table).collect();
+        assert_eq!(tables, ["filter"]);
+    }
+
+    #[test]
+    fn a_stamp_is_read_back_and_nothing_else_is() {
+        let stamp = Stamp {
+            epoch: 12,
+            port: 80,
+        };
+        assert_eq!(Stamp::parse(&stamp.comment()), Some(stamp));
+        for wrong in [
+            "",
+            "lanyard:epoch=1",
+            "lanyard:epoch=x port=1",
+            "lanyard:epoch=1 port=70000",
+        ] {
+            assert_eq!(Stamp::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(
+            Stamp::parse(&format!("lanyard:epoch={} port=1", u64::MAX)),
+            None
+        );
+    }
+}

@@ -1,4 +1,4 @@
-//! What `iptables-save` (and `iptables -S`) prints, as values.
+//! What `iptables-save` prints, as values.
 //!
 //! In: text of either backend, any version, with or without counters. Out: [`Ruleset`]. Pure, and
 //! total: whatever the text, parsing neither fails nor panics; a line that it does not understand
@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-
-use super::rules::Flow;
 
 /// Tables by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,12 +39,20 @@ pub struct Rule {
     words: Vec<String>,
 }
 
+/// Traffic that a rule may match: tcp to a port of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Destination.
+    pub address: Ipv4Addr,
+    /// Destination port.
+    pub port: u16,
+}
+
 impl Ruleset {
-    /// Reads a listing. `table` names the table of what stands before any `*table` line: the
-    /// format of `iptables -t TABLE -S`, which does not say.
-    pub fn parse(text: &str, table: Option<&str>) -> Self {
+    /// Reads a listing; what stands before its first `*table` line is left out.
+    pub fn parse(text: &str) -> Self {
         let mut ruleset = Self::default();
-        let mut current = table.map(str::to_owned);
+        let mut current: Option<String> = None;
         for line in text.lines().map(str::trim) {
             if let Some(name) = line.strip_prefix('*') {
                 ruleset.tables.entry(name.to_owned()).or_default();
@@ -124,10 +130,6 @@ impl Table {
                     .rules
                     .push(Rule::parse(rest));
             }
-            "-P" if !name.is_empty() => {
-                self.chains.entry(name.to_owned()).or_default().built_in = true;
-            }
-            "-N" if !name.is_empty() => drop(self.chains.entry(name.to_owned()).or_default()),
             _ => {
                 if let Some(chain) = verb.strip_prefix(':').filter(|chain| !chain.is_empty()) {
                     self.chains.entry(chain.to_owned()).or_default().built_in = name != "-";

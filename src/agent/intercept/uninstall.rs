@@ -13,7 +13,7 @@ use super::address::Addresses;
 use super::backend::{Backend, BackendChoice};
 use super::epoch::StateDir;
 use super::exec::Iptables;
-use super::rules::removal_script;
+use super::script::removal_script;
 
 /// Removes rules, address and state files; what was done, one line each.
 pub async fn uninstall(

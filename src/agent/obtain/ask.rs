@@ -15,7 +15,7 @@ use crate::model::facts::SourceFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 
-use super::broker::{Broker, CacheState, Obtained};
+use super::broker::{Ask, Broker, CacheState, Obtained};
 use super::clock::Moment;
 use super::entry::{Cell, Entry, Outcome, Outcomes};
 use super::flight;
@@ -28,15 +28,6 @@ use super::verify::admit;
 const SECOND: Duration = Duration::from_secs(1);
 /// While an identity is "not yet", IMDS is asked this often, as long as somebody waits.
 const NOT_YET_GAP: Duration = SECOND;
-
-/// One request.
-#[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
-    pub(super) grant: &'a Grant,
-    pub(super) resource: &'a str,
-    pub(super) asker: &'a Asker,
-    pub(super) deadline: Instant,
-}
 
 /// What one look at an entry led to.
 enum Step {

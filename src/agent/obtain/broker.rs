@@ -12,16 +12,15 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::agent::rate::Shares;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 use crate::model::token::Token;
 
 use super::ObtainConfig;
-use super::ask::Ask;
 use super::clock::Clock;
 use super::key::IdentityKey;
 use super::metrics::ObtainMetrics;
-use super::rate::Shares;
 use super::slot::Decision;
 use super::source::{SourceError, TokenSource};
 use super::table::Table;
@@ -40,6 +39,9 @@ pub enum CacheState {
 }
 
 impl CacheState {
+    /// All states, in the order of declaration.
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Refreshing, Self::Miss, Self::Stale];
+
     /// Log field and metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -50,6 +52,15 @@ impl CacheState {
             Self::Stale => "stale",
         }
     }
+}
+
+/// One request.
+#[derive(Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) grant: &'a Grant,
+    pub(super) resource: &'a str,
+    pub(super) asker: &'a Asker,
+    pub(super) deadline: Instant,
 }
 
 /// A token for one answer.
@@ -171,11 +182,5 @@ impl<S: TokenSource> Broker<S> {
     pub fn resume(&self) {
         self.draining.store(false, Ordering::Relaxed);
         self.source.drain(false);
-    }
-
-    /// The clock that lives are measured by.
-    #[must_use]
-    pub const fn clock(&self) -> &Clock {
-        &self.clock
     }
 }

@@ -243,7 +243,7 @@ pub fn bench_with(config: ObtainConfig) -> Bench {
     let steps = Steps::default();
     let clock = steps.clock();
     let fake = Fake::new(clock.clone());
-    let metrics = ObtainMetrics::new(&prometheus::Registry::new()).unwrap();
+    let metrics = ObtainMetrics::register(&prometheus::Registry::new()).unwrap();
     let broker = Broker::new(config, fake.clone(), clock, metrics, TaskTracker::new());
     Bench {
         broker,

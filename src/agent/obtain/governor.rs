@@ -11,13 +11,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::agent::rate::Rate;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Asker;
 use crate::model::ids::Guid;
 
 use super::clock::Clock;
 use super::metrics::UpstreamMetrics;
-use super::rate::Rate;
 use super::source::Urgency;
 use super::turns::{Turn, TurnLimits, Turns, Waiting};
 
@@ -102,7 +102,7 @@ impl Governor {
     ) -> Result<Permit, Fault> {
         let since = self.clock.mono();
         let urgent = urgency.is_urgent();
-        let mut granted = self.enqueue(asker, client_id, since, urgent)?;
+        let mut granted = self.enqueue(asker, client_id, urgent)?;
         if !urgent {
             tokio::select! {
                 biased;
@@ -110,7 +110,7 @@ impl Governor {
                 () = urgency.urgent() => {}
             }
             // The place in the other lane is given up by dropping the receiver.
-            granted = self.enqueue(asker, client_id, since, true)?;
+            granted = self.enqueue(asker, client_id, true)?;
         }
         let permit = granted.await;
         self.granted(permit, since)
@@ -149,7 +149,6 @@ impl Governor {
         self: &Arc<Self>,
         asker: &Asker,
         client_id: Guid,
-        since: Duration,
         urgent: bool,
     ) -> Result<oneshot::Receiver<Permit>, Fault> {
         let (waker, granted) = oneshot::channel();
@@ -162,7 +161,6 @@ impl Governor {
             let waiting = Waiting {
                 asker: asker.clone(),
                 client_id,
-                since,
                 waker,
             };
             let refused = (state.draining && !urgent) || state.turns.wait(waiting, urgent).is_err();

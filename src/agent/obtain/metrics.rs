@@ -67,7 +67,7 @@ pub struct ObtainMetrics {
 
 impl ObtainMetrics {
     /// Registers them.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let entries = IntGauge::new(
             "lanyard_cache_entries",
             "Cache keys (identity and resource) that are known, with or without a token.",
@@ -119,7 +119,7 @@ pub struct UpstreamMetrics {
 
 impl UpstreamMetrics {
     /// Registers them for the source `imds`, the only one so far.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let requests = IntCounterVec::new(
             Opts::new(
                 "lanyard_upstream_requests_total",
@@ -198,7 +198,7 @@ fn children<const N: usize>(
     help: &str,
     label: &str,
     values: [&str; N],
-) -> Result<[IntCounter; N], prometheus::Error> {
+) -> prometheus::Result<[IntCounter; N]> {
     let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
     registry.register(Box::new(family.clone()))?;
     Ok(values.map(|value| family.with_label_values(&[value])))

@@ -13,9 +13,9 @@
 //! in flight.
 
 mod ask;
-pub mod broker;
-pub mod clock;
-pub mod entry;
+mod broker;
+mod clock;
+mod entry;
 #[cfg(test)]
 #[allow(
     clippy::unchecked_time_subtraction,
@@ -23,35 +23,36 @@ pub mod entry;
 )]
 mod fake;
 mod flight;
-pub mod governor;
-pub mod imds;
-pub mod key;
-pub mod metrics;
-pub mod rate;
-pub mod slot;
-pub mod source;
-pub mod table;
-pub mod turns;
-pub mod verify;
+mod governor;
+mod imds;
+mod key;
+mod metrics;
+mod slot;
+mod source;
+mod table;
+mod turns;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
+use super::rate::Rate;
 use crate::azure::imds::ImdsClient;
+use crate::model::facts::SourceFacts;
+use crate::model::token::Token;
 
 pub use broker::{Broker, CacheState, Obtained};
 pub use clock::{Clock, Moment};
 pub use key::IdentityKey;
 pub use metrics::{ObtainMetrics, UpstreamMetrics};
-pub use source::{Sources, TokenSource};
+pub use source::{Call, SourceError, TokenSource, Urgency};
+pub use table::Bounds;
+pub use turns::TurnLimits;
 
 use governor::Governor;
 use imds::ImdsSource;
-use rate::Rate;
-use table::Bounds;
-use turns::TurnLimits;
 
 /// How obtaining is done. The defaults are what the documentation promises.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,25 @@ impl Default for ObtainConfig {
     }
 }
 
+/// The sources of an agent: each kind of [`SourceFacts`] has its place here.
+#[derive(Debug)]
+pub struct Sources {
+    /// The node's IMDS.
+    pub imds: ImdsSource,
+}
+
+impl TokenSource for Sources {
+    async fn fetch(&self, call: Call, urgency: Urgency) -> Result<Token, SourceError> {
+        match call.source {
+            SourceFacts::Imds => self.imds.fetch(call, urgency).await,
+        }
+    }
+
+    fn drain(&self, draining: bool) {
+        self.imds.drain(draining);
+    }
+}
+
 /// Puts a broker together: IMDS behind its governor behind the cache. `wall` reads the wall clock
 /// (since the Unix epoch); fetches run as `tasks`. Fails only if the metrics are registered already.
 pub fn compose(
@@ -109,12 +129,12 @@ pub fn compose(
     wall: impl Fn() -> Duration + Send + Sync + 'static,
     registry: &prometheus::Registry,
     tasks: TaskTracker,
-) -> Result<Arc<Broker<Sources>>, prometheus::Error> {
+) -> prometheus::Result<Arc<Broker<Sources>>> {
     let clock = Clock::new(wall);
-    let upstream = UpstreamMetrics::new(registry)?;
+    let upstream = UpstreamMetrics::register(registry)?;
     let governor = Governor::new(config.upstream, clock.clone(), upstream.clone());
     let imds = ImdsSource::new(imds, governor, clock.clone(), upstream);
-    let metrics = ObtainMetrics::new(registry)?;
+    let metrics = ObtainMetrics::register(registry)?;
     Ok(Broker::new(config, Sources { imds }, clock, metrics, tasks))
 }
 

@@ -14,8 +14,6 @@ use crate::model::fault::Fault;
 use crate::model::grant::{Asker, Grant};
 use crate::model::token::Token;
 
-use super::imds::ImdsSource;
-
 /// Why a source gave no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceError {
@@ -83,23 +81,4 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Another instance takes over: give up the share of what is limited for the whole node; or
     /// (`false`) it does not any more.
     fn drain(&self, _draining: bool) {}
-}
-
-/// The sources of an agent: each kind of [`SourceFacts`] has its place here.
-#[derive(Debug)]
-pub struct Sources {
-    /// The node's IMDS.
-    pub imds: ImdsSource,
-}
-
-impl TokenSource for Sources {
-    async fn fetch(&self, call: Call, urgency: Urgency) -> Result<Token, SourceError> {
-        match call.source {
-            SourceFacts::Imds => self.imds.fetch(call, urgency).await,
-        }
-    }
-
-    fn drain(&self, draining: bool) {
-        self.imds.drain(draining);
-    }
 }

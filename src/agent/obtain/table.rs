@@ -110,12 +110,6 @@ impl Table {
     pub fn len(&self) -> usize {
         self.identities.read().count
     }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Identities {

@@ -155,11 +155,11 @@ async fn a_new_identity_is_held_for_and_then_told_to_come_again() {
         .fake
         .say(1, Reply::Fails(SourceError::NotHere("unknown".into())));
     new.first_seen = BEGIN - S(60);
-    let begin = bench.broker.clock().mono();
+    let begin = bench.broker.clock.mono();
     let fault = ask(&bench, &new, VAULT).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::NotYetAssigned);
     assert!(fault.retry_after.unwrap() >= S(1));
-    let took = bench.broker.clock().mono() - begin;
+    let took = bench.broker.clock.mono() - begin;
     assert!(took >= S(2) && took <= S(4), "{took:?}");
     let times = bench.fake.times(1);
     assert!(
@@ -185,7 +185,7 @@ async fn an_identity_that_was_never_assigned_is_refused_at_once_and_for_five_sec
         .say(1, Reply::Fails(SourceError::NotHere("unknown".into())));
     let mut old = grant(1);
     old.first_seen = BEGIN - Duration::from_mins(10);
-    let begin = bench.broker.clock().mono();
+    let begin = bench.broker.clock.mono();
     for _ in 0..50 {
         let fault = ask(&bench, &old, VAULT).await.unwrap_err();
         assert_eq!(
@@ -193,7 +193,7 @@ async fn an_identity_that_was_never_assigned_is_refused_at_once_and_for_five_sec
             (FaultKind::IdentityNotFound, None)
         );
     }
-    assert!(bench.broker.clock().mono() - begin < S(1));
+    assert!(bench.broker.clock.mono() - begin < S(1));
     assert_eq!(bench.fake.calls(), 1);
     tokio::time::sleep(MS(4_900)).await;
     assert!(ask(&bench, &old, VAULT).await.is_err());
@@ -203,7 +203,7 @@ async fn an_identity_that_was_never_assigned_is_refused_at_once_and_for_five_sec
     assert_eq!(bench.fake.calls(), 2);
     // The same refusal is "not yet" for a grant that is new.
     let mut new = grant(1);
-    new.first_seen = bench.broker.clock().wall();
+    new.first_seen = bench.broker.clock.wall();
     assert_eq!(
         ask(&bench, &new, VAULT).await.unwrap_err().kind,
         FaultKind::NotYetAssigned

@@ -8,10 +8,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::agent::rate::{Pace, Rate};
 use crate::model::grant::Asker;
 use crate::model::ids::Guid;
-
-use super::rate::{Pace, Rate};
 
 /// The limits. IMDS allows 20 requests a second and five at once to a whole node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +34,6 @@ pub struct Waiting<W> {
     pub asker: Asker,
     /// For which identity.
     pub client_id: Guid,
-    /// Since when.
-    pub since: Duration,
     /// What to wake.
     pub waker: W,
 }

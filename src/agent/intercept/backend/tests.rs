@@ -2,7 +2,7 @@ use super::*;
 
 #[expect(clippy::unnecessary_wraps, reason = "beside those that cannot be used")]
 fn shows(text: &str) -> Listing {
-    Ok(Ruleset::parse(text, None))
+    Ok(Ruleset::parse(text))
 }
 
 fn decided(nft: &Listing, legacy: &Listing) -> Backend {

@@ -28,7 +28,7 @@ fn node(before: &str, chains: &str) -> Ruleset {
         );
         lines.push("COMMIT".to_owned());
     }
-    Ruleset::parse(&lines.join("\n"), None)
+    Ruleset::parse(&lines.join("\n"))
 }
 
 fn kinds(actual: &Ruleset) -> Vec<DriftKind> {

@@ -13,8 +13,9 @@ use super::super::backend::Backend;
 use super::super::conntrack::{self, Cut};
 use super::super::drift::{Drift, DriftKind, drift};
 use super::super::exec::Iptables;
-use super::super::rules::{self, DesiredTable, Stamp};
+use super::super::rules::{DesiredTable, Stamp};
 use super::super::save::{Rule, Ruleset};
+use super::super::script;
 use super::super::{InterceptConfig, InterceptError};
 use super::{Keeper, describe};
 
@@ -34,7 +35,7 @@ impl Keeper {
         let desired = self.desired(Some(epoch));
         let drifts = drift(&desired, &actual);
         tools
-            .restore(&rules::repair_script(&desired, &actual, &drifts))
+            .restore(&script::repair_script(&desired, &actual, &drifts))
             .await?;
         self.claim = Some(self.state.claim(&lock, epoch)?);
         self.state.clear_removed(&lock);
@@ -58,7 +59,7 @@ impl Keeper {
     ) -> Result<T, InterceptError> {
         let desired = self.desired(None);
         let actual = self.read(tools).await?;
-        let script = rules::repair_script(&desired, &actual, &drift(&desired, &actual));
+        let script = script::repair_script(&desired, &actual, &drift(&desired, &actual));
         if !script.is_empty() {
             tools.restore(&script).await?;
             self.cut().await;
@@ -92,7 +93,7 @@ impl Keeper {
         let (due, later): (Vec<_>, Vec<_>) = drift(desired, &actual)
             .into_iter()
             .partition(|drift| self.budget.wait(now, drift.table).is_zero());
-        let script = rules::repair_script(desired, &actual, &due);
+        let script = script::repair_script(desired, &actual, &due);
         if !script.is_empty() {
             tools.restore(&script).await?;
             self.count(&holder_dead(&actual, desired, due.clone()));
@@ -165,7 +166,7 @@ impl Keeper {
         let Ok(actual) = other.read_all().await else {
             return;
         };
-        let (script, removed) = rules::removal_script(&actual);
+        let (script, removed) = script::removal_script(&actual);
         if script.is_empty() {
             return;
         }

@@ -15,11 +15,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::Addresses;
-use super::backend::{self, Backend};
+use super::backend::{Backend, Decision};
 use super::budget::Budget;
 use super::drift::{Drift, DriftKind, drift};
 use super::epoch::{Claim, StateDir};
-use super::exec::Iptables;
+use super::exec::{self, Iptables};
 use super::rules::{self, DesiredTable, Stamp};
 use super::save::Ruleset;
 use super::watch::Watch;
@@ -156,7 +156,7 @@ impl Keeper {
         if let Some(tools) = &self.tools {
             return Ok(tools.clone());
         }
-        let backend::Decision { backend, why } = backend::choose(self.config.backend).await?;
+        let Decision { backend, why } = exec::choose(self.config.backend).await?;
         tracing::info!(%backend, why, "iptables backend");
         Ok(self.tools.insert(Iptables::new(backend)).clone())
     }

@@ -20,7 +20,7 @@ const FLOW: Flow = Flow {
 
 #[test]
 fn reads_a_save() {
-    let ruleset = Ruleset::parse(NFT, None);
+    let ruleset = Ruleset::parse(NFT);
     let nat = ruleset.table("nat").unwrap();
     assert!(nat.chain("PREROUTING").unwrap().built_in);
     assert!(!nat.chain("LANYARD-PREROUTING").unwrap().built_in);
@@ -35,9 +35,9 @@ fn reads_a_save() {
 }
 
 #[test]
-fn reads_a_listing_by_s() {
-    let text = "-P FORWARD ACCEPT\n-N KUBE-X\n-A FORWARD -g KUBE-X\n-A KUBE-X -j RETURN\n";
-    let ruleset = Ruleset::parse(text, Some("filter"));
+fn tells_built_in_chains_and_gotos() {
+    let text = "*filter\n:FORWARD ACCEPT [0:0]\n:KUBE-X - [0:0]\n-A FORWARD -g KUBE-X\n-A KUBE-X -j RETURN\n";
+    let ruleset = Ruleset::parse(text);
     let filter = ruleset.table("filter").unwrap();
     assert!(filter.chain("FORWARD").unwrap().built_in);
     assert!(filter.chain("FORWARD").unwrap().rules[0].is_goto());
@@ -46,7 +46,7 @@ fn reads_a_listing_by_s() {
 
 #[test]
 fn names_tables_that_it_cannot_show() {
-    let ruleset = Ruleset::parse("# Table `nat' is incompatible, use 'nft' tool.\n", None);
+    let ruleset = Ruleset::parse("# Table `nat' is incompatible, use 'nft' tool.\n");
     assert_eq!(ruleset.incompatible, ["nat"]);
 }
 
@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn any_text_is_read_without_panic(text in "\\PC*", lines in prop::collection::vec("[-:*#A-Z \"\\\\!dpgj0-9./]{0,40}", 0..20)) {
         for text in [text, lines.join("\n")] {
-            let ruleset = Ruleset::parse(&text, Some("nat"));
+            let ruleset = Ruleset::parse(&format!("*nat\n{text}"));
             for (_, chain) in ruleset.tables().flat_map(|(_, table)| table.chains()) {
                 for rule in &chain.rules {
                     let _ = (rule.may_match(FLOW), rule.leads_to(), rule.same_as(rule));

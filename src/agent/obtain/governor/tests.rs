@@ -9,7 +9,7 @@ use crate::agent::obtain::ObtainConfig;
 use crate::agent::obtain::fake::{MS, S, Steps, asker, client};
 
 fn governor() -> Arc<Governor> {
-    let metrics = UpstreamMetrics::new(&prometheus::Registry::new()).unwrap();
+    let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
     let limits = TurnLimits {
         concurrency: 4,
         ..ObtainConfig::default().upstream

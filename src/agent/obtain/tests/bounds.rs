@@ -1,9 +1,9 @@
 //! What a pod can make the cache do to others: nothing.
 
 use super::super::fake::bench_with;
-use super::super::rate::Rate;
 use super::super::table::Bounds;
 use super::*;
+use crate::agent::rate::Rate;
 
 fn generous(bounds: Bounds) -> Bench {
     bench_with(ObtainConfig {

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::super::fake::{audience, bench_with};
-use super::super::rate::Rate;
 use super::*;
+use crate::agent::rate::Rate;
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -78,7 +78,7 @@ async fn check(events: Vec<Event>) {
                     None => bench.broker.obtain(&grant, &resource, &pod).await,
                 };
                 let Ok(obtained) = obtained else { continue };
-                let wall = bench.broker.clock().wall();
+                let wall = bench.broker.clock.wall();
                 assert!(wall + S(30) < obtained.token.expires_on);
                 assert!(obtained.left > S(30));
                 assert_eq!(audience(&obtained.token), resource);

@@ -6,7 +6,7 @@ use super::*;
 /// Asks every `gap` until `end` (monotonic); everything must be answered.
 async fn ask_until(bench: &Bench, gap: Duration, end: Duration) -> Vec<Obtained> {
     let mut all = Vec::new();
-    while bench.broker.clock().mono() < end {
+    while bench.broker.clock.mono() < end {
         all.push(ask(bench, &grant(1), VAULT).await.unwrap());
         tokio::time::sleep(gap).await;
     }
@@ -47,7 +47,7 @@ async fn the_valid_token_is_served_while_renewal_fails_until_thirty_seconds_befo
     assert_eq!(all.last().unwrap().cache, Stale);
     let tries = bench.fake.calls();
     assert!((8..60).contains(&tries), "{tries} tries in half an hour");
-    tokio::time::sleep_until(bench.broker.clock().instant(end - S(30))).await;
+    tokio::time::sleep_until(bench.broker.clock.instant(end - S(30))).await;
     let fault = ask(&bench, &grant(1), VAULT).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamUnavailable);
     assert!(fault.retry_after.unwrap() >= S(1));
@@ -69,11 +69,11 @@ async fn a_token_is_served_a_moment_before_the_boundary_and_not_on_it() {
         - BEGIN;
     bench.fake.say(1, Reply::Silent);
     let broker = &bench.broker;
-    tokio::time::sleep_until(broker.clock().instant(end - MS(30_001))).await;
+    tokio::time::sleep_until(broker.clock.instant(end - MS(30_001))).await;
     // The first try for a longer one is waited for; it takes until the token is of no use.
     let begun = broker.try_cached(&grant(1), VAULT, &asker("pod"));
     assert!(begun.is_none());
-    tokio::time::sleep_until(broker.clock().instant(end - S(30))).await;
+    tokio::time::sleep_until(broker.clock.instant(end - S(30))).await;
     assert!(broker.try_cached(&grant(1), VAULT, &asker("pod")).is_none());
     let fault = ask(&bench, &grant(1), VAULT).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamUnavailable);
@@ -110,7 +110,7 @@ async fn with_a_short_token_a_longer_one_is_tried_for_first() {
     // None can be had: the short one is served, after a bounded wait, and soon without any.
     bench.fake.say(1, Reply::Silent);
     tokio::time::sleep(S(3310)).await;
-    let clock = bench.broker.clock();
+    let clock = &bench.broker.clock;
     let begin = clock.mono();
     assert_eq!(ask(&bench, &grant(1), VAULT).await.unwrap().cache, Stale);
     assert_eq!(clock.mono() - begin, super::super::slot::SHORT_WAIT);

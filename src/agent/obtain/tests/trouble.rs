@@ -41,11 +41,11 @@ async fn refusals_are_kept_by_kind() {
 async fn no_call_is_left_silent() {
     let bench = bench();
     bench.fake.say(1, Reply::Silent);
-    let begin = bench.broker.clock().mono();
+    let begin = bench.broker.clock.mono();
     let fault = ask(&bench, &grant(1), VAULT).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamUnavailable);
     assert!(fault.retry_after.unwrap() >= S(1));
-    assert!(bench.broker.clock().mono() - begin <= S(20));
+    assert!(bench.broker.clock.mono() - begin <= S(20));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,9 +94,9 @@ async fn one_identity_s_trouble_leaves_the_others_served() {
         let broker = Arc::clone(&bench.broker);
         let bad = tokio::spawn(async move { broker.obtain(&grant(1), VAULT, &asker("a")).await });
         tokio::time::sleep(MS(1)).await;
-        let begin = bench.broker.clock().mono();
+        let begin = bench.broker.clock.mono();
         assert!(ask(&bench, &grant(2), VAULT).await.is_ok());
-        assert!(bench.broker.clock().mono() - begin < S(1));
+        assert!(bench.broker.clock.mono() - begin < S(1));
         assert!(bad.await.unwrap().is_err());
     }
 }
@@ -117,7 +117,7 @@ async fn a_background_fetch_becomes_urgent_when_somebody_needs_it() {
     let clock = Steps::default().clock();
     let fake = Fake::new(clock.clone());
     fake.say(1, Reply::Lives(S(700)));
-    let metrics = ObtainMetrics::new(&prometheus::Registry::new()).unwrap();
+    let metrics = ObtainMetrics::register(&prometheus::Registry::new()).unwrap();
     let config = ObtainConfig {
         answer_deadline: S(1000),
         ..ObtainConfig::default()

@@ -27,7 +27,6 @@ fn wait(turns: &mut Turns<u32>, who: &str, identity: u32, urgent: bool) -> bool 
     let waiting = Waiting {
         asker: asker(who),
         client_id: client(identity),
-        since: MS(0),
         waker: 0,
     };
     turns.wait(waiting, urgent).is_ok()

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
+use super::super::drift::drift;
+use super::super::rules::{Stamp, desired};
 use super::*;
-use crate::agent::intercept::drift::drift;
 
 const AGENT: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
 
@@ -93,7 +95,7 @@ impl Node {
             }
             text.push_str("COMMIT\n");
         }
-        Ruleset::parse(&text, None)
+        Ruleset::parse(&text)
     }
 }
 
@@ -128,43 +130,6 @@ fn a_takeover_replaces_our_chain_and_touches_no_jump() {
         "*nat\n:LANYARD-PREROUTING - [0:0]\n-A LANYARD-PREROUTING -d 169.254.169.254/32 -p tcp -m tcp \
          --dport 80 -m comment --comment \"lanyard:epoch=8 port=5\" -j DNAT --to-destination \
          169.254.169.252:5\nCOMMIT\n"
-    );
-}
-
-#[test]
-fn the_wire_server_is_guarded_unless_told_otherwise_and_its_dns_never() {
-    let rules = |guard| desired(None, guard).remove(0).rules.join("\n");
-    assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 80 "));
-    assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 32526 "));
-    assert!(!rules(true).contains("--dport 53"));
-    assert!(!rules(false).contains("168.63.129.16"));
-    assert!(rules(false).contains("169.254.169.254/32"));
-}
-
-#[test]
-fn who_has_no_listener_closes_the_door_and_lays_no_way_in() {
-    let tables: Vec<_> = desired(None, true).iter().map(|want| want.table).collect();
-    assert_eq!(tables, ["filter"]);
-}
-
-#[test]
-fn a_stamp_is_read_back_and_nothing_else_is() {
-    let stamp = Stamp {
-        epoch: 12,
-        port: 80,
-    };
-    assert_eq!(Stamp::parse(&stamp.comment()), Some(stamp));
-    for wrong in [
-        "",
-        "lanyard:epoch=1",
-        "lanyard:epoch=x port=1",
-        "lanyard:epoch=1 port=70000",
-    ] {
-        assert_eq!(Stamp::parse(wrong), None, "{wrong}");
-    }
-    assert_eq!(
-        Stamp::parse(&format!("lanyard:epoch={} port=1", u64::MAX)),
-        None
     );
 }
 
