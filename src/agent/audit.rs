@@ -4,11 +4,9 @@
 //! Bounded, for each pod and for all: a pod that invents resources or client ids fills its own share,
 //! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,27 +23,33 @@ const MAX_OF_POD: usize = 16;
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller<'a> {
-    /// A known pod.
+    /// A pod.
     Pod(&'a PodFacts),
-    /// An address at which no pod is known.
-    Address(IpAddr),
+    /// Somebody at this address, where no pod is known.
+    Unknown(&'a str),
 }
 
 impl Caller<'_> {
-    /// What callers are told apart by.
-    fn uid(&self) -> Cow<'_, str> {
+    fn uid(&self) -> &str {
         match self {
-            Self::Pod(pod) => Cow::Borrowed(&pod.uid),
-            Self::Address(address) => Cow::Owned(address.to_string()),
+            Self::Pod(pod) => &pod.uid,
+            Self::Unknown(address) => address,
+        }
+    }
+
+    fn service_account(&self) -> &str {
+        match self {
+            Self::Pod(pod) => &pod.service_account,
+            Self::Unknown(_) => "",
         }
     }
 }
 
-impl fmt::Display for Caller<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Display for Caller<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Pod(pod) => pod.name.fmt(f),
-            Self::Address(address) => address.fmt(f),
+            Self::Unknown(address) => f.write_str(address),
         }
     }
 }
@@ -126,7 +130,7 @@ impl Audit {
     pub fn record(&self, decision: &Decision<'_>) {
         let uid = decision.caller.uid();
         let key = self.hasher.hash_one((
-            &uid,
+            uid,
             decision.identity,
             decision.resource,
             decision.outcome,
@@ -140,13 +144,13 @@ impl Audit {
         if table.repeat(key) {
             return;
         }
-        if !table.has_room(&uid) {
+        if !table.has_room(uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
-            uid: (*uid).into(),
+            uid: uid.into(),
             pod: decision.caller.to_string(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
@@ -185,10 +189,7 @@ fn log(decision: &Decision<'_>) {
         ..
     } = *decision;
     let pod = decision.caller;
-    let (uid, service_account) = match pod {
-        Caller::Pod(pod) => (Some(&*pod.uid), Some(&*pod.service_account)),
-        Caller::Address(_) => (None, None),
-    };
+    let (uid, service_account) = (pod.uid(), pod.service_account());
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
         target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"

@@ -67,19 +67,14 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 
 impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = match self.locator.locate(peer).await {
-            Ok(pod) => pod,
-            Err(fault) => {
-                self.record_fault(Caller::Address(peer.to_canonical()), None, query, &fault);
-                return Err(fault);
-            }
-        };
+        let pod = self.locator.locate(peer).await;
+        let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
                 self.metrics.refused(&refusal);
                 let fault = refusal.fault();
-                self.record_fault(Caller::Pod(&pod.pod), None, query, &fault);
+                self.record_fault(&pod, None, query, &fault);
                 return Err(fault);
             }
         };
@@ -95,7 +90,7 @@ impl<S: TokenSource> Pipeline<S> {
         match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
-                self.record_fault(Caller::Pod(&pod.pod), Some(grant), query, &fault);
+                self.record_fault(&pod, Some(grant), query, &fault);
                 Err(fault)
             }
         }
@@ -153,14 +148,27 @@ impl<S: TokenSource> Pipeline<S> {
 
     fn record_fault(
         &self,
-        caller: Caller<'_>,
+        pod: &PodGrants,
         grant: Option<&Grant>,
         query: &TokenQuery,
         fault: &Fault,
     ) {
         self.audit.record(&audit::Decision {
-            caller,
+            caller: Caller::Pod(&pod.pod),
             identity: grant.map(|grant| &grant.identity.name),
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
+    fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
+        let peer = peer.to_canonical().to_string();
+        self.audit.record(&audit::Decision {
+            caller: Caller::Unknown(&peer),
+            identity: None,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
             reason: reason(fault),
