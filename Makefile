@@ -27,10 +27,10 @@ test: deps check test-unit test-net ## Everything that must pass before a change
 
 check: ## Formatting and lints
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings
 
 test-unit: ## Tests that need no network namespaces
-	$(CARGO) test --lib --bins $(addprefix --test ,$(PLAIN))
+	$(CARGO) test --no-fail-fast --lib --bins $(addprefix --test ,$(PLAIN))
 	$(CARGO) test --doc
 
 test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=… for some)

@@ -100,6 +100,23 @@ fn every_kind_of_error_has_a_heading_in_troubleshooting() {
     }
 }
 
+/// Whoever searches for the words in hand must find them.
+#[test]
+fn every_quoted_answer_is_in_the_sources() {
+    let (text, sources) = (read("TROUBLESHOOTING.md"), all_sources());
+    let table = text.split("| `error_description` | heading |").nth(1);
+    let rows = table.expect("the table").lines().skip(2);
+    let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+    let quoted = rows
+        .iter()
+        .flat_map(|row| row.split('"').skip(1).step_by(2));
+    let quoted: Vec<_> = quoted.map(|words| words.trim_end_matches(", …")).collect();
+    assert!(quoted.len() >= 10, "{quoted:?}");
+    for words in quoted {
+        assert!(sources.contains(words), "no answer says: {words}");
+    }
+}
+
 #[test]
 fn every_flag_that_is_named_exists() {
     let mut known: BTreeSet<String> = FOREIGN_FLAGS

@@ -5,6 +5,7 @@
 //! and hides nobody else's decisions. What does not fit is counted together until the next minute.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,11 +20,45 @@ const MAX_DECISIONS: usize = 4096;
 /// Of one pod. Programs ask for a handful of resources.
 const MAX_OF_POD: usize = 16;
 
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// A pod.
+    Pod(&'a PodFacts),
+    /// Somebody at this address, where no pod is known.
+    Unknown(&'a str),
+}
+
+impl Caller<'_> {
+    fn uid(&self) -> &str {
+        match self {
+            Self::Pod(pod) => &pod.uid,
+            Self::Unknown(address) => address,
+        }
+    }
+
+    fn service_account(&self) -> &str {
+        match self {
+            Self::Pod(pod) => &pod.service_account,
+            Self::Unknown(_) => "",
+        }
+    }
+}
+
+impl Display for Caller<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod(pod) => pod.name.fmt(f),
+            Self::Unknown(address) => f.write_str(address),
+        }
+    }
+}
+
 /// One decision about a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
-    /// The pod.
-    pub pod: &'a PodFacts,
+    /// Who asked.
+    pub caller: Caller<'a>,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
     /// The audience asked for.
@@ -84,7 +119,7 @@ impl Table {
 struct Seen {
     repeats: AtomicU64,
     uid: Arc<str>,
-    pod: ObjectName,
+    pod: String,
     identity: Option<ObjectName>,
     resource: String,
     outcome: &'static str,
@@ -93,9 +128,9 @@ struct Seen {
 impl Audit {
     /// Takes a decision in; logs it when it is new.
     pub fn record(&self, decision: &Decision<'_>) {
-        let pod = decision.pod;
+        let uid = decision.caller.uid();
         let key = self.hasher.hash_one((
-            &pod.uid,
+            uid,
             decision.identity,
             decision.resource,
             decision.outcome,
@@ -109,14 +144,14 @@ impl Audit {
         if table.repeat(key) {
             return;
         }
-        if !table.has_room(&pod.uid) {
+        if !table.has_room(uid) {
             self.untold.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let seen = Seen {
             repeats: AtomicU64::new(0),
-            uid: pod.uid.clone(),
-            pod: pod.name.clone(),
+            uid: uid.into(),
+            pod: decision.caller.to_string(),
             identity: decision.identity.cloned(),
             resource: decision.resource.to_owned(),
             outcome: decision.outcome,
@@ -153,8 +188,8 @@ fn log(decision: &Decision<'_>) {
         cache,
         ..
     } = *decision;
-    let (pod, uid) = (&decision.pod.name, &*decision.pod.uid);
-    let service_account = &*decision.pod.service_account;
+    let pod = decision.caller;
+    let (uid, service_account) = (pod.uid(), pod.service_account());
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
         target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"
@@ -182,7 +217,7 @@ mod tests {
             version: "1".into(),
         };
         audit.record(&Decision {
-            pod: &pod,
+            caller: Caller::Pod(&pod),
             identity: None,
             resource,
             outcome,

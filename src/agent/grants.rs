@@ -22,6 +22,9 @@ pub struct PodGrants {
     pub granted: Vec<Grant>,
     /// What the annotation names, in its order; `None` without an annotation.
     pub wanted: Option<Vec<Wanted>>,
+    /// Without an annotation: the first identity that a binding gives to the pod and that is not
+    /// granted all the same. Only for the words of a refusal.
+    pub near: Option<(ObjectName, Missing)>,
 }
 
 /// One name of the annotation.
@@ -61,13 +64,18 @@ impl Missing {
 pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
     let own = &pod.name.namespace;
     let Some(names) = &pod.wanted else {
-        let mut granted: Vec<Grant> = Vec::new();
-        for binding in world.bindings(own) {
+        let (mut granted, mut near): (Vec<Grant>, _) = (Vec::new(), None);
+        for binding in world
+            .bindings(own)
+            .filter(|binding| binds(binding, pod, world))
+        {
             let identity = ObjectName::new(own.clone(), binding.identity.clone());
-            if granted.iter().all(|grant| grant.identity.name != identity)
-                && let Ok(grant) = grant(pod, &identity, world)
-            {
-                granted.push(grant);
+            if granted.iter().any(|grant| grant.identity.name == identity) {
+                continue;
+            }
+            match grant(pod, &identity, world) {
+                Ok(grant) => granted.push(grant),
+                Err(missing) => near = near.or(Some((identity, missing))),
             }
         }
         granted.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
@@ -75,6 +83,7 @@ pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
             pod: pod.clone(),
             granted,
             wanted: None,
+            near,
         };
     };
     let mut granted: Vec<Grant> = Vec::new();
@@ -103,19 +112,15 @@ pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
         pod: pod.clone(),
         granted,
         wanted: Some(wanted),
+        near: None,
     }
 }
 
 /// The grant of one identity to one pod, or what is missing for it.
 fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Missing> {
     let known = world.identity(name).ok_or(Missing::NoIdentity)?;
-    let named = |binding: &&Arc<BindingFacts>| {
-        binding.identity == name.name
-            && binding
-                .subjects
-                .iter()
-                .any(|subject| names(subject, binding, pod, world))
-    };
+    let named =
+        |binding: &&Arc<BindingFacts>| binding.identity == name.name && binds(binding, pod, world);
     let mut bindings = world.bindings(&name.namespace).filter(named);
     let first = bindings.next().ok_or(Missing::NoBinding)?;
     let default = first.default || bindings.any(|binding| binding.default);
@@ -130,6 +135,12 @@ fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Miss
         scopes: scopes.into(),
         first_seen: known.first_seen,
     })
+}
+
+/// Whether a binding names the pod: one of its entries does.
+fn binds(binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
+    let mut subjects = binding.subjects.iter();
+    subjects.any(|subject| names(subject, binding, pod, world))
 }
 
 /// Whether an entry of a binding names the pod: everything given must hold.

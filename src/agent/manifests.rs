@@ -204,7 +204,9 @@ fn parse(document: &str) -> Result<Option<Object>, String> {
     let options = serde_saphyr::options! { strict_booleans: true };
     let value: Value = serde_saphyr::from_str_with_options(document, options)
         .map_err(|error| error.to_string())?;
-    read(value, &version(document)).map_err(|malformed| malformed.to_string())
+    let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
+    let which = format!("{} {}", text("/kind"), text("/metadata/name"));
+    read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))
 }
 
 /// Stands in for `resourceVersion`: differs when the document does.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::receive::PlainPath;
 use crate::model::facts::{ExceptionFacts, PodFacts};
 use crate::model::fault::{Fault, FaultKind};
+use crate::model::path::PlainPath;
 
 /// Keys of the instance document that often hold the node's secrets.
 const NODE_SECRETS: [&str; 2] = ["userdata", "customdata"];
@@ -35,7 +35,7 @@ pub fn decide(
                 .service_accounts
                 .iter()
                 .any(|name| **name == *pod.service_account)
-            && exception.paths.iter().any(|open| open == path.as_str())
+            && exception.paths.contains(path)
     };
     let mut opened = None;
     for exception in exceptions.iter().filter(applies) {

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::audit::{self, Audit};
+use super::audit::{self, Audit, Caller};
 use super::directory::Published;
 use super::forward::Forwarder;
 use super::grants::PodGrants;
@@ -67,7 +67,8 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 
 impl<S: TokenSource> Pipeline<S> {
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = self.locator.locate(peer).await?;
+        let pod = self.locator.locate(peer).await;
+        let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
@@ -128,7 +129,7 @@ impl<S: TokenSource> Pipeline<S> {
     ) -> Answer {
         self.metrics.token_served(obtained.source, obtained.cache);
         self.audit.record(&audit::Decision {
-            pod: &pod.pod,
+            caller: Caller::Pod(&pod.pod),
             identity: Some(&grant.identity.name),
             resource: &query.resource,
             outcome: "granted",
@@ -153,11 +154,24 @@ impl<S: TokenSource> Pipeline<S> {
         fault: &Fault,
     ) {
         self.audit.record(&audit::Decision {
-            pod: &pod.pod,
+            caller: Caller::Pod(&pod.pod),
             identity: grant.map(|grant| &grant.identity.name),
             resource: &query.resource,
             outcome: fault.kind.as_str(),
-            reason: &fault.detail,
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
+    fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
+        let peer = peer.to_canonical().to_string();
+        self.audit.record(&audit::Decision {
+            caller: Caller::Unknown(&peer),
+            identity: None,
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: reason(fault),
             cache: "-",
         });
     }
@@ -210,6 +224,15 @@ impl<S: TokenSource> Pipeline<S> {
                 .insert(hyper::header::CONTENT_TYPE, kind);
         }
         Ok(answer)
+    }
+}
+
+/// Why, for the audit: what only the log gets, else what the caller was told.
+fn reason(fault: &Fault) -> &str {
+    if fault.detail.is_empty() {
+        &fault.public
+    } else {
+        &fault.detail
     }
 }
 

@@ -32,8 +32,8 @@ pub enum Chosen {
 /// Why none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Nothing is granted to the pod.
-    NothingGranted,
+    /// Nothing is granted to the pod; with what a binding would have given it.
+    NothingGranted(Option<(ObjectName, Missing)>),
     /// The request names an identity that the pod was not granted.
     NotGranted,
     /// The annotation names an identity that was not granted, and the request names none.
@@ -71,7 +71,7 @@ impl Refusal {
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::NothingGranted => Self::LABELS[0],
+            Self::NothingGranted(_) => Self::LABELS[0],
             Self::NotGranted => Self::LABELS[1],
             Self::AnnotationNotGranted(..) => Self::LABELS[2],
             Self::Ambiguous => Self::LABELS[3],
@@ -84,7 +84,13 @@ impl Refusal {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::NothingGranted => Fault::identity_not_found("nothing is granted to this pod"),
+            Self::NothingGranted(None) => Fault::identity_not_found(
+                "nothing is granted to this pod: no AzureIdentityBinding names it",
+            ),
+            Self::NothingGranted(Some((name, missing))) => Fault::identity_not_found(format!(
+                "nothing is granted to this pod: a binding gives it {name}, but {}",
+                missing.as_str()
+            )),
             Self::NotGranted => {
                 Fault::identity_not_found("the identity asked for is not granted to this pod")
             }
@@ -139,7 +145,7 @@ pub fn choose<'a>(
         }
     });
     let refusal = if granted.is_empty() {
-        Refusal::NothingGranted
+        Refusal::NothingGranted(grants.near.clone())
     } else {
         Refusal::NotGranted
     };
@@ -160,10 +166,10 @@ fn default(grants: &PodGrants) -> Result<(&Grant, Chosen), Refusal> {
             .find(|grant| grant.identity.name == first.identity);
         return grant
             .map(|grant| (grant, Chosen::FirstInAnnotation))
-            .ok_or(Refusal::NothingGranted);
+            .ok_or(Refusal::NothingGranted(None));
     }
     match grants.granted.as_slice() {
-        [] => Err(Refusal::NothingGranted),
+        [] => Err(Refusal::NothingGranted(grants.near.clone())),
         [only] => Ok((only, Chosen::OnlyOne)),
         several => {
             let mut defaults = several.iter().filter(|grant| grant.default);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Malformed;
 use crate::model::facts::ExceptionFacts;
+use crate::model::path::PlainPath;
 
 /// Forwards named metadata paths (GET only) for the pods of some service accounts.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -51,24 +52,16 @@ impl AzureMetadataException {
     }
 }
 
-/// The path in the form that requests are compared with: lower case, no trailing slash.
-fn check_path(path: &str) -> Result<String, String> {
-    let folded = path.trim_end_matches('/').to_ascii_lowercase();
-    let segments_plain = folded.split('/').skip(1).all(|segment| {
-        let dots_only = segment.bytes().all(|byte| byte == b'.');
-        !segment.is_empty()
-            && !dots_only
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    });
-    if !folded.starts_with("/metadata/") || !segments_plain {
-        return Err(format!("`{path}` is not a plain path under /metadata/"));
-    }
-    if folded == "/metadata/identity" || folded.starts_with("/metadata/identity/") {
-        return Err(format!(
+/// The path in the form that requests are compared with.
+fn check_path(path: &str) -> Result<PlainPath, String> {
+    let plain: Option<PlainPath> = path.trim_end_matches('/').parse().ok();
+    match plain {
+        Some(plain) if plain.is_at_or_below("/metadata/identity") => Err(format!(
             "`{path}`: identity paths are answered by Lanyard and never forwarded"
-        ));
+        )),
+        Some(plain) if plain.as_str() != "/metadata" && plain.is_at_or_below("/metadata") => {
+            Ok(plain)
+        }
+        _ => Err(format!("`{path}` is not a plain path under /metadata/")),
     }
-    Ok(folded)
 }

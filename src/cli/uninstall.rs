@@ -26,16 +26,16 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let removed = runtime.block_on(intercept::uninstall(
+        let done = runtime.block_on(intercept::uninstall(
             self.iptables_backend,
             self.agent_address,
             &self.state_dir,
         ))?;
-        if removed.is_empty() {
+        if done.is_empty() {
             println!("nothing of lanyard's is on this node");
         }
-        for line in removed {
-            println!("removed {line}");
+        for line in done {
+            println!("{line}");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::lab::{Agent, Lab, until};
+use crate::lab::{Agent, Lab, VAULT_HOST, until};
 use cast::Cast;
 use curl::Asked;
 use story::Story;
@@ -143,20 +143,21 @@ impl Play {
         }
         let node = self.cast.lab.node();
         println!(
-            "  {:9} the same with --net={}",
+            "  {:9} the same with --net={}; there: curl -s http://127.0.0.1:9464/ (metrics, readiness)",
             node.name(),
             node.namespace().path().display()
         );
-        println!("Inside, try: curl -H Metadata:true \\");
+        println!("What follows is for inside; outside, none of these files exists.");
+        println!("A token: curl -H Metadata:true \\");
         println!(
             "  'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net'"
         );
         println!(
-            "The vault: curl --cacert {} …",
+            "The vault: curl --cacert {} -H \"Authorization: Bearer $TOKEN\" 'https://{VAULT_HOST}/secrets/db-password?api-version=7.4'",
             self.cast.simulator.ca.display()
         );
         println!(
-            "Manifests to play with: {}",
+            "Manifests to play with (the agent follows changes): {}",
             self.cast.manifests.dir().display()
         );
         println!("Logs: {}", self.cast.lab.logs().display());

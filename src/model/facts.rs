@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ids::{ArmId, Guid, ObjectName};
+use super::path::PlainPath;
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
@@ -196,8 +197,8 @@ pub struct ExceptionFacts {
     pub namespace: Arc<str>,
     /// The pods' service accounts.
     pub service_accounts: Vec<String>,
-    /// Exact metadata paths, lower case, without trailing slash.
-    pub paths: Vec<String>,
+    /// Exact metadata paths.
+    pub paths: Vec<PlainPath>,
     /// Whether `userData` and `customData` are open, too.
     pub allow_node_identity: bool,
 }

@@ -4,5 +4,6 @@ pub mod facts;
 pub mod fault;
 pub mod grant;
 pub mod ids;
+pub mod path;
 pub mod query;
 pub mod token;

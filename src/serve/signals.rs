@@ -1,6 +1,6 @@
 //! SIGTERM and SIGINT as two events: the first asks for a drain, the second for an end at once.
 //!
-//! The only place that takes signals. Needs a running tokio runtime; blocks on nothing.
+//! The only place of the agent and the simulator that takes signals. Needs a running tokio runtime; blocks on nothing.
 
 use std::io;
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use lanyard::sim::Fault;
 use lanyard::sim::faults::{Effect, Target};
 
-use crate::testkit::{Stage, request, stage, token_target};
+use crate::testkit::{Options, Stage, request, stage, stage_with, token_target};
 use crate::world::{
     DESK_POD, LEDGER, PAYMENTS, PAYMENTS_POD, REPORTS, REPORTS_POD, STRANGER_POD, TELLER_POD,
-    THIEF_POD,
+    THIEF_POD, UNKNOWN_POD,
 };
 
 thread_local! {
@@ -176,6 +176,25 @@ async fn tokens_are_in_answers_and_nowhere_else() {
     }
     let served = "lanyard_tokens_served_total{cache=\"hit\",source=\"imds\"}";
     assert!(metrics.contains(served), "{metrics}");
+}
+
+/// Where no pod is known the audit has the address, and a refusal without details has its words.
+#[tokio::test]
+async fn who_is_not_known_is_told_of_by_address() {
+    capture();
+    let options = Options {
+        pod_wait: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let stage = stage_with(options).await;
+    stage.token(UNKNOWN_POD, "").await.is_error(503);
+    let log = captured();
+    let told = format!("pod={UNKNOWN_POD}");
+    assert!(
+        log.lines()
+            .any(|line| line.contains(&told) && line.contains("pod_unknown")),
+        "{log}"
+    );
 }
 
 /// A client may send a token (a header left from another call, a body, a query by mistake).

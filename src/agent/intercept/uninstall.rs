@@ -1,6 +1,6 @@
 //! Removes what interception put on this node, and nothing else. `lanyard uninstall`.
 //!
-//! In: which backends to look at, the address, the state directory. Out: what was removed, in
+//! In: which backends to look at, the address, the state directory. Out: what was done, in
 //! words; an empty list when there was nothing. Blocks on iptables and its lock. The only code that
 //! takes rules away: invariant 2 makes that an explicit act. Agents that still run are told to
 //! leave the rules alone (until they start anew), and confirm by standing down.
@@ -15,14 +15,14 @@ use super::epoch::StateDir;
 use super::exec::Iptables;
 use super::script::removal_script;
 
-/// Removes rules, address and state files; what was removed, one line each.
+/// Removes rules, address and state files; what was done, one line each.
 pub async fn uninstall(
     choice: BackendChoice,
     address: Ipv4Addr,
     state_dir: &Path,
 ) -> Result<Vec<String>, InterceptError> {
     let state = StateDir::new(state_dir);
-    let mut removed = Vec::new();
+    let mut done = Vec::new();
     let lock = if state.exists() {
         Some(state.lock().await?)
     } else {
@@ -32,8 +32,10 @@ pub async fn uninstall(
         let living = state.living();
         if !living.is_empty() {
             state.set_removed(lock)?;
-            removed.push(format!(
-                "told the running agent (epoch {living:?}) to leave the rules alone"
+            let epochs: Vec<_> = living.iter().map(u64::to_string).collect();
+            done.push(format!(
+                "told the running agent (epoch {}) to leave the rules alone until it starts anew",
+                epochs.join(", ")
             ));
         }
     }
@@ -51,22 +53,22 @@ pub async fn uninstall(
         let (script, what) = removal_script(&actual);
         if !script.is_empty() {
             tools.restore(&script).await?;
-            removed.extend(
+            done.extend(
                 what.into_iter()
-                    .map(|line| format!("iptables ({backend}) {line}")),
+                    .map(|line| format!("removed iptables ({backend}) {line}")),
             );
         }
     }
     if Addresses::open()?.release(address).await? {
-        removed.push(format!("address {address}/32 on lo"));
+        done.push(format!("removed address {address}/32 on lo"));
     }
     if let Some(lock) = lock {
-        removed.extend(
+        done.extend(
             state
                 .clear(lock)
                 .into_iter()
-                .map(|name| format!("state file {name}")),
+                .map(|name| format!("removed state file {name}")),
         );
     }
-    Ok(removed)
+    Ok(done)
 }

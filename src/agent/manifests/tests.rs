@@ -70,6 +70,18 @@ fn a_malformed_document_disturbs_no_other() {
 }
 
 #[test]
+fn what_is_ignored_is_told_with_its_kind_and_name() {
+    let binding = "{apiVersion: lanyard.dev/v1alpha1, kind: AzureIdentityBinding, metadata: {name: b}, spec: {identty: x}}";
+    let mut dir = Dir::new();
+    dir.write("a.yaml", binding);
+    let problem = &dir.1.files.values().next().unwrap().problems[0].problem;
+    assert!(
+        problem.starts_with("AzureIdentityBinding b: ") && problem.contains("`identty`"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn an_object_that_becomes_malformed_is_dropped() {
     let mut dir = Dir::new();
     dir.write("a.yaml", &pod("p", "x"));

@@ -20,9 +20,8 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use crate::model::fault::{Fault, FaultKind};
+use crate::model::path::PlainPath;
 use crate::model::query::TokenQuery;
-
-pub use path::PlainPath;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
         return Err(Fault::new(FaultKind::BadRequest, public));
     }
     let path = path::normalise(head.uri.path())?;
-    let route = path.route();
+    let route = path::route(&path);
     if route == path::Route::Missing {
         return Err(Fault::new(
             FaultKind::PathNotFound,

@@ -2,14 +2,8 @@
 //! (CVE-2022-23551 and its relatives), lenient only where real clients need it: a doubled leading
 //! `/`, a trailing `/`, any case.
 
-use std::fmt;
-
 use crate::model::fault::{Fault, FaultKind};
-
-/// A path of plain segments (`[a-z0-9._-]+`, never only dots), once decoded, in lower case,
-/// without a trailing slash. Only such a path can ever be forwarded.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct PlainPath(String);
+use crate::model::path::PlainPath;
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,29 +16,13 @@ pub(super) enum Route {
     Missing,
 }
 
-impl PlainPath {
-    /// The path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn route(&self) -> Route {
-        match self.0.as_str() {
-            "/metadata/identity/oauth2/token" => Route::Token,
-            "/metadata/identity/info" => Route::TenantInfo,
-            path if path == "/metadata/identity" || path.starts_with("/metadata/identity/") => {
-                Route::Missing
-            }
-            path if path == "/metadata" || path.starts_with("/metadata/") => Route::Metadata,
-            _ => Route::Missing,
-        }
-    }
-}
-
-impl fmt::Debug for PlainPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+pub(super) fn route(path: &PlainPath) -> Route {
+    match path.as_str() {
+        "/metadata/identity/oauth2/token" => Route::Token,
+        "/metadata/identity/info" => Route::TenantInfo,
+        _ if path.is_at_or_below("/metadata/identity") => Route::Missing,
+        _ if path.is_at_or_below("/metadata") => Route::Metadata,
+        _ => Route::Missing,
     }
 }
 
@@ -58,26 +36,13 @@ pub(super) fn normalise(raw: &str) -> Result<PlainPath, Fault> {
     } else {
         &decoded[..]
     };
-    let path = if path.len() > 1 {
-        path.strip_suffix('/').unwrap_or(path)
-    } else {
-        path
-    };
-    let Some(inner) = path.strip_prefix('/') else {
-        return Err(refuse("The path must start with /"));
-    };
-    for segment in inner.split('/') {
-        let plain = segment
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        let only_dots = segment.bytes().all(|b| b == b'.');
-        if !plain || (only_dots && !inner.is_empty()) {
-            return Err(refuse(
-                "The path holds characters or segments that no metadata path has",
-            ));
-        }
-    }
-    Ok(PlainPath(path.to_ascii_lowercase()))
+    path.parse().map_err(|_| {
+        refuse(if path.starts_with('/') {
+            "The path holds characters or segments that no metadata path has"
+        } else {
+            "The path must start with /"
+        })
+    })
 }
 
 /// One pass of percent-decoding. What it yields must not need another: a `%` that is left makes

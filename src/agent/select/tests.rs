@@ -60,7 +60,7 @@ fn without_a_selector() {
     let default = Selector::Default;
     assert_eq!(
         decide(None, &[], default.clone()),
-        Err(Refusal::NothingGranted)
+        Err(Refusal::NothingGranted(None))
     );
     assert_eq!(
         decide(None, &[("x", 1, false)], default.clone()),
@@ -88,7 +88,7 @@ fn without_a_selector() {
     );
     assert_eq!(
         decide(Some(""), &two, default),
-        Err(Refusal::NothingGranted)
+        Err(Refusal::NothingGranted(None))
     );
 }
 
@@ -120,7 +120,7 @@ fn a_selector_picks_inside_what_is_granted_and_annotated() {
     );
     assert_eq!(
         decide(None, &[], client(1)),
-        Err(Refusal::NothingGranted),
+        Err(Refusal::NothingGranted(None)),
         "b/far is not the pod's"
     );
     let object = Selector::ObjectId(guid(102).parse().unwrap());
@@ -196,5 +196,33 @@ fn refusals_read_like_azures() {
     assert_eq!(
         (fault.kind, &*fault.public, fault.retry_after),
         (FaultKind::IdentityNotFound, "Identity not found", None)
+    );
+}
+
+#[test]
+fn a_binding_that_gives_nothing_is_told_with_what_is_missing() {
+    let everyone = serde_json::from_str(EVERYONE).unwrap();
+    let base = || {
+        vec![
+            namespace("a", "a"),
+            pod("a", "p", "10.0.0.1", None),
+            binding("a", "x", &everyone, false),
+        ]
+    };
+    let near = |missing| {
+        Err(Refusal::NothingGranted(Some((
+            ObjectName::new("a", "x"),
+            missing,
+        ))))
+    };
+    assert_eq!(
+        decide_in(base(), Selector::Default),
+        near(Missing::NoIdentity)
+    );
+    let mut unadmitted = base();
+    unadmitted.push(identity("a", "x", 1));
+    assert_eq!(
+        decide_in(unadmitted, Selector::Default),
+        near(Missing::NoPolicy)
     );
 }

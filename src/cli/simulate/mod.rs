@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::serve::signals;
 use crate::sim::{Addresses, Listen, Simulator, World};
 
 /// Flags of `lanyard simulate`: a simulator to run, or a command to one that runs.
@@ -119,8 +119,7 @@ impl Args {
 impl Serve {
     async fn run(self) -> anyhow::Result<()> {
         // Before anything is announced, so that no signal finds us unprepared.
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let signals = signals()?;
         let path = self.world.context("--world is missing")?;
         let world = World::load(&path)?;
         let read = |path: &PathBuf| {
@@ -142,10 +141,7 @@ impl Serve {
         if let Some(path) = &self.ready_file {
             publish(path, &serde_json::to_vec(simulator.addresses())?)?;
         }
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        signals.first.cancelled().await;
         simulator.shutdown().await;
         Ok(())
     }

@@ -1,0 +1,121 @@
+//! Whether a world makes sense: names that are unique, references that lead somewhere, GUIDs.
+//!
+//! In: a [`World`] as it was written. Out: nothing, or the first field that is wrong. Pure.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{World, WorldError};
+
+impl World {
+    /// Says whether names are unique and references lead somewhere.
+    pub fn check(&self) -> Result<(), WorldError> {
+        if self.vms.is_empty() {
+            return Err(invalid(
+                "vms",
+                "empty; IMDS needs at least one machine to speak for",
+            ));
+        }
+        guid("tenant.id", &self.tenant.id)?;
+        unique(
+            "identities",
+            self.identities.iter().map(|identity| &identity.name),
+        )?;
+        unique(
+            "applications",
+            self.applications
+                .iter()
+                .map(|application| &application.name),
+        )?;
+        unique("vms", self.vms.iter().map(|vm| &vm.name))?;
+        unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
+        for (index, identity) in self.identities.iter().enumerate() {
+            guid(
+                &format!("identities[{index}].clientID"),
+                &identity.client_id,
+            )?;
+            guid(
+                &format!("identities[{index}].principalID"),
+                &identity.principal_id,
+            )?;
+        }
+        for (index, application) in self.applications.iter().enumerate() {
+            guid(
+                &format!("applications[{index}].clientID"),
+                &application.client_id,
+            )?;
+            guid(
+                &format!("applications[{index}].principalID"),
+                &application.principal_id,
+            )?;
+        }
+        for (index, vm) in self.vms.iter().enumerate() {
+            for name in &vm.identities {
+                if self.identity(name).is_none() {
+                    let field = format!("vms[{index}].identities");
+                    return Err(invalid(&field, &format!("no identity is named `{name}`")));
+                }
+            }
+        }
+        self.check_vaults()?;
+        if self.tokens.lifetime < Duration::from_secs(1) {
+            return Err(invalid(
+                "tokens.lifetime",
+                "shorter than a second; say `24h` or `90s`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_vaults(&self) -> Result<(), WorldError> {
+        for (index, vault) in self.vaults.iter().enumerate() {
+            let lists = [
+                ("get", Some(&vault.allow.get)),
+                ("list", vault.allow.list.as_ref()),
+            ];
+            for (action, entries) in lists {
+                for entry in entries.into_iter().flatten() {
+                    let field = format!("vaults[{index}].allow.{action}");
+                    if self.principal_id(entry).is_none() && guid(&field, entry).is_err() {
+                        let problem = format!("`{entry}` is neither an identity nor an object id");
+                        return Err(invalid(&field, &problem));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unique<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Result<(), WorldError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(invalid(
+                field,
+                &format!("`{name}` is there twice; names are unique"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn guid(field: &str, value: &str) -> Result<(), WorldError> {
+    let groups: Vec<&str> = value.split('-').collect();
+    let right = groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups
+            .iter()
+            .all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if right {
+        Ok(())
+    } else {
+        Err(invalid(field, &format!("`{value}` is not a GUID")))
+    }
+}
+
+fn invalid(field: &str, problem: &str) -> WorldError {
+    WorldError::Invalid {
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
