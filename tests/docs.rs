@@ -22,6 +22,10 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--release",
     "--test",
     "--bench",
+    // Of the bench itself.
+    "--rounds",
+    "--seconds",
+    "--harness",
     "--unix-socket",
     "--cacert",
 ];

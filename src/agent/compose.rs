@@ -49,12 +49,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     // Before anybody can ask: readiness without a latch would say "ready".
     let manifests = readiness.latch("manifests");
     let rules = readiness.latch("rules");
-    let drain = Drain::new();
+    // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
+    let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
-    serve_admin(&config, &registry, &readiness, levels, &drain, &mut tasks)?;
+    serve_admin(&config, &registry, &readiness, levels, &admin, &mut tasks)?;
     feed(&config, &pipeline, manifests, &stop, &mut tasks).await?;
     serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
@@ -67,6 +68,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         Some(ended) = tasks.join_next() => Some(ended),
     };
     pipeline.broker.set_draining();
+    admin.begin();
     let ended = drain
         .complete(config.drain, signals.second.cancelled())
         .await;
@@ -74,6 +76,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         ?ended,
         "drained; the rules stay, so that pods never reach the node's identity"
     );
+    admin.cut();
     stop.cancel();
     match failed {
         None => Ok(()),

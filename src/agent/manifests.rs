@@ -5,6 +5,7 @@
 //! is reported and counted, its own earlier objects are dropped (fail closed), and all others stay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -43,22 +44,25 @@ pub struct Batch {
 pub struct Folder {
     path: PathBuf,
     files: BTreeMap<PathBuf, Content>,
+    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Content {
-    text: String,
+    /// Of the text: what differs has another one.
+    hash: u64,
     keys: BTreeSet<ObjectKey>,
     problems: Vec<Problem>,
 }
 
 impl Content {
     /// The object of that name as this file has it: the last document counts.
-    fn read(&self, key: &ObjectKey) -> Option<Object> {
+    fn read(&self, path: &Path, key: &ObjectKey) -> Option<Object> {
         if !self.keys.contains(key) {
             return None;
         }
-        let objects = documents(&self.text).filter_map(|(_, document)| parse(document).ok()?);
+        let text = std::fs::read_to_string(path).ok()?;
+        let objects = documents(&text).filter_map(|(_, document)| parse(document).ok()?);
         objects.filter(|object| object.key() == *key).last()
     }
 }
@@ -69,6 +73,7 @@ impl Folder {
         Self {
             path,
             files: BTreeMap::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -88,12 +93,12 @@ impl Folder {
         }
         for path in now {
             match std::fs::read_to_string(&path) {
-                Ok(text) => self.take(path, text, &mut batch),
+                Ok(text) => self.take(path, &text, &mut batch),
                 // Deleted between listing and reading: the next event tells.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(file = %path.display(), %error, "manifest cannot be read");
-                    self.take(path, String::new(), &mut batch);
+                    self.take(path, "", &mut batch);
                 }
             }
         }
@@ -105,20 +110,21 @@ impl Folder {
         Ok(batch)
     }
 
-    fn take(&mut self, path: PathBuf, text: String, batch: &mut Batch) {
+    fn take(&mut self, path: PathBuf, text: &str, batch: &mut Batch) {
+        let hash = self.hasher.hash_one(text);
         if self
             .files
             .get(&path)
-            .is_some_and(|content| content.text == text)
+            .is_some_and(|content| content.hash == hash)
         {
             return;
         }
         let before = self.files.remove(&path).unwrap_or_default();
         let mut content = Content {
-            text,
+            hash,
             ..Content::default()
         };
-        for (number, document) in documents(&content.text) {
+        for (number, document) in documents(text) {
             match parse(document) {
                 Ok(Some(object)) => {
                     content.keys.insert(object.key());
@@ -146,9 +152,9 @@ impl Folder {
         for key in keys {
             let of_others = self
                 .files
-                .values()
+                .iter()
                 .rev()
-                .find_map(|content| content.read(&key));
+                .find_map(|(path, content)| content.read(path, &key));
             batch
                 .changes
                 .push(of_others.map_or(Change::Delete(key), Change::Apply));
