@@ -44,19 +44,27 @@ pub fn token(
     let left = left.as_secs();
     body.push_str("{\"access_token\":\"");
     push_escaped(&mut body, token.expose());
-    let _ = write!(
-        body,
-        "\",\"client_id\":\"{client_id}\",\"expires_in\":\"{left}\",\"expires_on\":\"{}\",\"ext_expires_in\":\"{left}\"",
-        token.expires_on.as_secs()
-    );
+    body.push_str("\",\"client_id\":\"");
+    client_id.push_to(&mut body);
+    body.push_str("\",\"expires_in\":\"");
+    push_number(&mut body, left);
+    body.push_str("\",\"expires_on\":\"");
+    push_number(&mut body, token.expires_on.as_secs());
+    body.push_str("\",\"ext_expires_in\":\"");
+    push_number(&mut body, left);
+    body.push('"');
     if let Selector::ResourceId(id) = selector {
         body.push_str(",\"msi_res_id\":\"");
         push_escaped(&mut body, id.as_written());
         body.push('"');
     }
-    let _ = write!(body, ",\"not_before\":\"{}\"", token.not_before.as_secs());
+    body.push_str(",\"not_before\":\"");
+    push_number(&mut body, token.not_before.as_secs());
+    body.push('"');
     if let Selector::ObjectId(id) = selector {
-        let _ = write!(body, ",\"object_id\":\"{id}\"");
+        body.push_str(",\"object_id\":\"");
+        id.push_to(&mut body);
+        body.push('"');
     }
     body.push_str(",\"resource\":\"");
     push_escaped(&mut body, resource);
@@ -127,6 +135,22 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         }
         FaultKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error"),
     }
+}
+
+/// Appends a number in decimal: this is done for every token, and `format!` costs more than the rest
+/// of the body.
+fn push_number(body: &mut String, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    loop {
+        digits[first] = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+        first -= 1;
+    }
+    body.extend(digits[first..].iter().map(|digit| char::from(*digit)));
 }
 
 /// Appends `text` as the inside of a JSON string.
@@ -201,6 +225,15 @@ mod tests {
             body(answer).await,
             r#"{"access_token":"ey.Jh.bG","client_id":"00000000-0000-4000-8000-000000000001","expires_in":"86399","expires_on":"1795304591","ext_expires_in":"86399","not_before":"1795218191","resource":"https://a/b","token_type":"Bearer"}"#
         );
+    }
+
+    #[test]
+    fn numbers_are_written_as_rust_writes_them() {
+        for number in [0, 9, 10, 86_399, 1_795_304_591, u64::MAX] {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!(text, number.to_string());
+        }
     }
 
     #[tokio::test]

@@ -127,7 +127,8 @@ impl Args {
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
-            .max_blocking_threads(8)
+            // Few: each keeps memory of its own. They read manifests and rules.
+            .max_blocking_threads(3)
             .enable_all()
             .build()
             .context("cannot start the runtime")?;

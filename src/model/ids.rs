@@ -38,6 +38,19 @@ impl FromStr for Guid {
     }
 }
 
+impl Guid {
+    /// Appends the GUID as [`fmt::Display`] writes it, without the cost of formatting.
+    pub fn push_to(self, text: &mut String) {
+        for nibble in (0..32).rev() {
+            if matches!(nibble, 23 | 19 | 15 | 11) {
+                text.push('-');
+            }
+            let value = (self.0 >> (nibble * 4) & 0xf) as u32;
+            text.push(char::from_digit(value, 16).unwrap_or('0'));
+        }
+    }
+}
+
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = |shift: u32, mask: u128| self.0 >> shift & mask;
@@ -181,6 +194,9 @@ mod tests {
         let lower: Guid = "0a1b2c3d-0000-4000-8000-00000000abcd".parse().unwrap();
         assert_eq!(upper, lower);
         assert_eq!(upper.to_string(), "0a1b2c3d-0000-4000-8000-00000000abcd");
+        let mut pushed = String::new();
+        upper.push_to(&mut pushed);
+        assert_eq!(pushed, upper.to_string());
     }
 
     #[test]

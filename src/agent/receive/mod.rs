@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
+use self::path::Route;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::path::PlainPath;
 use crate::model::query::TokenQuery;
@@ -52,9 +53,8 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
         let public = "The request target must be a path, not an absolute URL";
         return Err(Fault::new(FaultKind::BadRequest, public));
     }
-    let path = path::normalise(head.uri.path())?;
-    let route = path::route(&path);
-    if route == path::Route::Missing {
+    let route = path::route(head.uri.path())?;
+    if route == Route::Missing {
         return Err(Fault::new(
             FaultKind::PathNotFound,
             "The requested path does not exist",
@@ -73,12 +73,12 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
     }
     let query = query::Query::parse(head.uri.query().unwrap_or_default())?;
     match route {
-        path::Route::Token => Ok(Ask::Token(query.token()?)),
-        path::Route::TenantInfo => {
+        Route::Token => Ok(Ask::Token(query.token()?)),
+        Route::TenantInfo => {
             query.api_version()?;
             Ok(Ask::TenantInfo)
         }
-        path::Route::Metadata => {
+        Route::Metadata(path) => {
             let api_version = query.api_version()?.into_owned();
             let format = query.format()?.map(Cow::into_owned);
             Ok(Ask::Metadata(MetadataQuery {
@@ -87,7 +87,7 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
                 format,
             }))
         }
-        path::Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
+        Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
     }
 }
 

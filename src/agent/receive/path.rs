@@ -6,28 +6,36 @@ use crate::model::fault::{Fault, FaultKind};
 use crate::model::path::PlainPath;
 
 /// Where a path leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     Token,
     TenantInfo,
     /// Under `/metadata`, not an identity path.
-    Metadata,
+    Metadata(PlainPath),
     /// Everything else, the identity paths that must never be forwarded among it.
     Missing,
 }
 
-pub(super) fn route(path: &PlainPath) -> Route {
-    match path.as_str() {
-        "/metadata/identity/oauth2/token" => Route::Token,
+const TOKEN: &str = "/metadata/identity/oauth2/token";
+
+/// Where a raw path leads.
+pub(super) fn route(raw: &str) -> Result<Route, Fault> {
+    // As nearly every request has it: nothing to decode, nothing to copy.
+    if raw == TOKEN {
+        return Ok(Route::Token);
+    }
+    let path = normalise(raw)?;
+    Ok(match path.as_str() {
+        TOKEN => Route::Token,
         "/metadata/identity/info" => Route::TenantInfo,
         _ if path.is_at_or_below("/metadata/identity") => Route::Missing,
-        _ if path.is_at_or_below("/metadata") => Route::Metadata,
+        _ if path.is_at_or_below("/metadata") => Route::Metadata(path),
         _ => Route::Missing,
-    }
+    })
 }
 
 /// Decodes once and refuses what is not plain.
-pub(super) fn normalise(raw: &str) -> Result<PlainPath, Fault> {
+fn normalise(raw: &str) -> Result<PlainPath, Fault> {
     let refuse = |what: &'static str| Fault::new(FaultKind::BadRequest, what);
     let decoded = decode_once(raw)
         .ok_or_else(|| refuse("The path is not valid URL encoding of plain text"))?;
