@@ -164,6 +164,17 @@ pub async fn flushed_rules_and_a_lost_address_come_back(stage: Stage) -> Result<
     let b = &stage.backend;
     let empty = stage.lab.dir("flush")?.join("empty");
     std::fs::write(&empty, "*nat\nCOMMIT\n*filter\nCOMMIT\n")?;
+    // In one transaction: between two commands the agent would have mended the first.
+    let gone = stage.lab.dir("flush")?.join("gone");
+    let lines = [
+        "*nat",
+        "-F PREROUTING",
+        "-F LANYARD-PREROUTING",
+        "-X LANYARD-PREROUTING",
+        "COMMIT",
+        "",
+    ];
+    std::fs::write(&gone, lines.join("\n"))?;
     let mut cases: Vec<(&[&str], Vec<String>)> = vec![
         (&["jump_missing"], vec![format!("iptables-{b} -F FORWARD")]),
         (
@@ -172,9 +183,7 @@ pub async fn flushed_rules_and_a_lost_address_come_back(stage: Stage) -> Result<
         ),
         (
             &["chain_missing"],
-            ["-F", "-X"]
-                .map(|c| format!("iptables-{b} -t nat {c}"))
-                .into(),
+            vec![format!("iptables-{b}-restore --noflush {}", gone.display())],
         ),
         (
             &["chain_missing"],
