@@ -107,7 +107,9 @@ impl<S: TokenSource> Pipeline<S> {
         let now = self.locator.known(peer)?;
         match select(&now, query) {
             Decision::Granted(again, _)
-                if now.pod.uid == pod.pod.uid && again.identity == grant.identity =>
+                if now.pod.uid == pod.pod.uid
+                    && again.identity == grant.identity
+                    && again.scopes == grant.scopes =>
             {
                 Ok(())
             }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::evidence::{Sighting, changed};
+use super::evidence::Sighting;
 use super::world::World;
 use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
@@ -41,7 +41,7 @@ impl Sightings {
         if seen.version != pod.version {
             *seen = fresh();
         } else if !seen.moved {
-            seen.moved = changed(&seen.sighting, &now);
+            seen.moved = seen.sighting.contradicts(&now);
             // What was not known yet is learnt; what was known stays the measure.
             seen.sighting = seen.sighting.completed_by(&now);
         }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use lanyard::agent::evidence::{Evidence, changed};
+use lanyard::agent::evidence::Evidence;
 use lanyard::demo::cast::{Cast, VAULT_RESOURCE};
 use lanyard::lab::{Get, IMDS, Node, Pod, Style, until};
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,7 @@ pub async fn another_veth_under_the_same_address_is_seen(stage: Stage) -> Result
     let second = node.add_pod_at("second", Style::Ptp, address).await?;
     seen(&evidence, &second, false).await?;
     let now = evidence.of(address.into());
-    ensure!(changed(&before, &now), "{before:?} {now:?}");
+    ensure!(before.contradicts(&now), "{before:?} {now:?}");
     ensure!(now.ifindex == Some(index(node, second.host_link()).await?));
     ensure!(*evidence.subscribe().borrow() > generation);
     ensure!(
@@ -88,7 +88,7 @@ pub async fn another_neighbour_on_the_bridge_is_seen(stage: Stage) -> Result<()>
     let second = node.add_pod_at("second", Style::Bridge, address).await?;
     until(PATIENCE, "the other neighbour", async || {
         let _ = asks(&second, IMDS).await;
-        changed(&before, &evidence.of(address.into()))
+        before.contradicts(&evidence.of(address.into()))
     })
     .await?;
     ensure!(

@@ -36,7 +36,13 @@ impl Sighting {
     /// Whether `now` contradicts this earlier sighting: something known then is known to be
     /// different now, or its link was deleted since. What was or is unknown contradicts nothing.
     pub fn contradicts(&self, now: &Self) -> bool {
-        changed(self, now)
+        fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
+            matches!((before, now), (Some(before), Some(now)) if before != now)
+        }
+        differ(self.ifindex, now.ifindex)
+            || differ(self.mac, now.mac)
+            || differ(self.port, now.port)
+            || now.departed > self.departed
     }
 
     /// This sighting, completed by what `later` knows and it did not.
@@ -49,17 +55,6 @@ impl Sighting {
             ..self
         }
     }
-}
-
-/// Whether the later sighting is of another place than the earlier one. See [`Sighting::contradicts`].
-pub fn changed(before: &Sighting, now: &Sighting) -> bool {
-    fn differ<T: PartialEq>(before: Option<T>, now: Option<T>) -> bool {
-        matches!((before, now), (Some(before), Some(now)) if before != now)
-    }
-    differ(before.ifindex, now.ifindex)
-        || differ(before.mac, now.mac)
-        || differ(before.port, now.port)
-        || now.departed > before.departed
 }
 
 /// Why there is no local evidence.
@@ -129,9 +124,9 @@ mod tests {
             (sighting(Some(7), Some(2)), true),
             (sighting(None, Some(2)), true),
         ] {
-            assert_eq!(changed(&known, &now), is_change, "{now:?}");
+            assert_eq!(known.contradicts(&now), is_change, "{now:?}");
             assert!(
-                !changed(&sighting(None, None), &now),
+                !sighting(None, None).contradicts(&now),
                 "unknown to known: {now:?}"
             );
         }
