@@ -193,6 +193,7 @@ fn kubelet_config(plan: &NodePlan, cgroup: &str, taint: bool) -> String {
          providerID: azure://{}\nresolvConf: /etc/resolv.conf\n\
          evictionHard: {{memory.available: 0%, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}}\n\
          imageGCHighThresholdPercent: 100\nimageGCLowThresholdPercent: 99\n\
+         clusterDNS: [168.63.129.16]\n\
          shutdownGracePeriod: 0s\nsyncFrequency: 30s\nnodeStatusUpdateFrequency: 5s\n{taint}",
         plan.name(),
         plan.resource_id(),
