@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::node_files::STARTUP_TAINT;
 use crate::plan::NodePlan;
 use crate::process::{self, Output};
-use crate::supervise::{Order, client};
+use crate::supervise::{FIRST_OF_NODE, Order, client};
 use crate::{traces, wires};
 
 const REBOOT_LIMIT: Duration = Duration::from_secs(30);
@@ -50,16 +50,16 @@ impl<'a> Node<'a> {
 
     /// Its first process's pid as the machine numbers it, while the node runs.
     pub fn pid(&self) -> Result<u32> {
-        let named = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0)
-                .any(|word| word == self.name().as_bytes())
-        };
-        let parent = process::children(self.cluster.first)
+        let children = process::children(self.cluster.first).into_iter();
+        let mut parents = children.filter(|&pid| process::has_argument(pid, &self.name()));
+        let first = parents.next().map(process::children).unwrap_or_default();
+        // Before that it is a shell that still sees the cluster's files, not the node's.
+        let mut first = first
             .into_iter()
-            .find(named);
-        let first = parent.and_then(|parent| process::children(parent).first().copied());
-        first.with_context(|| format!("{} does not run", self.name()))
+            .filter(|&pid| process::has_argument(pid, FIRST_OF_NODE));
+        first
+            .next()
+            .with_context(|| format!("{} does not run", self.name()))
     }
 
     /// Runs a shell command as the node's root, in all of its namespaces.
@@ -72,7 +72,7 @@ impl<'a> Node<'a> {
         let mut command = process::inside(
             self.pid()?,
             &[
-                "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/",
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
             ],
             "/bin/sh",
         );

@@ -38,16 +38,16 @@ const KEPT: &str = "kept";
 const TEST: &str = "test";
 
 /// Everything that this program can be.
-pub fn main(lines: Vec<Line>) -> ExitCode {
+pub fn main(lines: &[Line]) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["--first-process-of-cluster", target] => supervise::run(Some(target), false),
-        ["--first-process-of-node"] => supervise::run(None, true),
+        [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
+        [supervise::FIRST_OF_NODE] => supervise::run(None, true),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
-        ["--on", name, rest @ ..] => return trials(&lines, name, rest),
-        _ => return whole(&lines, &args),
+        ["--on", name, rest @ ..] => return trials(lines, name, rest),
+        _ => return whole(lines, &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
