@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lanyard::lab::until;
+use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, Part};
 use crate::control::Control;
@@ -138,7 +139,10 @@ impl<'a> Node<'a> {
         let pid = self.pid()?;
         let traced = traces::Traced::of(pid).context("the node ended")?;
         traced.kill();
-        let gone = async || !traced.lives() && self.pid().is_err();
+        // Its parent ends with it; this waits until it has.
+        let ended = Order::Stop(self.name(), Signal::SIGKILL as i32);
+        client::order(first, &ended).await?;
+        let gone = async || !traced.lives();
         until(REBOOT_LIMIT, "the node's end", gone).await?;
         wires::unplug(first, &self.plan).await?;
         traces::empty_cgroups(&self.cluster.cgroup, &self.name()).await

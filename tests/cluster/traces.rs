@@ -199,11 +199,11 @@ pub fn keep_logs(places: &Places) -> PathBuf {
     }
 }
 
-/// Removes the logs that were kept.
-pub fn forget_logs(places: &Places) -> Result<()> {
+/// Removes the logs that were kept, and the lock's file.
+pub fn forget(places: &Places) -> Result<()> {
     let kept = places.root.with_extension("logs");
     if kept.exists() {
         std::fs::remove_dir_all(&kept).with_context(|| kept.display().to_string())?;
     }
-    Ok(())
+    Ok(std::fs::remove_file(places.root.with_extension("lock"))?)
 }
