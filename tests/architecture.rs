@@ -19,11 +19,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["model"]),
     ("azure", &["model"]),
     ("serve", &["model"]),
-    ("agent", &["model", "api", "azure", "serve"]),
+    ("kubernetes", &["model", "api"]),
+    ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
-    ("cli", &["agent", "sim", "demo", "lab", "serve"]),
+    (
+        "cli",
+        &["agent", "sim", "demo", "lab", "serve", "kubernetes"],
+    ),
 ];
 
 /// Files that decide: values in, values out. No runtime, no clock, no IO.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::audit::Audit;
-use super::config::Config;
+use super::config::{Config, Source};
 use super::directory::{Directory, Published};
 use super::evidence::Evidence;
 use super::forward::Forwarder;
@@ -30,6 +30,7 @@ use super::metrics::AgentMetrics;
 use super::obtain::{self, Broker, IdentityKey, Sources};
 use super::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
+use crate::kubernetes;
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
@@ -160,13 +161,20 @@ async fn feed(
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let (sender, batches) = mpsc::channel(16);
-    let folder = config.manifests.clone();
-    anyhow::ensure!(
-        folder.is_dir(),
-        "--manifests {}: no such folder",
-        folder.display()
-    );
-    spawn(tasks, manifests::follow(folder, sender));
+    match &config.source {
+        Source::Folder(folder) => {
+            anyhow::ensure!(
+                folder.is_dir(),
+                "--manifests {}: no such folder",
+                folder.display()
+            );
+            spawn(tasks, manifests::follow(folder.clone(), sender));
+        }
+        Source::Kubernetes(source) => {
+            let _cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
+            anyhow::bail!("the Kubernetes watch is not wired yet");
+        }
+    }
     let evidence = Arc::new(
         Evidence::start(stop.clone())
             .await

@@ -58,7 +58,7 @@ pub async fn run<F: Fn(IpAddr) -> Sighting>(
         let directory = Directory::of(&world, |pod, ip| {
             sightings.has_moved(pod, ip, (evidence.of)(ip))
         });
-        metrics.known(directory.known);
+        metrics.known(&directory);
         on_change(&directory);
         published.publish(directory);
         if read_once {

@@ -22,6 +22,7 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod served;
 pub mod sightings;
 pub mod world;
 

@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
-    Agent(agent::Args),
+    Agent(Box<agent::Args>),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
     /// Azure as a node sees it, on this machine: IMDS, Entra ID and a Key Vault, described by a YAML file.
