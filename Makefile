@@ -10,7 +10,7 @@ FILTER ?=
 PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check test-unit test-net bench
+.PHONY: help deps demo test check test-unit test-net bench crds
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,3 +38,6 @@ test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=â€
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+
+crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
+	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds

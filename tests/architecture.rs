@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
-    ("cli", &["agent", "sim", "demo", "lab", "serve"]),
+    ("cli", &["agent", "api", "sim", "demo", "lab", "serve"]),
 ];
 
 /// Files that decide: values in, values out. No runtime, no clock, no IO.

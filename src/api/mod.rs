@@ -2,7 +2,9 @@
 //! conversion to the facts that selection works with. Conversion is where a malformed object is
 //! refused, with the field named.
 
+pub mod assignment;
 pub mod binding;
+pub mod crd;
 pub mod exception;
 pub mod identity;
 pub mod object;
