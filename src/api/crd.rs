@@ -6,9 +6,9 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::assignment::AzureAssignment;
+use super::assignment::{self, AzureAssignment};
 use super::binding::AzureIdentityBinding;
 use super::exception::AzureMetadataException;
 use super::identity::AzureIdentity;
@@ -51,7 +51,12 @@ fn definition(crd: CustomResourceDefinition) -> Result<Definition, serde_json::E
         .into_iter()
         .flatten()
     {
-        tidy(&mut version["schema"]["openAPIV3Schema"]);
+        let schema = &mut version["schema"]["openAPIV3Schema"];
+        tidy(schema);
+        if plural == "azureassignments" {
+            schema["x-kubernetes-validations"] =
+                json!([{"rule": assignment::NAME.cel, "message": assignment::NAME.message}]);
+        }
     }
     Ok(Definition { plural, document })
 }
