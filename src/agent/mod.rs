@@ -23,6 +23,7 @@ pub mod receive;
 pub mod respond;
 pub mod select;
 pub mod sightings;
+pub mod watch;
 pub mod world;
 
 #[cfg(test)]
