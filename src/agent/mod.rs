@@ -24,6 +24,7 @@ pub mod respond;
 pub mod select;
 pub mod served;
 pub mod sightings;
+pub mod watch;
 pub mod world;
 
 #[cfg(test)]

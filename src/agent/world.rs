@@ -20,6 +20,19 @@ pub enum Change {
     Delete(ObjectKey),
 }
 
+/// Changes that a source found together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// All documents that cannot be used now (not only new ones); `None` where the source counts them
+    /// by itself.
+    pub malformed: Option<usize>,
+    /// With this batch everything that decides was told at least once. Before that nobody is
+    /// answered: a grant that was not read yet would look like one that is not there.
+    pub complete: bool,
+}
+
 /// An identity with the time since when we know it.
 #[derive(Clone, Debug)]
 pub struct KnownIdentity {
