@@ -21,12 +21,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("probe", &[]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
     (
         "cli",
-        &["agent", "sim", "demo", "lab", "serve", "kubernetes"],
+        &[
+            "agent",
+            "sim",
+            "demo",
+            "lab",
+            "serve",
+            "kubernetes",
+            "probe",
+        ],
     ),
 ];
 
@@ -54,6 +63,8 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/report.rs",
+    "src/probe/token.rs",
 ];
 
 const IMPURE: &[&str] = &[
