@@ -20,5 +20,6 @@ pub mod demo;
 pub mod kubernetes;
 pub mod lab;
 pub mod model;
+pub mod probe;
 pub mod serve;
 pub mod sim;

@@ -21,12 +21,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("probe", &[]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
     (
         "cli",
-        &["agent", "api", "sim", "demo", "lab", "serve", "kubernetes"],
+        &[
+            "agent",
+            "api",
+            "demo",
+            "kubernetes",
+            "lab",
+            "probe",
+            "serve",
+            "sim",
+        ],
     ),
 ];
 
@@ -54,6 +64,8 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/report.rs",
+    "src/probe/token.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod forward;
 pub mod grants;
 pub mod index;
+pub mod instance;
 pub mod intercept;
 pub mod locate;
 pub mod manifests;

@@ -53,7 +53,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
-    serve_admin(&config, &registry, &readiness, levels, &admin, &mut tasks)?;
+    let pages = Admin {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        log_level: levels,
+    };
+    serve_health(&config, &pages, &admin, &mut tasks)?;
+    serve_admin(&config, pages, &admin, &mut tasks)?;
     feed::feed(&config, &pipeline, objects, &stop, &mut tasks).await?;
     serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
@@ -104,22 +110,35 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
     })
 }
 
+/// The same pages for who is in this container.
+fn serve_health(
+    config: &Config,
+    pages: &Admin,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(path) = &config.health_socket else {
+        return Ok(());
+    };
+    let listener =
+        serve::local::bind(path).with_context(|| format!("--health-socket {}", path.display()))?;
+    let (pages, drain) = (pages.clone(), drain.clone());
+    spawn(tasks, async move {
+        serve::local::serve(listener, pages, drain.clone()).await;
+        ended_in_drain(&drain, "the health socket")
+    });
+    Ok(())
+}
+
 /// Metrics and health. While another instance still has the address, it is asked for again: the
 /// port is handed over when that one drains.
 fn serve_admin(
     config: &Config,
-    registry: &Registry,
-    readiness: &Readiness,
-    levels: LogLevel,
+    admin: Admin,
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let admin = Admin {
-        registry: registry.clone(),
-        readiness: readiness.clone(),
-        log_level: levels,
-    };
-    let conn = ConnMetrics::new(registry, "admin")?;
+    let conn = ConnMetrics::new(&admin.registry, "admin")?;
     let (address, drain) = (config.admin, drain.clone());
     spawn(tasks, async move {
         let listener = bind_patiently(address.to_string()).await?;
