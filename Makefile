@@ -10,7 +10,7 @@ FILTER ?=
 PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check test-unit test-net bench image image-all
+.PHONY: help deps demo test check test-unit test-net bench crds image image-all manifests
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,3 +47,11 @@ image-all: ## … and for arm64, cross-built
 	@deploy/install-deps image-amd64
 	@deploy/install-deps image-arm64
 	@deploy/image/build amd64 arm64
+
+crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
+	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds
+
+HELM ?= $(or $(LANYARD_CACHE),$(HOME)/.cache/lanyard)/helm-4.3.1/bin/helm
+
+manifests: ## Render deploy/lanyard.yaml from the chart, for those without Helm
+	@deploy/render $(HELM) > deploy/lanyard.yaml.new && mv deploy/lanyard.yaml.new deploy/lanyard.yaml

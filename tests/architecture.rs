@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("demo", &["lab", "sim"]),
     (
         "cli",
-        &["agent", "sim", "demo", "lab", "serve", "kubernetes"],
+        &["agent", "api", "sim", "demo", "lab", "serve", "kubernetes"],
     ),
 ];
 

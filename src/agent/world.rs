@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -39,6 +39,7 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
+    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
 }
 
 impl World {
@@ -83,6 +84,9 @@ impl World {
                 self.exceptions
                     .insert(exception.name.clone(), Arc::new(exception));
             }
+            Object::Assignment(assignment) => {
+                self.assignments.insert(assignment.name.clone(), assignment);
+            }
         }
     }
 
@@ -97,6 +101,7 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => drop(self.policies.remove(&key.name.name)),
+            "AzureAssignment" => drop(self.assignments.remove(&key.name.name)),
             _ => drop(self.exceptions.remove(&key.name.name)),
         }
     }
