@@ -50,3 +50,8 @@ image-all: ## … and for arm64, cross-built
 
 crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
 	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds
+
+HELM ?= $(or $(LANYARD_CACHE),$(HOME)/.cache/lanyard)/helm-4.3.1/bin/helm
+
+manifests: ## Render deploy/lanyard.yaml from the chart, for those without Helm
+	@deploy/render $(HELM) > deploy/lanyard.yaml.new && mv deploy/lanyard.yaml.new deploy/lanyard.yaml
