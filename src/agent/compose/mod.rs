@@ -45,7 +45,6 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
@@ -60,7 +59,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(&config, &pipeline, objects, &stop, &mut tasks).await?;
+    feed::feed(&config, &pipeline, &registry, &readiness, &stop, &mut tasks).await?;
     serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
