@@ -22,6 +22,7 @@ use super::config::{Config, Source};
 use super::directory::{Directory, Published};
 use super::evidence::Evidence;
 use super::forward::Forwarder;
+use super::gate::Gate;
 use super::index::{self, EvidenceFeed};
 use super::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use super::locate::Locator;
@@ -50,6 +51,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     // Before anybody can ask: readiness without a latch would say "ready".
     let manifests = readiness.latch("manifests");
     let rules = readiness.latch("rules");
+    let gate = Gate::prepare(&config, &registry, &readiness)?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
@@ -64,10 +66,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
     feed(&config, &pipeline, manifests, &stop, &mut tasks).await?;
-    serve_pods(
+    let owned = serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
     .await?;
+    gate.start(&config, &owned, &mut tasks);
     tell_repeats(pipeline.audit.clone(), &mut tasks);
 
     let failed = tokio::select! {
@@ -238,7 +241,7 @@ async fn serve_pods(
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Receiver<Ownership>> {
     intercept::claim_address(config.agent_address)
         .await
         .context("cannot own the agent's address")?;
@@ -264,7 +267,7 @@ async fn serve_pods(
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,
-        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+        share_upstream(pipeline.broker.clone(), owned.clone(), drain.clone()),
     );
     let intercept = InterceptConfig {
         backend: config.backend,
@@ -278,7 +281,7 @@ async fn serve_pods(
         keeper.await;
         anyhow::bail!("nobody keeps the rules any more")
     });
-    Ok(())
+    Ok(owned)
 }
 
 /// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod directory;
 pub mod evidence;
 pub mod forward;
+pub mod gate;
 pub mod grants;
 pub mod index;
 pub mod instance;
@@ -23,6 +24,7 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod selftest;
 pub mod sightings;
 pub mod world;
 
