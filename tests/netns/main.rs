@@ -19,6 +19,7 @@ mod leak;
 mod programs;
 mod readiness;
 mod reuse;
+mod selftest;
 mod shell;
 mod standin;
 mod takeover;
@@ -58,6 +59,12 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             shell::probe_tells_intercepted_from_leaking_from_closed
         ),
+        play!(Both, selftest::passes_where_pods_are_intercepted),
+        play!(
+            Both,
+            selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
+        ),
+        play!(Both, selftest::readiness_waits_for_it),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
