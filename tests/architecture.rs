@@ -21,12 +21,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
     (
         "cli",
-        &["agent", "sim", "demo", "lab", "serve", "kubernetes"],
+        &[
+            "agent",
+            "explain",
+            "sim",
+            "demo",
+            "lab",
+            "serve",
+            "kubernetes",
+            "model",
+        ],
     ),
 ];
 
@@ -34,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/conditions.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -54,6 +65,7 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/explain/",
 ];
 
 const IMPURE: &[&str] = &[

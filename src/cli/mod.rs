@@ -4,6 +4,7 @@ pub mod agent;
 pub mod demo;
 pub mod dev;
 pub mod duration;
+pub mod explain;
 pub mod simulate;
 pub mod uninstall;
 
@@ -23,6 +24,8 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Say why a pod gets what it gets, step by step, and what to change.
+    Explain(Box<explain::Args>),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
     /// Azure as a node sees it, on this machine: IMDS, Entra ID and a Key Vault, described by a YAML file.
