@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod compose;
+pub mod conditions;
 pub mod config;
 pub mod directory;
 pub mod evidence;
