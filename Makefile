@@ -11,7 +11,7 @@ FILTER ?=
 PLAIN  := $(filter-out netns cluster,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-cluster demo cluster cluster-down test check test-unit test-net test-cluster bench
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,3 +55,20 @@ test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=… for
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+
+image: ## The container image for amd64, without a container engine: target/image/lanyard-amd64.tar
+	@deploy/install-deps image-amd64
+	@deploy/image/build amd64
+
+image-all: ## … and for arm64, cross-built
+	@deploy/install-deps image-amd64
+	@deploy/install-deps image-arm64
+	@deploy/image/build amd64 arm64
+
+crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
+	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds
+
+HELM ?= $(or $(LANYARD_CACHE),$(HOME)/.cache/lanyard)/helm-4.3.1/bin/helm
+
+manifests: ## Render deploy/lanyard.yaml from the chart, for those without Helm
+	@deploy/render $(HELM) > deploy/lanyard.yaml.new && mv deploy/lanyard.yaml.new deploy/lanyard.yaml
