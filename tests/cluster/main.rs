@@ -21,13 +21,14 @@ mod runner;
 mod smoke;
 mod supervise;
 mod traces;
+mod trial;
 mod up;
 mod wires;
 mod witness;
 
 use std::process::ExitCode;
 
-use runner::{Line, line};
+use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {
