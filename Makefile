@@ -6,8 +6,8 @@
 CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
-# Integration tests that need no lab: a file or a folder in tests/ each.
-PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+# Integration tests that need neither a lab nor an API server: a file or a folder in tests/ each.
+PLAIN  := $(filter-out netns apiserver,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps demo test check test-unit test-net bench crds
