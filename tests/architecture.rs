@@ -19,17 +19,35 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["model"]),
     ("azure", &["model"]),
     ("serve", &["model"]),
-    ("agent", &["model", "api", "azure", "serve"]),
+    ("kubernetes", &["model", "api"]),
+    ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("probe", &[]),
+    ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
-    ("cli", &["agent", "api", "sim", "demo", "lab", "serve"]),
+    (
+        "cli",
+        &[
+            "agent",
+            "api",
+            "demo",
+            "explain",
+            "kubernetes",
+            "lab",
+            "model",
+            "probe",
+            "serve",
+            "sim",
+        ],
+    ),
 ];
 
 /// Files that decide: values in, values out. No runtime, no clock, no IO.
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/conditions.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -50,6 +68,9 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/report.rs",
+    "src/probe/token.rs",
+    "src/explain/",
 ];
 
 const IMPURE: &[&str] = &[

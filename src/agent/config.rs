@@ -11,8 +11,16 @@ use crate::serve::Limits;
 /// The agent's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of manifests.
-    pub manifests: PathBuf,
+    /// Where pods, bindings and identities come from.
+    pub source: Source,
+    /// Whether what is not granted is refused.
+    pub enforcement: Enforcement,
+    /// The host's root file system, where the boot guard is to be installed; `None`: it is not.
+    pub boot_guard: Option<PathBuf>,
+    /// Whether to prove, by a packet like a pod's, that interception works before the agent is ready.
+    pub self_test: bool,
+    /// Unix socket for `lanyard health`; `None`: there is none.
+    pub health_socket: Option<PathBuf>,
     /// IMDS, `http://host[:port]`.
     pub imds_endpoint: String,
     /// Link-local address of the agent on `lo`, the target of the redirection.
@@ -35,4 +43,52 @@ pub struct Config {
     pub limits: Limits,
     /// Cache and upstream.
     pub obtain: ObtainConfig,
+}
+
+/// Where pods, bindings and identities come from: one seam, two implementations.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A folder of manifests.
+    Folder(PathBuf),
+    /// The Kubernetes API.
+    Kubernetes(KubernetesSource),
+}
+
+/// What the agent needs to know about its cluster.
+#[derive(Clone, Debug)]
+pub struct KubernetesSource {
+    /// Kubeconfig; `None`: the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name.
+    pub node: String,
+    /// The agent's own namespace.
+    pub namespace: String,
+    /// How old the last known state may get while the API server is away.
+    pub max_staleness: Duration,
+    /// Whether tokens wait for an identity to be assigned to this node.
+    pub assignments: Assignments,
+    /// Whether to remove the startup taint from this node once the rules are verified.
+    pub startup_taint: bool,
+    /// `ConfigMap` in `namespace` that asks all agents to remove their rules.
+    pub removal_marker: Option<String>,
+}
+
+/// Whether `AzureAssignment`s count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Assignments {
+    /// IMDS is asked at once: there is no controller.
+    #[default]
+    Ignored,
+    /// Only identities that the controller reports as assigned to this node are asked for.
+    Required,
+}
+
+/// Whether what is not granted is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Enforcement {
+    /// Refused.
+    #[default]
+    Enforce,
+    /// Passed on to the node's IMDS as before, counted and told: nothing is protected.
+    Observe,
 }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use super::grants::{PodGrants, grants};
 use super::world::World;
 use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Directory {
     pub exceptions: Vec<Arc<ExceptionFacts>>,
     /// How many pods and bindings are known.
     pub known: Known,
+    /// Identities granted to live pods.
+    pub granted: HashSet<ObjectName>,
 }
 
 /// Sizes, for metrics.
@@ -42,8 +46,6 @@ pub struct Known {
     pub pods: usize,
     /// Bindings.
     pub bindings: usize,
-    /// Identities granted to live pods, counted once each.
-    pub granted_identities: usize,
 }
 
 impl Directory {
@@ -92,12 +94,12 @@ impl Directory {
         let known = Known {
             pods,
             bindings: world.binding_count(),
-            granted_identities: granted.len(),
         };
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
             known,
+            granted,
         }
     }
 
@@ -120,6 +122,7 @@ impl Directory {
 #[derive(Debug)]
 pub struct Published {
     current: ArcSwap<Directory>,
+    too_old: AtomicBool,
     generation: watch::Sender<u64>,
 }
 
@@ -127,6 +130,7 @@ impl Default for Published {
     fn default() -> Self {
         Self {
             current: ArcSwap::default(),
+            too_old: AtomicBool::new(false),
             generation: watch::Sender::new(0),
         }
     }
@@ -142,6 +146,16 @@ impl Published {
     pub fn publish(&self, directory: Directory) {
         self.current.store(Arc::new(directory));
         self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Says whether what the snapshots were made of is too old to be believed; whether that is news.
+    pub fn set_too_old(&self, is: bool) -> bool {
+        self.too_old.swap(is, Ordering::Relaxed) != is
+    }
+
+    /// Whether it is.
+    pub fn is_too_old(&self) -> bool {
+        self.too_old.load(Ordering::Relaxed)
     }
 
     /// Changes with every snapshot. Subscribe before the first look, so that none is missed.

@@ -13,7 +13,7 @@ use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::world::Change;
+use super::world::{Batch, Change};
 use crate::api::object::{Object, ObjectKey, read};
 
 /// How often it is looked whether another folder has taken the place of the one that is watched.
@@ -28,15 +28,6 @@ pub struct Problem {
     pub document: usize,
     /// What is wrong.
     pub problem: String,
-}
-
-/// A batch of changes, as one reading of the folder found them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The changes, in the order of files.
-    pub changes: Vec<Change>,
-    /// All documents that cannot be used now (not only new ones).
-    pub malformed: usize,
 }
 
 /// The folder, with what was last read from each file.
@@ -79,7 +70,10 @@ impl Folder {
 
     /// Reads what differs from last time. Blocks on the disk.
     pub fn reread(&mut self) -> std::io::Result<Batch> {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            complete: true,
+            ..Batch::default()
+        };
         let now = manifest_files(&self.path)?;
         let gone: Vec<_> = self
             .files
@@ -102,11 +96,8 @@ impl Folder {
                 }
             }
         }
-        batch.malformed = self
-            .files
-            .values()
-            .map(|content| content.problems.len())
-            .sum();
+        let malformed = self.files.values().map(|content| content.problems.len());
+        batch.malformed = Some(malformed.sum());
         Ok(batch)
     }
 
@@ -162,6 +153,19 @@ impl Folder {
     }
 }
 
+/// All documents of a folder as they are now; what cannot be read as YAML is told in a sentence.
+pub fn documents_of(folder: &Path) -> std::io::Result<Vec<Result<Value, String>>> {
+    let mut found = Vec::new();
+    for path in manifest_files(folder)? {
+        let text = std::fs::read_to_string(&path)?;
+        found.extend(documents(&text).map(|(number, document)| {
+            value(document)
+                .map_err(|problem| format!("{}, document {number}: {problem}", path.display()))
+        }));
+    }
+    Ok(found)
+}
+
 fn manifest_files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -205,11 +209,14 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(at, document)| (at + 1, document))
 }
 
-fn parse(document: &str) -> Result<Option<Object>, String> {
+fn value(document: &str) -> Result<Value, String> {
     // `app: y` is a label, not `true`.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let value: Value = serde_saphyr::from_str_with_options(document, options)
-        .map_err(|error| error.to_string())?;
+    serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
+}
+
+fn parse(document: &str) -> Result<Option<Object>, String> {
+    let value = value(document)?;
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
     let which = format!("{} {}", text("/kind"), text("/metadata/name"));
     read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))

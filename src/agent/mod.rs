@@ -5,12 +5,15 @@
 
 pub mod audit;
 pub mod compose;
+pub mod conditions;
 pub mod config;
 pub mod directory;
 pub mod evidence;
 pub mod forward;
+pub mod gate;
 pub mod grants;
 pub mod index;
+pub mod instance;
 pub mod intercept;
 pub mod locate;
 pub mod manifests;
@@ -22,7 +25,10 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod selftest;
+pub mod served;
 pub mod sightings;
+pub mod watch;
 pub mod world;
 
 #[cfg(test)]

@@ -20,6 +20,19 @@ pub enum Change {
     Delete(ObjectKey),
 }
 
+/// Changes that a source found together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// All documents that cannot be used now (not only new ones); `None` where the source counts them
+    /// by itself.
+    pub malformed: Option<usize>,
+    /// With this batch everything that decides was told at least once. Before that nobody is
+    /// answered: a grant that was not read yet would look like one that is not there.
+    pub complete: bool,
+}
+
 /// An identity with the time since when we know it.
 #[derive(Clone, Debug)]
 pub struct KnownIdentity {
@@ -122,6 +135,16 @@ impl World {
     #[must_use]
     pub fn identity(&self, name: &ObjectName) -> Option<&KnownIdentity> {
         self.identities.get(name)
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
+        self.identities.values().map(|known| &known.facts)
+    }
+
+    /// The bindings of all namespaces, in no order of namespaces.
+    pub fn all_bindings(&self) -> impl Iterator<Item = &Arc<BindingFacts>> {
+        self.bindings.values().flat_map(BTreeMap::values)
     }
 
     /// The bindings of a namespace, by name.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::duration;
-use crate::agent::config::Config;
+use crate::agent::config::{Assignments, Config, Enforcement, KubernetesSource, Source};
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
 use crate::serve::Limits;
@@ -21,10 +21,33 @@ use crate::serve::telemetry::{self, LogFormat};
 the node's own identity; `lanyard uninstall` removes them."
 )]
 pub struct Args {
-    /// Folder of YAML manifests (pods, namespaces and the kinds of `lanyard.dev/v1alpha1`), followed
-    /// for changes.
+    /// Standalone: a folder of YAML manifests (pods, namespaces and the kinds of
+    /// `lanyard.dev/v1alpha1`), followed for changes. Without it all of them come from Kubernetes.
     #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    manifests: Option<PathBuf>,
+
+    #[command(flatten)]
+    kubernetes: KubernetesArgs,
+
+    /// `observe` passes on to the node's IMDS what `enforce` refuses, and tells what it would have
+    /// refused. Nothing is protected then; it is for moving a live cluster.
+    #[arg(long, env = "LANYARD_ENFORCEMENT", value_enum, default_value_t = Enforcement::default())]
+    enforcement: Enforcement,
+
+    /// The host's root file system as this container sees it: installs a unit there that closes
+    /// the metadata address to pods from boot on, before kubelet starts.
+    #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
+    boot_guard: Option<PathBuf>,
+
+    /// Prove by a packet that comes in like a pod's that interception works, before the agent calls
+    /// itself ready and every few minutes. Needs `NET_RAW`. On unless `--manifests` is given.
+    #[arg(long, env = "LANYARD_SELF_TEST", value_name = "BOOL", default_missing_value = "true",
+          num_args = 0..=1, require_equals = true)]
+    self_test: Option<bool>,
+
+    /// Unix socket that `lanyard health` asks.
+    #[arg(long, env = "LANYARD_HEALTH_SOCKET", value_name = "PATH")]
+    health_socket: Option<PathBuf>,
 
     /// The node's IMDS.
     #[arg(
@@ -132,13 +155,22 @@ impl Args {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(crate::agent::run(self.config(), levels))?;
+        runtime.block_on(crate::agent::run(self.config()?, levels))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn config(self) -> Config {
-        Config {
-            manifests: self.manifests,
+    fn config(self) -> anyhow::Result<Config> {
+        let self_test = self.self_test.unwrap_or(self.manifests.is_none());
+        let source = match self.manifests {
+            Some(folder) => Source::Folder(folder),
+            None => Source::Kubernetes(self.kubernetes.source()?),
+        };
+        Ok(Config {
+            source,
+            enforcement: self.enforcement,
+            boot_guard: self.boot_guard,
+            self_test,
+            health_socket: self.health_socket,
             imds_endpoint: self.imds_endpoint,
             agent_address: self.agent_address,
             port: self.port,
@@ -156,6 +188,58 @@ impl Args {
                 not_yet_window: self.not_yet_window,
                 ..ObtainConfig::default()
             },
-        }
+        })
+    }
+}
+
+/// Flags about the cluster; without effect where `--manifests` is given.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Kubernetes")]
+struct KubernetesArgs {
+    /// Kubeconfig; absent: the service account of the pod.
+    #[arg(long, env = "LANYARD_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// This node's name: only its pods are watched. Needed unless `--manifests` is given.
+    #[arg(long, env = "LANYARD_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// The namespace that the agent runs in.
+    #[arg(long, env = "LANYARD_NAMESPACE", default_value = "lanyard-system")]
+    namespace: String,
+
+    /// How long pods that are known keep getting tokens while the API server is away.
+    #[arg(long, env = "LANYARD_MAX_STALENESS", value_name = "DURATION", default_value = "24h", value_parser = duration::parse)]
+    max_staleness: Duration,
+
+    /// `required`: an identity is asked for only when the controller reports it as assigned to this
+    /// node (`AzureAssignment`). `ignored`: at once; for clusters without the controller.
+    #[arg(long, env = "LANYARD_ASSIGNMENTS", value_enum, default_value_t = Assignments::default())]
+    assignments: Assignments,
+
+    /// Remove the taint `lanyard.dev/agent-not-ready` from this node once the rules are verified.
+    #[arg(long, env = "LANYARD_STARTUP_TAINT", value_name = "BOOL", default_value_t = false,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    startup_taint: bool,
+
+    /// `ConfigMap` of the own namespace that, when it appears, asks every agent to remove its rules.
+    #[arg(long, env = "LANYARD_REMOVAL_MARKER", value_name = "NAME")]
+    removal_marker: Option<String>,
+}
+
+impl KubernetesArgs {
+    fn source(self) -> anyhow::Result<KubernetesSource> {
+        let node = self.node_name.filter(|name| !name.is_empty()).context(
+            "--node-name is missing: it says whose pods to watch (or give --manifests to run standalone)",
+        )?;
+        Ok(KubernetesSource {
+            kubeconfig: self.kubeconfig,
+            node,
+            namespace: self.namespace,
+            max_staleness: self.max_staleness,
+            assignments: self.assignments,
+            startup_taint: self.startup_taint,
+            removal_marker: self.removal_marker,
+        })
     }
 }

@@ -8,15 +8,19 @@
 //! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod clients;
 mod evidence;
 mod guard;
 mod harness;
 mod interception;
+mod kubernetes;
 mod leak;
 mod programs;
 mod readiness;
 mod reuse;
+mod selftest;
+mod shell;
 mod standin;
 mod takeover;
 mod upgrade;
@@ -51,6 +55,17 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
         play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(
+            Both,
+            shell::probe_tells_intercepted_from_leaking_from_closed
+        ),
+        play!(Both, selftest::passes_where_pods_are_intercepted),
+        play!(
+            Both,
+            selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
+        ),
+        play!(Both, selftest::readiness_waits_for_it),
+        play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
         play!(Both, upgrade::a_handover_fails_no_request),
@@ -121,6 +136,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
+        play!(Any, kubernetes::the_api_servers_bindings_decide),
     ]
 }
 

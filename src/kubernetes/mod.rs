@@ -1,0 +1,12 @@
+//! The Kubernetes API as its clients here see it: how to connect, and how long to wait for what.
+//!
+//! In: a kubeconfig or the pod's own service account. Out: a client. Used by the agent, by the
+//! commands for a person's shell, and by the controller.
+
+mod client;
+mod collection;
+mod objects;
+
+pub use client::{CallError, Cluster, ConnectError, connect};
+pub use collection::{Collection, Event, EventKind, Events, Failure, Page, PageItems};
+pub use objects::Kind;
