@@ -29,12 +29,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "agent",
-            "sim",
+            "api",
             "demo",
-            "lab",
-            "serve",
             "kubernetes",
+            "lab",
             "probe",
+            "serve",
+            "sim",
         ],
     ),
 ];

@@ -25,7 +25,9 @@ pub mod receive;
 pub mod respond;
 pub mod select;
 pub mod selftest;
+pub mod served;
 pub mod sightings;
+pub mod watch;
 pub mod world;
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl<S: TokenSource> Pipeline<S> {
         obtained: &Obtained,
     ) -> Answer {
         self.metrics.token_served(obtained.source, obtained.cache);
+        self.metrics.served.count(&grant.identity.name);
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
             identity: Some(&grant.identity.name),

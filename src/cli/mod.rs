@@ -1,6 +1,7 @@
 //! The only place with flags, environment names and their defaults: one file per subcommand.
 
 pub mod agent;
+pub mod crds;
 pub mod demo;
 pub mod dev;
 pub mod duration;
@@ -37,4 +38,6 @@ pub enum Command {
     Demo(demo::Args),
     /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
     Dev(dev::Args),
+    /// Print the kinds of lanyard.dev as CustomResourceDefinitions (YAML).
+    Crds(crds::Args),
 }

@@ -4,5 +4,7 @@
 //! commands for a person's shell, and by the controller.
 
 mod client;
+mod collection;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
+pub use collection::{Collection, Event, EventKind, Events, Failure, Page, PageItems};

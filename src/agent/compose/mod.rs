@@ -4,7 +4,8 @@
 //! at a port where nobody listens). And at the end the rules stay: with nobody behind them pods are
 //! refused, which is what fail-closed means.
 
-use std::collections::HashSet;
+mod feed;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +13,22 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::audit::Audit;
-use super::config::{Config, Source};
-use super::directory::{Directory, Published};
-use super::evidence::Evidence;
-use super::forward::Forwarder;
-use super::gate::Gate;
-use super::index::{self, EvidenceFeed};
-use super::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
-use super::locate::Locator;
-use super::manifests;
-use super::metrics::AgentMetrics;
-use super::obtain::{self, Broker, IdentityKey, Sources};
-use super::pipeline::Pipeline;
+use crate::agent::audit::Audit;
+use crate::agent::config::Config;
+use crate::agent::directory::Published;
+use crate::agent::forward::Forwarder;
+use crate::agent::gate::Gate;
+use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
+use crate::agent::locate::Locator;
+use crate::agent::metrics::AgentMetrics;
+use crate::agent::obtain::{self, Broker, Sources};
+use crate::agent::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
-use crate::kubernetes;
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
@@ -49,7 +46,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let manifests = readiness.latch("manifests");
+    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
     let gate = Gate::prepare(&config, &registry, &readiness)?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
@@ -65,7 +62,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed(&config, &pipeline, manifests, &stop, &mut tasks).await?;
+    feed::feed(&config, &pipeline, objects, &stop, &mut tasks).await?;
     let owned = serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
@@ -172,64 +169,6 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
             Err(error) => return Err(error).with_context(|| format!("--admin-listen {address}")),
         }
     }
-}
-
-/// Pods and bindings: folder and local evidence → directory.
-async fn feed(
-    config: &Config,
-    pipeline: &Arc<Pipeline<Sources>>,
-    ready: Latch,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    let (sender, batches) = mpsc::channel(16);
-    match &config.source {
-        Source::Folder(folder) => {
-            anyhow::ensure!(
-                folder.is_dir(),
-                "--manifests {}: no such folder",
-                folder.display()
-            );
-            spawn(tasks, manifests::follow(folder.clone(), sender));
-        }
-        Source::Kubernetes(source) => {
-            let _cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
-            anyhow::bail!("the Kubernetes watch is not wired yet");
-        }
-    }
-    let evidence = Arc::new(
-        Evidence::start(stop.clone())
-            .await
-            .context("cannot watch routes and neighbours")?,
-    );
-    let feed = EvidenceFeed {
-        generation: evidence.subscribe(),
-        of: move |ip| evidence.of(ip),
-    };
-    let broker = pipeline.broker.clone();
-    let (published, metrics) = (pipeline.directory.clone(), pipeline.metrics.clone());
-    spawn(tasks, async move {
-        let keep = |directory: &Directory| retain_granted(&broker, directory);
-        index::run(batches, feed, published, metrics, ready, keep).await;
-        anyhow::bail!("nothing tells of pods any more")
-    });
-    Ok(())
-}
-
-/// Drops cached tokens of identities that no live pod is granted.
-fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
-    let granted: HashSet<IdentityKey> = directory
-        .pods()
-        .flat_map(|pod| &pod.granted)
-        .flat_map(|grant| {
-            grant
-                .identity
-                .sources
-                .iter()
-                .map(|source| IdentityKey::of(source, &grant.identity))
-        })
-        .collect();
-    broker.retain(|key| granted.contains(key));
 }
 
 /// The listener, then the rules that lead to it.
