@@ -16,12 +16,13 @@ use crate::agent::index::{self, EvidenceFeed};
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::{manifests, watch};
-use crate::kubernetes;
+use crate::kubernetes::Cluster;
 use crate::serve::ready::Latch;
 
 /// Starts what fills the directory.
 pub async fn feed(
     config: &Config,
+    cluster: Option<Cluster>,
     pipeline: &Arc<Pipeline<Sources>>,
     ready: Latch,
     stop: &CancellationToken,
@@ -38,7 +39,7 @@ pub async fn feed(
             spawn(tasks, manifests::follow(folder.clone(), sender));
         }
         Source::Kubernetes(source) => {
-            let cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
+            let cluster = cluster.context("no connection to Kubernetes")?;
             let timing = watch::Timing::default();
             spawn(
                 tasks,
