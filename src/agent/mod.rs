@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod bootguard;
 pub mod compose;
+pub mod conditions;
 pub mod config;
 pub mod directory;
 pub mod evidence;

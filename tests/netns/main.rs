@@ -8,12 +8,14 @@
 //! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod bootguard;
 mod clients;
 mod evidence;
 mod guard;
 mod harness;
 mod interception;
+mod kubernetes;
 mod leak;
 mod programs;
 mod readiness;
@@ -139,6 +141,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
+        play!(Any, kubernetes::the_api_servers_bindings_decide),
     ]
 }
 

@@ -47,7 +47,6 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
     let cluster = connect(&config).await?;
     let gate = Gate::prepare(&config, cluster.as_ref(), &registry, &readiness).await?;
@@ -64,7 +63,10 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(&config, cluster, &pipeline, objects, &stop, &mut tasks).await?;
+    feed::feed(
+        &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
+    )
+    .await?;
     let owned = serve_pods(
         &config,
         &pipeline,
