@@ -4,6 +4,7 @@
 //! pods' connections here, and [`compose`] starts and ends it all.
 
 pub mod audit;
+pub mod checkpoint;
 pub mod compose;
 pub mod config;
 pub mod directory;
@@ -12,6 +13,7 @@ pub mod forward;
 pub mod grants;
 pub mod index;
 pub mod intercept;
+pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
@@ -23,6 +25,7 @@ pub mod receive;
 pub mod respond;
 pub mod select;
 pub mod sightings;
+pub mod touched;
 pub mod watch;
 pub mod world;
 
