@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_complete_list_takes_the_place_of_all_that_was_remembered() {
-        let everyone = serde_json::json!([{}]);
+        let everyone = serde_json::json!([{"podSelector": {}}]);
         let old = world([
             pod("a", "gone", "10.0.0.1", None),
             identity("a", "id", 1),
