@@ -11,6 +11,7 @@ mod control;
 mod images;
 mod node;
 mod node_files;
+mod outages;
 mod pki;
 mod plan;
 mod pods;
@@ -44,9 +45,12 @@ fn lines() -> Vec<Line> {
         play!(smoke::pods_on_both_nodes_leak_and_are_seen),
         play!(smoke::pods_reach_what_they_need_and_nothing_else),
         play!(smoke::a_node_reboots),
+        play!(outages::the_api_server_goes_and_comes),
+        play!(outages::the_boot_guards_unit_runs_at_boot),
+        play!(outages::a_new_node_carries_the_startup_taint),
     ]
 }
 
 fn main() -> ExitCode {
-    runner::main(lines())
+    runner::main(&lines())
 }
