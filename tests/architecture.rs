@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
+    ("removal", &["kubernetes", "serve"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -34,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "kubernetes",
             "lab",
             "probe",
+            "removal",
             "serve",
             "sim",
         ],
@@ -66,6 +68,7 @@ const PURE: &[&str] = &[
     "src/azure/imds/answer.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
+    "src/removal/outcome.rs",
 ];
 
 const IMPURE: &[&str] = &[
