@@ -13,7 +13,8 @@ use crate::process;
 
 /// Writes an archive of `files` under the image's `name` into `dir`.
 pub async fn write(name: &str, files: &Path, command: &[&str], dir: &Path) -> Result<PathBuf> {
-    let parts = dir.join(format!("archive-{}", name.replace(['/', ':'], "-")));
+    let plain = name.replace(['/', ':', '.'], "-");
+    let parts = dir.join(&plain);
     std::fs::create_dir_all(&parts)?;
     let layer = parts.join("layer.tar");
     tar(&layer, files, &["."]).await?;
@@ -26,7 +27,7 @@ pub async fn write(name: &str, files: &Path, command: &[&str], dir: &Path) -> Re
     std::fs::write(parts.join("config.json"), config.to_string())?;
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
     std::fs::write(parts.join("manifest.json"), manifest.to_string())?;
-    let archive = parts.with_extension("tar");
+    let archive = dir.join(format!("{plain}.tar"));
     tar(
         &archive,
         &parts,
