@@ -40,38 +40,38 @@ impl Outcome {
         self.silent.is_empty()
     }
 
-    /// For a person: what happened on each node, and what to do about the silent ones. `image` is
-    /// what a node can run `lanyard` from.
+    /// For a person: what happened, which nodes are silent, and what to do about each. `image` is
+    /// what a node can run `lanyard` from. Short: Helm prints it as one line.
     pub fn report(&self, image: &str) -> String {
         let mut text = String::new();
         if self.clean.is_empty() && self.silent.is_empty() {
             return "no node runs an agent; there is nobody to ask\n".to_owned();
         }
-        for (node, words) in &self.clean {
-            let _ = writeln!(text, "node {node}: {words}");
-        }
-        for (node, state) in &self.silent {
-            let _ = writeln!(text, "node {node}: NOT CONFIRMED ({state})");
-        }
+        let all = self.silent.len() + self.clean.len();
         if self.complete() {
             let _ = writeln!(
                 text,
-                "Lanyard's rules are gone from all {} nodes that run an agent. Pods there can now reach the nodes' own identities.",
-                self.clean.len()
+                "Lanyard's rules are gone from all {all} nodes that run an agent. Pods there can now reach the nodes' own \
+                 identities."
             );
             return text;
         }
         let _ = writeln!(
             text,
-            "\n{} of {} nodes did not confirm. Whatever rules they have stay, and keep their pods away from the metadata \
-             address until somebody removes them, for each node that still exists:\n",
-            self.silent.len(),
-            self.silent.len() + self.clean.len(),
+            "Lanyard's rules are gone from {} of {all} nodes. NOT CONFIRMED by:",
+            self.clean.len(),
+        );
+        for (node, state) in &self.silent {
+            let _ = writeln!(text, "  {node} ({state})");
+        }
+        let _ = writeln!(
+            text,
+            "Whatever rules these nodes have stay, and keep their pods away from the metadata address. For each that still exists:"
         );
         for node in self.silent.keys() {
             let _ = writeln!(
                 text,
-                "  kubectl debug node/{node} --profile=sysadmin --image={image} -- lanyard uninstall --state-dir=/host/run/lanyard --boot-guard=/host"
+                "  kubectl debug node/{node} --profile=sysadmin --image={image} -- lanyard uninstall --state-dir=/host/run/lanyard"
             );
         }
         text
@@ -166,13 +166,13 @@ mod tests {
             &map(&[("n1", "removed")]),
         );
         let report = outcome.report("registry.example/lanyard:1");
-        assert!(report.contains("node n1: removed"), "{report}");
-        assert!(report.contains("node n2: NOT CONFIRMED"), "{report}");
+        assert!(report.contains("gone from 1 of 2 nodes"), "{report}");
+        assert!(report.contains("  n2 (its agent runs"), "{report}");
         assert!(
             report.contains("kubectl debug node/n2 --profile=sysadmin --image=registry.example/lanyard:1 -- lanyard uninstall"),
             "{report}"
         );
-        assert!(!report.contains("node/n1 "), "{report}");
+        assert!(!report.contains("n1"), "{report}");
     }
 
     #[test]
