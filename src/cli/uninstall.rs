@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::duration;
-use crate::agent::intercept::{self, BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
+use crate::agent::gate::Leave;
+use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::removal::{self, Removal, RemovalError};
 
 /// Flags of `lanyard uninstall`.
@@ -21,6 +22,9 @@ pub struct Args {
     /// Where the agents of this node keep their lock and epoch files.
     #[arg(long, env = "LANYARD_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
+    /// The host's root file system (`/` on the host itself): removes a boot guard from it, too.
+    #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
+    boot_guard: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -70,11 +74,13 @@ impl Args {
         if self.cluster.cluster {
             return runtime.block_on(self.cluster.run());
         }
-        let done = runtime.block_on(intercept::uninstall(
-            self.iptables_backend,
-            self.agent_address,
-            &self.state_dir,
-        ))?;
+        let leave = Leave {
+            backend: self.iptables_backend,
+            address: self.agent_address,
+            state_dir: self.state_dir,
+            boot_guard: self.boot_guard,
+        };
+        let done = runtime.block_on(leave.node())?;
         if done.is_empty() {
             println!("nothing of lanyard's is on this node");
         }

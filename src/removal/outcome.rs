@@ -71,7 +71,7 @@ impl Outcome {
         for node in self.silent.keys() {
             let _ = writeln!(
                 text,
-                "  kubectl debug node/{node} --profile=sysadmin --image={image} -- lanyard uninstall --state-dir=/host/run/lanyard"
+                "  kubectl debug node/{node} --profile=sysadmin --image={image} -- lanyard uninstall --state-dir=/host/run/lanyard --boot-guard=/host"
             );
         }
         text
