@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
+    ("removal", &["kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "lab",
             "model",
             "probe",
+            "removal",
             "serve",
             "sim",
         ],
@@ -74,6 +76,7 @@ const PURE: &[&str] = &[
     "src/azure/imds/answer.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
+    "src/removal/outcome.rs",
     "src/explain/",
 ];
 
