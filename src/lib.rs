@@ -17,6 +17,7 @@ pub mod api;
 pub mod azure;
 pub mod cli;
 pub mod demo;
+pub mod explain;
 pub mod kubernetes;
 pub mod lab;
 pub mod model;

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
+    ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -31,8 +32,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "agent",
             "api",
             "demo",
+            "explain",
             "kubernetes",
             "lab",
+            "model",
             "probe",
             "serve",
             "sim",
@@ -44,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/conditions.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -66,6 +70,7 @@ const PURE: &[&str] = &[
     "src/azure/imds/answer.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
+    "src/explain/",
 ];
 
 const IMPURE: &[&str] = &[

@@ -5,10 +5,12 @@
 
 pub mod audit;
 pub mod compose;
+pub mod conditions;
 pub mod config;
 pub mod directory;
 pub mod evidence;
 pub mod forward;
+pub mod gate;
 pub mod grants;
 pub mod index;
 pub mod instance;
@@ -23,6 +25,7 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod selftest;
 pub mod served;
 pub mod sightings;
 pub mod watch;

@@ -137,6 +137,16 @@ impl World {
         self.identities.get(name)
     }
 
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
+        self.identities.values().map(|known| &known.facts)
+    }
+
+    /// The bindings of all namespaces, in no order of namespaces.
+    pub fn all_bindings(&self) -> impl Iterator<Item = &Arc<BindingFacts>> {
+        self.bindings.values().flat_map(BTreeMap::values)
+    }
+
     /// The bindings of a namespace, by name.
     pub fn bindings(&self, namespace: &str) -> impl Iterator<Item = &Arc<BindingFacts>> {
         self.bindings

@@ -5,6 +5,7 @@ pub mod crds;
 pub mod demo;
 pub mod dev;
 pub mod duration;
+pub mod explain;
 pub mod health;
 pub mod probe;
 pub mod simulate;
@@ -26,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Say why a pod gets what it gets, step by step, and what to change.
+    Explain(Box<explain::Args>),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
     /// From inside a pod: are its metadata requests intercepted, and does anything of the node leak?

@@ -15,6 +15,7 @@ use tokio::process::Command;
 
 use crate::control::{AZURE, AZURE_CA};
 use crate::node::Node;
+use crate::pki;
 use crate::plan::{NODES, Places};
 use crate::process::{self, Output};
 use crate::programs::Programs;
@@ -57,6 +58,21 @@ impl Cluster {
     /// The administrator's kubeconfig; its server is a port of the machine's loopback.
     pub fn kubeconfig(&self) -> PathBuf {
         self.places.kubeconfig()
+    }
+
+    /// A kubeconfig for somebody with this bearer token (a service account's, stolen or not).
+    pub fn kubeconfig_for(&self, name: &str, token: &str) -> Result<PathBuf> {
+        let admin = std::fs::read_to_string(self.kubeconfig())?;
+        let users = admin
+            .find("\nusers:")
+            .context("the kubeconfig has no users")?;
+        let path = self.places.root.join(format!("{name}.kubeconfig"));
+        let rest = format!(
+            "\nusers:\n- name: token\n  user: {{token: {token}}}\ncontexts:\n- name: lanyard\n  \
+             context: {{cluster: lanyard, user: token}}\n"
+        );
+        pki::write(&path, &(admin[..users].to_owned() + &rest))?;
+        Ok(path)
     }
 
     /// The folder with every process's log.

@@ -12,6 +12,7 @@ use lanyard::lab::until;
 
 use crate::cluster::{Cluster, Part};
 use crate::control::Control;
+use crate::node_files::STARTUP_TAINT;
 use crate::plan::NodePlan;
 use crate::process::{self, Output};
 use crate::supervise::{Order, client};
@@ -109,6 +110,26 @@ impl<'a> Node<'a> {
         output
             .success(&format!("{}: {import}", self.name()))
             .map(drop)
+    }
+
+    /// Makes its Node object anew, as a new machine of the pool would: with the startup taint or
+    /// without. Its pods are evicted.
+    pub async fn register_anew(&self, taint: bool) -> Result<()> {
+        let name = self.name();
+        self.kubelet()?.stop().await?;
+        self.cluster.kubectl(&["delete", "node", &name]).await?;
+        let path = self.root().join("etc/kubernetes/kubelet.yaml");
+        let config = std::fs::read_to_string(&path)?;
+        let lines = config
+            .lines()
+            .filter(|line| !line.starts_with("registerWithTaints"));
+        let mut config = lines.collect::<Vec<_>>().join("\n") + "\n";
+        if taint {
+            config += STARTUP_TAINT;
+        }
+        std::fs::write(&path, config)?;
+        self.kubelet()?.start().await?;
+        self.cluster.nodes_ready().await
     }
 
     /// Pulls the plug: every process of the node ends at once, its network with it.

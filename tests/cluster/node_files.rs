@@ -32,6 +32,10 @@ const KEPT: [&str; 11] = [
 /// Name of the pause image, the sandboxes' only one.
 pub const PAUSE: &str = "lanyard.test/pause:1";
 
+/// Line of kubelet's configuration: a new node starts with the startup taint.
+pub const STARTUP_TAINT: &str =
+    "registerWithTaints: [{key: lanyard.dev/agent-not-ready, effect: NoSchedule}]\n";
+
 /// Writes a node's /etc. `cgroup`: its own below every controller. `taint`: the startup taint.
 pub async fn write(
     plan: &NodePlan,
@@ -178,11 +182,7 @@ fn cni(plan: &NodePlan) -> String {
 }
 
 fn kubelet_config(plan: &NodePlan, cgroup: &str, taint: bool) -> String {
-    let taint = if taint {
-        "registerWithTaints: [{key: lanyard.dev/agent-not-ready, value: \"\", effect: NoSchedule}]\n"
-    } else {
-        ""
-    };
+    let taint = if taint { STARTUP_TAINT } else { "" };
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
          authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true, cacheTTL: 5s}}, x509: \

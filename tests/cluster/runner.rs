@@ -118,6 +118,7 @@ async fn take_down() -> Result<()> {
             continue;
         }
         traces::remove(&places).await?;
+        traces::forget_logs(&places)?;
     }
     eprintln!("cluster: nothing of it is left");
     Ok(())

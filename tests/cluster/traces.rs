@@ -179,3 +179,12 @@ pub fn keep_logs(places: &Places) -> PathBuf {
         Err(_) => places.logs(),
     }
 }
+
+/// Removes the logs that were kept.
+pub fn forget_logs(places: &Places) -> Result<()> {
+    let kept = places.root.with_extension("logs");
+    if kept.exists() {
+        std::fs::remove_dir_all(&kept).with_context(|| kept.display().to_string())?;
+    }
+    Ok(())
+}

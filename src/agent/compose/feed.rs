@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
+use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,20 +14,24 @@ use crate::agent::config::{Config, Source};
 use crate::agent::directory::Directory;
 use crate::agent::evidence::Evidence;
 use crate::agent::index::{self, EvidenceFeed};
+use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::agent::{manifests, watch};
+use crate::agent::watch::{Timing, Watch, WatchMetrics};
 use crate::kubernetes;
-use crate::serve::ready::Latch;
+use crate::serve::ready::Readiness;
 
 /// Starts what fills the directory.
 pub async fn feed(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
-    ready: Latch,
+    registry: &Registry,
+    readiness: &Readiness,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    // Before anybody can ask: readiness without a latch would say "ready".
+    let ready = readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
     match &config.source {
         Source::Folder(folder) => {
@@ -39,11 +44,19 @@ pub async fn feed(
         }
         Source::Kubernetes(source) => {
             let cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
-            let timing = watch::Timing::default();
-            spawn(
-                tasks,
-                watch::follow(cluster, source.clone(), timing, sender),
-            );
+            let watch = Watch {
+                cluster,
+                source: source.clone(),
+                batches: sender,
+                latch: readiness.latch("watches"),
+                metrics: WatchMetrics::register(registry)?,
+                health: Arc::default(),
+                published: pipeline.directory.clone(),
+                timing: Timing::default(),
+            };
+            let (lookups, follow) = watch.start();
+            pipeline.locator.ask_with(lookups);
+            spawn(tasks, follow);
         }
     }
     let evidence = Arc::new(

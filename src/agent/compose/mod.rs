@@ -22,6 +22,7 @@ use crate::agent::audit::Audit;
 use crate::agent::config::Config;
 use crate::agent::directory::Published;
 use crate::agent::forward::Forwarder;
+use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -45,8 +46,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
+    let gate = Gate::prepare(&config, &registry, &readiness)?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
@@ -60,11 +61,12 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(&config, &pipeline, objects, &stop, &mut tasks).await?;
-    serve_pods(
+    feed::feed(&config, &pipeline, &registry, &readiness, &stop, &mut tasks).await?;
+    let owned = serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
     .await?;
+    gate.start(&config, &owned, &mut tasks);
     tell_repeats(pipeline.audit.clone(), &mut tasks);
 
     let failed = tokio::select! {
@@ -177,7 +179,7 @@ async fn serve_pods(
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Receiver<Ownership>> {
     intercept::claim_address(config.agent_address)
         .await
         .context("cannot own the agent's address")?;
@@ -203,7 +205,7 @@ async fn serve_pods(
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,
-        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+        share_upstream(pipeline.broker.clone(), owned.clone(), drain.clone()),
     );
     let intercept = InterceptConfig {
         backend: config.backend,
@@ -217,7 +219,7 @@ async fn serve_pods(
         keeper.await;
         anyhow::bail!("nobody keeps the rules any more")
     });
-    Ok(())
+    Ok(owned)
 }
 
 /// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.
