@@ -48,5 +48,5 @@ fn lines() -> Vec<Line> {
 }
 
 fn main() -> ExitCode {
-    runner::main(lines())
+    runner::main(&lines())
 }
