@@ -10,7 +10,7 @@ FILTER ?=
 PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check test-unit test-net bench
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,3 +38,15 @@ test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=â€
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+
+image: ## The container image for amd64, without a container engine: target/image/lanyard-amd64.tar
+	@deploy/install-deps image-amd64
+	@deploy/image/build amd64
+
+image-all: ## â€¦ and for arm64, cross-built
+	@deploy/install-deps image-amd64
+	@deploy/install-deps image-arm64
+	@deploy/image/build amd64 arm64
+
+crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
+	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds

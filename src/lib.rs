@@ -21,5 +21,6 @@ pub mod explain;
 pub mod kubernetes;
 pub mod lab;
 pub mod model;
+pub mod probe;
 pub mod serve;
 pub mod sim;

@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         Command::Agent(args) => args.run(),
         Command::Explain(args) => args.run(),
         Command::Uninstall(args) => args.run(),
+        Command::Crds(args) => args.run(),
+        Command::Probe(args) => args.run(),
+        Command::Health(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

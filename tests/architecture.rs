@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("explain", &["model", "api", "agent"]),
+    ("probe", &[]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -30,12 +31,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "agent",
             "explain",
-            "sim",
-            "demo",
-            "lab",
-            "serve",
-            "kubernetes",
             "model",
+            "api",
+            "demo",
+            "kubernetes",
+            "lab",
+            "probe",
+            "serve",
+            "sim",
         ],
     ),
 ];
@@ -45,6 +48,8 @@ const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
     "src/agent/conditions.rs",
+    "src/agent/events/ledger.rs",
+    "src/agent/events/reason.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -66,6 +71,8 @@ const PURE: &[&str] = &[
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
     "src/explain/",
+    "src/probe/report.rs",
+    "src/probe/token.rs",
 ];
 
 const IMPURE: &[&str] = &[

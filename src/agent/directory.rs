@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::grants::{PodGrants, grants};
 use super::world::World;
 use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Directory {
     pub exceptions: Vec<Arc<ExceptionFacts>>,
     /// How many pods and bindings are known.
     pub known: Known,
+    /// Identities granted to live pods.
+    pub granted: HashSet<ObjectName>,
 }
 
 /// Sizes, for metrics.
@@ -42,8 +45,6 @@ pub struct Known {
     pub pods: usize,
     /// Bindings.
     pub bindings: usize,
-    /// Identities granted to live pods, counted once each.
-    pub granted_identities: usize,
 }
 
 impl Directory {
@@ -92,12 +93,12 @@ impl Directory {
         let known = Known {
             pods,
             bindings: world.binding_count(),
-            granted_identities: granted.len(),
         };
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
             known,
+            granted,
         }
     }
 

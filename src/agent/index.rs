@@ -8,10 +8,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::directory::{Directory, Published};
 use super::evidence::Sighting;
-use super::manifests::Batch;
 use super::metrics::AgentMetrics;
 use super::sightings::Sightings;
-use super::world::World;
+use super::world::{Batch, World};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
@@ -35,16 +34,15 @@ pub async fn run<F: Fn(IpAddr) -> Sighting>(
 ) {
     let mut world = World::default();
     let mut sightings = Sightings::default();
-    let mut read_once = false;
+    let mut complete = false;
     loop {
         tokio::select! {
             batch = batches.recv() => {
                 let Some(batch) = batch else { return };
-                take(batch, &mut world, &metrics);
+                complete |= take(batch, &mut world, &metrics);
                 while let Ok(batch) = batches.try_recv() {
-                    take(batch, &mut world, &metrics);
+                    complete |= take(batch, &mut world, &metrics);
                 }
-                read_once = true;
             }
             changed = evidence.generation.changed() => {
                 if changed.is_err() {
@@ -54,23 +52,29 @@ pub async fn run<F: Fn(IpAddr) -> Sighting>(
                 }
             }
         }
+        if !complete {
+            // Whoever asks waits: what was not read yet would look like what is not there.
+            continue;
+        }
         sightings.retain(&world);
         let directory = Directory::of(&world, |pod, ip| {
             sightings.has_moved(pod, ip, (evidence.of)(ip))
         });
-        metrics.known(directory.known);
+        metrics.known(&directory);
         on_change(&directory);
         published.publish(directory);
-        if read_once {
-            ready.ready();
-        }
+        ready.ready();
     }
 }
 
-fn take(batch: Batch, world: &mut World, metrics: &AgentMetrics) {
+/// Takes a batch in; whether everything was told at least once with it.
+fn take(batch: Batch, world: &mut World, metrics: &AgentMetrics) -> bool {
     let now = clock::since_epoch();
-    metrics.malformed(batch.malformed);
+    if let Some(malformed) = batch.malformed {
+        metrics.malformed(malformed);
+    }
     for change in batch.changes {
         world.change(change, now);
     }
+    batch.complete
 }

@@ -13,7 +13,7 @@ use notify::{RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::world::Change;
+use super::world::{Batch, Change};
 use crate::api::object::{Object, ObjectKey, read};
 
 /// How often it is looked whether another folder has taken the place of the one that is watched.
@@ -28,15 +28,6 @@ pub struct Problem {
     pub document: usize,
     /// What is wrong.
     pub problem: String,
-}
-
-/// A batch of changes, as one reading of the folder found them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The changes, in the order of files.
-    pub changes: Vec<Change>,
-    /// All documents that cannot be used now (not only new ones).
-    pub malformed: usize,
 }
 
 /// The folder, with what was last read from each file.
@@ -79,7 +70,10 @@ impl Folder {
 
     /// Reads what differs from last time. Blocks on the disk.
     pub fn reread(&mut self) -> std::io::Result<Batch> {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            complete: true,
+            ..Batch::default()
+        };
         let now = manifest_files(&self.path)?;
         let gone: Vec<_> = self
             .files
@@ -102,11 +96,8 @@ impl Folder {
                 }
             }
         }
-        batch.malformed = self
-            .files
-            .values()
-            .map(|content| content.problems.len())
-            .sum();
+        let malformed = self.files.values().map(|content| content.problems.len());
+        batch.malformed = Some(malformed.sum());
         Ok(batch)
     }
 

@@ -8,10 +8,12 @@ pub mod compose;
 pub mod conditions;
 pub mod config;
 pub mod directory;
+pub mod events;
 pub mod evidence;
 pub mod forward;
 pub mod grants;
 pub mod index;
+pub mod instance;
 pub mod intercept;
 pub mod locate;
 pub mod manifests;
@@ -23,7 +25,9 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod served;
 pub mod sightings;
+pub mod watch;
 pub mod world;
 
 #[cfg(test)]

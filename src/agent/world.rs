@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -18,6 +18,19 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(ObjectKey),
+}
+
+/// Changes that a source found together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes, in order.
+    pub changes: Vec<Change>,
+    /// All documents that cannot be used now (not only new ones); `None` where the source counts them
+    /// by itself.
+    pub malformed: Option<usize>,
+    /// With this batch everything that decides was told at least once. Before that nobody is
+    /// answered: a grant that was not read yet would look like one that is not there.
+    pub complete: bool,
 }
 
 /// An identity with the time since when we know it.
@@ -39,6 +52,7 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
+    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
 }
 
 impl World {
@@ -83,6 +97,9 @@ impl World {
                 self.exceptions
                     .insert(exception.name.clone(), Arc::new(exception));
             }
+            Object::Assignment(assignment) => {
+                self.assignments.insert(assignment.name.clone(), assignment);
+            }
         }
     }
 
@@ -97,6 +114,7 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => drop(self.policies.remove(&key.name.name)),
+            "AzureAssignment" => drop(self.assignments.remove(&key.name.name)),
             _ => drop(self.exceptions.remove(&key.name.name)),
         }
     }

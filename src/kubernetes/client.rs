@@ -62,6 +62,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError>
             })?,
     };
     config.connect_timeout = Some(CONNECT);
+    // Whoever calls retries by himself, and knows how long he can wait.
+    config.default_retry = false;
     Ok(Cluster {
         client: kube::Client::try_from(config)?,
     })

@@ -4,7 +4,9 @@
 //! commands for a person's shell, and by the controller.
 
 mod client;
+mod collection;
 mod objects;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
+pub use collection::{Collection, Event, EventKind, Events, Failure, Page, PageItems};
 pub use objects::Kind;

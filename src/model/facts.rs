@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ids::{ArmId, Guid, ObjectName};
 use super::path::PlainPath;
@@ -243,4 +244,54 @@ pub struct ExceptionFacts {
     pub paths: Vec<PlainPath>,
     /// Whether `userData` and `customData` are open, too.
     pub allow_node_identity: bool,
+}
+
+/// An `AzureAssignment`: what a virtual machine or scale set has or is getting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignmentFacts {
+    /// The object's name, made from the compute resource's ARM id.
+    pub name: Arc<str>,
+    /// Its identities; what is not here is not there yet.
+    pub identities: Vec<AssignedFacts>,
+}
+
+/// One identity of an `AzureAssignment`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedFacts {
+    /// ARM id of the identity.
+    pub resource_id: ArmId,
+    /// Its client id, once Azure told it.
+    pub client_id: Option<Guid>,
+    /// How far it is.
+    pub standing: Standing,
+}
+
+/// How far an identity's assignment to a compute resource is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// On its way.
+    Pending,
+    /// There.
+    Assigned {
+        /// Since when (since the epoch).
+        since: Duration,
+    },
+    /// Azure refused.
+    Failed {
+        /// Why, in Azure's words.
+        why: Arc<str>,
+    },
+}
+
+impl AssignmentFacts {
+    /// How far an identity is: by its ARM id, or by its client id where it states no ARM id.
+    #[must_use]
+    pub fn standing(&self, identity: &IdentityFacts) -> Standing {
+        let is = |entry: &&AssignedFacts| match &identity.resource_id {
+            Some(id) => entry.resource_id == *id,
+            None => entry.client_id == Some(identity.client_id),
+        };
+        let entry = self.identities.iter().find(is);
+        entry.map_or(Standing::Pending, |entry| entry.standing.clone())
+    }
 }

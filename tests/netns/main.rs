@@ -17,6 +17,7 @@ mod leak;
 mod programs;
 mod readiness;
 mod reuse;
+mod shell;
 mod standin;
 mod takeover;
 mod upgrade;
@@ -51,6 +52,11 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
         play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(
+            Both,
+            shell::probe_tells_intercepted_from_leaking_from_closed
+        ),
+        play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
         play!(Both, upgrade::a_handover_fails_no_request),

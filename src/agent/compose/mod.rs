@@ -4,7 +4,8 @@
 //! at a port where nobody listens). And at the end the rules stay: with nobody behind them pods are
 //! refused, which is what fail-closed means.
 
-use std::collections::HashSet;
+mod feed;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +13,22 @@ use std::time::Duration;
 use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::audit::Audit;
-use super::config::{Config, Source};
-use super::directory::{Directory, Published};
-use super::evidence::Evidence;
-use super::forward::Forwarder;
-use super::index::{self, EvidenceFeed};
-use super::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
-use super::locate::Locator;
-use super::manifests;
-use super::metrics::AgentMetrics;
-use super::obtain::{self, Broker, IdentityKey, Sources};
-use super::pipeline::Pipeline;
+use crate::agent::audit::Audit;
+use crate::agent::config::{Config, Source};
+use crate::agent::directory::Published;
+use crate::agent::events::{Events, Tellings};
+use crate::agent::forward::Forwarder;
+use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
+use crate::agent::locate::Locator;
+use crate::agent::metrics::AgentMetrics;
+use crate::agent::obtain::{self, Broker, Sources};
+use crate::agent::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
-use crate::kubernetes;
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
@@ -48,16 +46,23 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let manifests = readiness.latch("manifests");
+    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
-    let pipeline = Arc::new(pipeline(&config, &registry)?);
-    serve_admin(&config, &registry, &readiness, levels, &admin, &mut tasks)?;
-    feed(&config, &pipeline, manifests, &stop, &mut tasks).await?;
+    let (pipeline, tellings) = pipeline(&config, &registry)?;
+    let pipeline = Arc::new(pipeline);
+    let pages = Admin {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        log_level: levels,
+    };
+    serve_health(&config, &pages, &admin, &mut tasks)?;
+    serve_admin(&config, pages, &admin, &mut tasks)?;
+    feed::feed(&config, &pipeline, objects, tellings, &stop, &mut tasks).await?;
     serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
@@ -87,11 +92,21 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     }
 }
 
-/// The pipeline with everything it looks into.
-fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
+/// The pipeline with everything it looks into, and what it tells pods' owners.
+fn pipeline(
+    config: &Config,
+    registry: &Registry,
+) -> anyhow::Result<(Pipeline<Sources>, Option<Tellings>)> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
     let directory = Arc::new(Published::default());
-    Ok(Pipeline {
+    let (events, tellings) = match config.source {
+        Source::Folder(_) => (Events::silent(registry)?, None),
+        Source::Kubernetes(_) => {
+            let (events, tellings) = Events::new(registry)?;
+            (events, Some(tellings))
+        }
+    };
+    let pipeline = Pipeline {
         locator: Locator::new(directory.clone(), config.pod_wait),
         directory,
         broker: obtain::compose(
@@ -103,26 +118,41 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
         )?,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        events: Arc::new(events),
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    })
+    };
+    Ok((pipeline, tellings))
+}
+
+/// The same pages for who is in this container.
+fn serve_health(
+    config: &Config,
+    pages: &Admin,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(path) = &config.health_socket else {
+        return Ok(());
+    };
+    let listener =
+        serve::local::bind(path).with_context(|| format!("--health-socket {}", path.display()))?;
+    let (pages, drain) = (pages.clone(), drain.clone());
+    spawn(tasks, async move {
+        serve::local::serve(listener, pages, drain.clone()).await;
+        ended_in_drain(&drain, "the health socket")
+    });
+    Ok(())
 }
 
 /// Metrics and health. While another instance still has the address, it is asked for again: the
 /// port is handed over when that one drains.
 fn serve_admin(
     config: &Config,
-    registry: &Registry,
-    readiness: &Readiness,
-    levels: LogLevel,
+    admin: Admin,
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let admin = Admin {
-        registry: registry.clone(),
-        readiness: readiness.clone(),
-        log_level: levels,
-    };
-    let conn = ConnMetrics::new(registry, "admin")?;
+    let conn = ConnMetrics::new(&admin.registry, "admin")?;
     let (address, drain) = (config.admin, drain.clone());
     spawn(tasks, async move {
         let listener = bind_patiently(address.to_string()).await?;
@@ -150,64 +180,6 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
             Err(error) => return Err(error).with_context(|| format!("--admin-listen {address}")),
         }
     }
-}
-
-/// Pods and bindings: folder and local evidence → directory.
-async fn feed(
-    config: &Config,
-    pipeline: &Arc<Pipeline<Sources>>,
-    ready: Latch,
-    stop: &CancellationToken,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    let (sender, batches) = mpsc::channel(16);
-    match &config.source {
-        Source::Folder(folder) => {
-            anyhow::ensure!(
-                folder.is_dir(),
-                "--manifests {}: no such folder",
-                folder.display()
-            );
-            spawn(tasks, manifests::follow(folder.clone(), sender));
-        }
-        Source::Kubernetes(source) => {
-            let _cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
-            anyhow::bail!("the Kubernetes watch is not wired yet");
-        }
-    }
-    let evidence = Arc::new(
-        Evidence::start(stop.clone())
-            .await
-            .context("cannot watch routes and neighbours")?,
-    );
-    let feed = EvidenceFeed {
-        generation: evidence.subscribe(),
-        of: move |ip| evidence.of(ip),
-    };
-    let broker = pipeline.broker.clone();
-    let (published, metrics) = (pipeline.directory.clone(), pipeline.metrics.clone());
-    spawn(tasks, async move {
-        let keep = |directory: &Directory| retain_granted(&broker, directory);
-        index::run(batches, feed, published, metrics, ready, keep).await;
-        anyhow::bail!("nothing tells of pods any more")
-    });
-    Ok(())
-}
-
-/// Drops cached tokens of identities that no live pod is granted.
-fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
-    let granted: HashSet<IdentityKey> = directory
-        .pods()
-        .flat_map(|pod| &pod.granted)
-        .flat_map(|grant| {
-            grant
-                .identity
-                .sources
-                .iter()
-                .map(|source| IdentityKey::of(source, &grant.identity))
-        })
-        .collect();
-    broker.retain(|key| granted.contains(key));
 }
 
 /// The listener, then the rules that lead to it.

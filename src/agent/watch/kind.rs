@@ -1,0 +1,162 @@
+//! The kinds that are watched: where each lives, how much of it is asked for, and how one object's
+//! text becomes a fact. Pure.
+//!
+//! Holds that a malformed object is dropped alone: what it is called is read before anything else.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::api::object::{Object, read};
+use crate::api::{API_VERSION, Malformed};
+use crate::kubernetes::Collection;
+use crate::model::ids::ObjectName;
+
+/// A kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Pods of this node.
+    Pods,
+    /// Namespaces, for their labels.
+    Namespaces,
+    /// `AzureIdentity`.
+    Identities,
+    /// `AzureIdentityBinding`.
+    Bindings,
+    /// `AzureIdentityPolicy`.
+    Policies,
+    /// `AzureMetadataException`.
+    Exceptions,
+}
+
+/// What every object has.
+#[derive(Debug, Deserialize)]
+struct Named {
+    metadata: Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: String,
+    resource_version: String,
+}
+
+/// An object as it came.
+#[derive(Debug)]
+pub struct Read {
+    /// Its name; the namespace is empty for cluster kinds.
+    pub name: ObjectName,
+    /// Its `resourceVersion`.
+    pub version: Version,
+    /// What it says.
+    pub object: Result<Object, Malformed>,
+}
+
+/// A `resourceVersion`. Numbers are compared by size (they are etcd's revisions), anything else only
+/// for being the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version(u64);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Version {
+    /// Reads a version; 0 stands for "unknown".
+    pub fn of(text: &str) -> Self {
+        Self(text.parse().unwrap_or_default())
+    }
+
+    /// Whether this one is surely not newer than `other`.
+    pub fn is_old_beside(self, other: Self) -> bool {
+        self.0 != 0 && self.0 <= other.0
+    }
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Pods,
+        Self::Namespaces,
+        Self::Identities,
+        Self::Bindings,
+        Self::Policies,
+        Self::Exceptions,
+    ];
+
+    /// The plural: metric label and resource.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Namespaces => "namespaces",
+            Self::Identities => "azureidentities",
+            Self::Bindings => "azureidentitybindings",
+            Self::Policies => "azureidentitypolicies",
+            Self::Exceptions => "azuremetadataexceptions",
+        }
+    }
+
+    /// The kind as in a manifest.
+    pub const fn singular(self) -> &'static str {
+        match self {
+            Self::Pods => "Pod",
+            Self::Namespaces => "Namespace",
+            Self::Identities => "AzureIdentity",
+            Self::Bindings => "AzureIdentityBinding",
+            Self::Policies => "AzureIdentityPolicy",
+            Self::Exceptions => "AzureMetadataException",
+        }
+    }
+
+    /// Whether it is a kind of ours, whose CRD may be missing.
+    pub const fn is_ours(self) -> bool {
+        !matches!(self, Self::Pods | Self::Namespaces)
+    }
+
+    /// The objects that concern a node.
+    pub fn collection(self, node: &str) -> Collection {
+        let plural = self.as_str();
+        Collection {
+            path: if self.is_ours() {
+                format!("/apis/{API_VERSION}/{plural}")
+            } else {
+                format!("/api/v1/{plural}")
+            },
+            selector: match self {
+                Self::Pods => format!("fieldSelector=spec.nodeName%3D{node}"),
+                _ => String::new(),
+            },
+            metadata_only: self == Self::Namespaces,
+        }
+    }
+
+    /// Reads an object of this kind. An error only where not even its name can be read.
+    pub fn read(self, text: &RawValue) -> Result<Read, Malformed> {
+        let named: Named =
+            serde_json::from_str(text.get()).map_err(|error| Malformed::at("metadata", error))?;
+        let Metadata {
+            name,
+            namespace,
+            resource_version,
+        } = named.metadata;
+        Ok(Read {
+            object: self.object(text, &resource_version),
+            name: ObjectName::new(namespace, name),
+            version: Version::of(&resource_version),
+        })
+    }
+
+    fn object(self, text: &RawValue, version: &str) -> Result<Object, Malformed> {
+        let mut value: Value =
+            serde_json::from_str(text.get()).map_err(|error| Malformed::at("object", error))?;
+        // Items of a list do not say what they are, and metadata alone calls itself something else.
+        value["apiVersion"] = json!(if self.is_ours() { API_VERSION } else { "v1" });
+        value["kind"] = json!(self.singular());
+        let object = read(value, version)?;
+        object.ok_or_else(|| Malformed::at("kind", "is not one of ours"))
+    }
+}

@@ -1,0 +1,311 @@
+//! One collection of the API server (all objects of a kind, or those that a selector picks): listed
+//! page by page, and watched. Objects stay text until their reader takes them one by one, so that a
+//! malformed one harms no other, and a page costs no more memory than its bytes.
+//!
+//! Every call has its deadline: a page and the beginning of a watch here, the silence of a watch in
+//! [`Events::next`]. Nothing is retried here.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING};
+use hyper::{Request, Response, StatusCode};
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Cluster;
+
+/// Objects of one page.
+const PAGE: usize = 250;
+/// An object, and so an event, is at most 1.5 MiB in etcd; its JSON may be somewhat more.
+const LONGEST_EVENT: usize = 8 << 20;
+/// Only the beginning of what an API server says about an error.
+const LONGEST_ERROR: usize = 64 << 10;
+
+/// Which objects.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    /// Path, as in `/api/v1/pods`.
+    pub path: String,
+    /// Selectors, ready for a query (`fieldSelector=…`); empty for all objects.
+    pub selector: String,
+    /// Whether metadata is enough.
+    pub metadata_only: bool,
+}
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The API server's own refusal.
+    #[error("{status}: {message}")]
+    Refused {
+        /// The HTTP status, or that of an error event.
+        status: u16,
+        /// Its words.
+        message: String,
+    },
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No answer, or no more of it, in time.
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Late(Duration),
+    /// The answer cannot be read.
+    #[error("unreadable answer: {0}")]
+    Nonsense(String),
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Page(Bytes);
+
+/// What a page holds.
+#[derive(Debug, Deserialize)]
+pub struct PageItems<'a> {
+    /// About the list.
+    pub metadata: ListMeta,
+    /// The objects.
+    #[serde(borrow, default)]
+    pub items: Vec<&'a RawValue>,
+}
+
+/// About a list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListMeta {
+    /// The version of the whole list: a watch begins there.
+    #[serde(default)]
+    pub resource_version: String,
+    /// Where the next page begins; empty at the end.
+    #[serde(default, rename = "continue")]
+    pub next: String,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EventKind {
+    /// It is new, or newly fits the selector.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone, or does not fit the selector any more.
+    Deleted,
+    /// Nothing; the version of the collection moved on.
+    Bookmark,
+    /// The watch failed; the object is a `Status`.
+    Error,
+}
+
+/// One line of a watch.
+#[derive(Debug, Deserialize)]
+pub struct Event<'a> {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// The object, as it is now (as it was last, where deleted).
+    #[serde(borrow)]
+    pub object: &'a RawValue,
+}
+
+/// A watch that has begun.
+pub struct Events {
+    body: Body,
+    read: BytesMut,
+    /// Length of the line that was given out last.
+    given: usize,
+    /// How much of `read` has no line's end, for sure.
+    searched: usize,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    code: u16,
+    #[serde(default)]
+    message: String,
+}
+
+impl Cluster {
+    /// One page of a list, as it is now (not from a cache that may lag); `from` is the page before's
+    /// [`ListMeta::next`], empty for the first.
+    pub async fn page(
+        &self,
+        of: &Collection,
+        from: &str,
+        deadline: Duration,
+    ) -> Result<Page, Failure> {
+        let query = format!("limit={PAGE}&continue={}", escaped(from));
+        let accept = of.accept("PartialObjectMetadataList");
+        let read = async {
+            let answer = self.send(of.request(&query, accept)?).await?;
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(|error| Failure::Unreachable(causes(&error)))?;
+            Ok(Page(body.to_bytes()))
+        };
+        in_time(deadline, read).await
+    }
+
+    /// Begins a watch behind a version. The server ends it after `lifetime`.
+    pub async fn watch(
+        &self,
+        of: &Collection,
+        version: &str,
+        lifetime: Duration,
+        deadline: Duration,
+    ) -> Result<Events, Failure> {
+        let query = format!(
+            "watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
+            lifetime.as_secs().max(1),
+            escaped(version)
+        );
+        let accept = of.accept("PartialObjectMetadata");
+        let answer = in_time(deadline, async {
+            self.send(of.request(&query, accept)?).await
+        });
+        Ok(Events {
+            body: answer.await?.into_body(),
+            read: BytesMut::new(),
+            given: 0,
+            searched: 0,
+        })
+    }
+
+    /// Whether the API server answers at all. What it says does not matter, unless it says that it
+    /// cannot work.
+    pub async fn answers(&self, deadline: Duration) -> Result<(), Failure> {
+        let request = Request::get("/readyz").body(Body::empty());
+        let request = request.map_err(|error| Failure::Nonsense(error.to_string()))?;
+        match in_time(deadline, self.send(request)).await {
+            Err(Failure::Refused { status, .. }) if status < 500 => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+        let sent = self.client.send(request).await;
+        let answer = sent.map_err(|error| Failure::Unreachable(causes(&error)))?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        let body = http_body_util::Limited::new(answer.into_body(), LONGEST_ERROR);
+        let body = body
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes);
+        let body = body.unwrap_or_default();
+        let said = serde_json::from_slice(&body).map(|status: Status| status.message);
+        Err(Failure::Refused {
+            status: status.as_u16(),
+            message: said
+                .unwrap_or_else(|_| String::from_utf8_lossy(&body).chars().take(200).collect()),
+        })
+    }
+}
+
+impl Collection {
+    fn accept(&self, metadata: &str) -> String {
+        if self.metadata_only {
+            format!("application/json;as={metadata};g=meta.k8s.io;v=v1")
+        } else {
+            "application/json".to_owned()
+        }
+    }
+
+    fn request(&self, query: &str, accept: String) -> Result<Request<Body>, Failure> {
+        let and = if self.selector.is_empty() { "" } else { "&" };
+        Request::get(format!("{}?{}{and}{query}", self.path, self.selector))
+            .header(ACCEPT, accept)
+            // Not worth its memory on a node; and a compressed watch ends after its first event.
+            .header(ACCEPT_ENCODING, "identity")
+            .body(Body::empty())
+            .map_err(|error| Failure::Nonsense(error.to_string()))
+    }
+}
+
+impl Page {
+    /// Reads the page.
+    pub fn items(&self) -> Result<PageItems<'_>, Failure> {
+        serde_json::from_slice(&self.0).map_err(|error| Failure::Nonsense(error.to_string()))
+    }
+}
+
+impl Events {
+    /// The next event; `None` when the server has ended the watch. A silence longer than `patience`
+    /// is an error: the server sends bookmarks when nothing happens.
+    pub async fn next(&mut self, patience: Duration) -> Result<Option<Event<'_>>, Failure> {
+        self.read.advance(std::mem::take(&mut self.given));
+        let line = loop {
+            let unseen = &self.read[self.searched..];
+            if let Some(at) = unseen.iter().position(|byte| *byte == b'\n') {
+                break self.searched + at + 1;
+            }
+            self.searched = self.read.len();
+            if self.searched > LONGEST_EVENT {
+                return Err(Failure::Nonsense("an endless event".to_owned()));
+            }
+            let frame = in_time(patience, async { Ok(self.body.frame().await) });
+            match frame.await? {
+                // The rest of a line that was cut off tells nothing.
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Failure::Unreachable(causes(&error))),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.read.extend_from_slice(data);
+                    }
+                }
+            }
+        };
+        (self.given, self.searched) = (line, 0);
+        let event: Event<'_> = serde_json::from_slice(&self.read[..line])
+            .map_err(|error| Failure::Nonsense(error.to_string()))?;
+        if event.kind == EventKind::Error {
+            let status: Status = serde_json::from_str(event.object.get())
+                .map_err(|error| Failure::Nonsense(error.to_string()))?;
+            return Err(Failure::Refused {
+                status: status.code,
+                message: status.message,
+            });
+        }
+        Ok(Some(event))
+    }
+}
+
+async fn in_time<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let ended = tokio::time::timeout(deadline, work).await;
+    ended.unwrap_or(Err(Failure::Late(deadline)))
+}
+
+/// An error with all that led to it: the first one alone says "client error".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// `text` for a query.
+fn escaped(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
