@@ -21,8 +21,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
-    ("explain", &["model", "api", "agent"]),
     ("probe", &[]),
+    ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -30,12 +30,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "agent",
-            "explain",
-            "model",
             "api",
             "demo",
+            "explain",
             "kubernetes",
             "lab",
+            "model",
             "probe",
             "serve",
             "sim",
@@ -70,9 +70,9 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
-    "src/explain/",
     "src/probe/report.rs",
     "src/probe/token.rs",
+    "src/explain/",
 ];
 
 const IMPURE: &[&str] = &[

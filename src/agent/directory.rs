@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
@@ -121,6 +122,7 @@ impl Directory {
 #[derive(Debug)]
 pub struct Published {
     current: ArcSwap<Directory>,
+    too_old: AtomicBool,
     generation: watch::Sender<u64>,
 }
 
@@ -128,6 +130,7 @@ impl Default for Published {
     fn default() -> Self {
         Self {
             current: ArcSwap::default(),
+            too_old: AtomicBool::new(false),
             generation: watch::Sender::new(0),
         }
     }
@@ -143,6 +146,16 @@ impl Published {
     pub fn publish(&self, directory: Directory) {
         self.current.store(Arc::new(directory));
         self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Says whether what the snapshots were made of is too old to be believed; whether that is news.
+    pub fn set_too_old(&self, is: bool) -> bool {
+        self.too_old.swap(is, Ordering::Relaxed) != is
+    }
+
+    /// Whether it is.
+    pub fn is_too_old(&self) -> bool {
+        self.too_old.load(Ordering::Relaxed)
     }
 
     /// Changes with every snapshot. Subscribe before the first look, so that none is missed.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::directory::{Claim, Published};
 use super::grants::PodGrants;
+use super::watch::Lookups;
 use crate::model::fault::{Fault, FaultKind};
 
 /// Requests that may wait for unknown pods at once: a flood from outside must not pile up.
@@ -22,11 +23,11 @@ const MAX_WAITING: usize = 1024;
 const MAX_OF_PEER: usize = 32;
 
 /// Finds pods.
-#[derive(Debug)]
 pub struct Locator {
     directory: Arc<Published>,
     wait: Duration,
     waiting: Mutex<Line>,
+    lookups: OnceLock<Arc<Lookups>>,
 }
 
 /// How many wait, at all and of each address.
@@ -43,11 +44,21 @@ impl Locator {
             directory,
             wait,
             waiting: Mutex::default(),
+            lookups: OnceLock::new(),
         }
+    }
+
+    /// From now on whoever is not known is asked for, too.
+    pub fn ask_with(&self, lookups: Arc<Lookups>) {
+        // Only the first counts: there is one source of pods.
+        let _ = self.lookups.set(lookups);
     }
 
     /// The pod at an address, as known now.
     pub fn known(&self, peer: IpAddr) -> Result<Arc<PodGrants>, Fault> {
+        if self.directory.is_too_old() {
+            return Err(too_old(peer));
+        }
         match self.directory.load().claim(canonical(peer)) {
             Some(Claim::Pod(grants)) => Ok(grants.clone()),
             other => Err(nobody(other, peer)),
@@ -63,6 +74,9 @@ impl Locator {
         let _place = Waiting::enter(&self.waiting, canonical(peer)).ok_or(first)?;
         let deadline = Instant::now() + self.wait;
         let mut changes = self.directory.subscribe();
+        if let Some(lookups) = self.lookups.get() {
+            lookups.ask(canonical(peer));
+        }
         loop {
             match self.known(peer) {
                 Ok(grants) => return Ok(grants),
@@ -101,6 +115,17 @@ fn nobody(claim: Option<&Claim>, peer: IpAddr) -> Fault {
     Fault::new(kind, "The calling pod is not known yet, try again")
         .with_detail(format!("{peer}: {detail}"))
         .with_retry_after(Duration::from_secs(1))
+}
+
+fn too_old(peer: IpAddr) -> Fault {
+    Fault::new(
+        FaultKind::StateTooOld,
+        "The agent has been without the cluster's API server for too long, try again",
+    )
+    .with_detail(format!(
+        "{peer}: what is known is older than --max-staleness"
+    ))
+    .with_retry_after(Duration::from_secs(5))
 }
 
 /// One of the bounded places to wait in; left on drop, also when the client hangs up.

@@ -40,7 +40,7 @@ pub struct Pipeline<S: TokenSource> {
     /// Remembers who got what.
     pub audit: Arc<Audit>,
     /// Tells pods' owners of refusals.
-    pub events: Arc<Events>,
+    pub events: Events,
     /// Counts.
     pub metrics: Arc<AgentMetrics>,
 }

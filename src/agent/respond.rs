@@ -135,6 +135,7 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         FaultKind::PodUnknown
         | FaultKind::PodAmbiguous
         | FaultKind::PodMoved
+        | FaultKind::StateTooOld
         | FaultKind::NotYetAssigned
         | FaultKind::UpstreamUnavailable
         | FaultKind::UpstreamInvalid => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),

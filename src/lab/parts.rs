@@ -28,7 +28,8 @@ pub struct Simulator {
 pub struct AgentSetup {
     name: String,
     node: Node,
-    manifests: PathBuf,
+    /// Flags that say where pods and bindings come from.
+    source: Vec<String>,
     admin: SocketAddrV4,
     flags: Vec<String>,
 }
@@ -87,12 +88,12 @@ impl Lab {
         let AgentSetup {
             name,
             node,
-            manifests,
+            source,
             admin,
             flags,
         } = setup;
         let mut command = node.namespace().command(&self.program);
-        command.arg("agent").arg("--manifests").arg(manifests);
+        command.arg("agent").args(source);
         command.arg("--state-dir").arg(node.state_dir());
         command.args(["--imds-endpoint", &format!("http://{}", IMDS.ip())]);
         command
@@ -126,10 +127,23 @@ impl Lab {
 impl AgentSetup {
     /// An agent named `agent` on `node` with these manifests and every other flag at its default.
     pub fn new(node: &Node, manifests: &Path) -> Self {
+        Self::with_source(node, vec![format!("--manifests={}", manifests.display())])
+    }
+
+    /// The same with an API server as its source.
+    pub fn of_cluster(node: &Node, kubeconfig: &Path) -> Self {
+        let flags = [
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--node-name={}", node.name()),
+        ];
+        Self::with_source(node, flags.to_vec())
+    }
+
+    fn with_source(node: &Node, source: Vec<String>) -> Self {
         Self {
             name: "agent".to_owned(),
             node: node.clone(),
-            manifests: manifests.to_owned(),
+            source,
             admin: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9464),
             flags: Vec::new(),
         }

@@ -43,6 +43,8 @@ pub enum FaultKind {
     PodAmbiguous,
     /// The address is not where it was when the pod was seen.
     PodMoved,
+    /// What is known of the cluster is too old to be believed: the API server has been away for long.
+    StateTooOld,
     /// The identity was granted lately and Azure does not show it on the node yet.
     NotYetAssigned,
     /// The pod sends more uncached requests than its share.
@@ -63,7 +65,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MetadataHeaderMissing,
         Self::Forwarded,
         Self::BadRequest,
@@ -75,6 +77,7 @@ impl FaultKind {
         Self::PodUnknown,
         Self::PodAmbiguous,
         Self::PodMoved,
+        Self::StateTooOld,
         Self::NotYetAssigned,
         Self::PodThrottled,
         Self::Overloaded,
@@ -100,6 +103,7 @@ impl FaultKind {
             Self::PodUnknown => "pod_unknown",
             Self::PodAmbiguous => "pod_ambiguous",
             Self::PodMoved => "pod_moved",
+            Self::StateTooOld => "state_too_old",
             Self::NotYetAssigned => "not_yet_assigned",
             Self::PodThrottled => "pod_throttled",
             Self::Overloaded => "overloaded",
@@ -124,9 +128,11 @@ impl FaultKind {
             | Self::IdentityNotFound
             | Self::IdentityAmbiguous
             | Self::PodThrottled => Blame::Caller,
-            Self::PodUnknown | Self::PodAmbiguous | Self::PodMoved | Self::NotYetAssigned => {
-                Blame::Cluster
-            }
+            Self::PodUnknown
+            | Self::PodAmbiguous
+            | Self::PodMoved
+            | Self::StateTooOld
+            | Self::NotYetAssigned => Blame::Cluster,
             Self::UpstreamRefused
             | Self::UpstreamThrottled
             | Self::UpstreamUnavailable
@@ -143,6 +149,7 @@ impl FaultKind {
             Self::PodUnknown
                 | Self::PodAmbiguous
                 | Self::PodMoved
+                | Self::StateTooOld
                 | Self::NotYetAssigned
                 | Self::PodThrottled
                 | Self::Overloaded

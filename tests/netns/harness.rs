@@ -27,6 +27,8 @@ pub struct Stage {
     pub lab: Lab,
     /// `nft` or `legacy`: what the agent is to be told.
     pub backend: String,
+    /// Where logs go.
+    pub logs: PathBuf,
 }
 
 /// A scenario's future.
@@ -223,6 +225,7 @@ fn play(scenario: &Scenario, backend: &str, logs: &Path) -> anyhow::Result<()> {
         act(Stage {
             lab,
             backend: backend.to_owned(),
+            logs: logs.to_owned(),
         })
         .await
     })

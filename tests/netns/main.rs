@@ -8,15 +8,18 @@
 //! A new topic is a file beside this one and its lines in the table.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod clients;
 mod evidence;
 mod guard;
 mod harness;
 mod interception;
+mod kubernetes;
 mod leak;
 mod programs;
 mod readiness;
 mod reuse;
+mod selftest;
 mod shell;
 mod standin;
 mod takeover;
@@ -56,6 +59,12 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             shell::probe_tells_intercepted_from_leaking_from_closed
         ),
+        play!(Both, selftest::passes_where_pods_are_intercepted),
+        play!(
+            Both,
+            selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
+        ),
+        play!(Both, selftest::readiness_waits_for_it),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
@@ -127,6 +136,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
+        play!(Any, kubernetes::the_api_servers_bindings_decide),
     ]
 }
 

@@ -96,7 +96,7 @@ pub async fn stage_with(options: Options) -> Stage {
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
-        events: Arc::new(Events::silent(&registry).unwrap()),
+        events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
+use prometheus::Registry;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -11,24 +12,27 @@ use tokio_util::sync::CancellationToken;
 use super::spawn;
 use crate::agent::config::{Config, Source};
 use crate::agent::directory::Directory;
-use crate::agent::events::Tellings;
+use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
 use crate::agent::index::{self, EvidenceFeed};
+use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::agent::{events, manifests, watch};
+use crate::agent::watch::{Timing, Watch, WatchMetrics};
 use crate::kubernetes;
-use crate::serve::ready::Latch;
+use crate::serve::ready::Readiness;
 
 /// Starts what fills the directory.
 pub async fn feed(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
-    ready: Latch,
-    tellings: Option<Tellings>,
+    registry: &Registry,
+    readiness: &Readiness,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    // Before anybody can ask: readiness without a latch would say "ready".
+    let ready = readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
     match &config.source {
         Source::Folder(folder) => {
@@ -41,17 +45,23 @@ pub async fn feed(
         }
         Source::Kubernetes(source) => {
             let cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
-            if let Some(tellings) = tellings {
-                let dropped = pipeline.events.dropped();
-                let (cluster, node) = (cluster.clone(), source.node.clone());
-                // Not a part that the agent needs: it may end.
-                tokio::spawn(events::publish::publish(cluster, node, tellings, dropped));
-            }
-            let timing = watch::Timing::default();
-            spawn(
-                tasks,
-                watch::follow(cluster, source.clone(), timing, sender),
-            );
+            // Not a part that the agent needs: it may end.
+            let (tellings, dropped) = pipeline.events.start();
+            let (teller, node) = (cluster.clone(), source.node.clone());
+            tokio::spawn(publish(teller, node, tellings, dropped));
+            let watch = Watch {
+                cluster,
+                source: source.clone(),
+                batches: sender,
+                latch: readiness.latch("watches"),
+                metrics: WatchMetrics::register(registry)?,
+                health: Arc::default(),
+                published: pipeline.directory.clone(),
+                timing: Timing::default(),
+            };
+            let (lookups, follow) = watch.start();
+            pipeline.locator.ask_with(lookups);
+            spawn(tasks, follow);
         }
     }
     let evidence = Arc::new(

@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Source};
+use crate::agent::config::Config;
 use crate::agent::directory::Published;
-use crate::agent::events::{Events, Tellings};
+use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
+use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -46,15 +47,14 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
-    let objects = readiness.latch("objects");
     let rules = readiness.latch("rules");
+    let gate = Gate::prepare(&config, &registry, &readiness)?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
-    let (pipeline, tellings) = pipeline(&config, &registry)?;
-    let pipeline = Arc::new(pipeline);
+    let pipeline = Arc::new(pipeline(&config, &registry)?);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -62,11 +62,12 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(&config, &pipeline, objects, tellings, &stop, &mut tasks).await?;
-    serve_pods(
+    feed::feed(&config, &pipeline, &registry, &readiness, &stop, &mut tasks).await?;
+    let owned = serve_pods(
         &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
     )
     .await?;
+    gate.start(&config, &owned, &mut tasks);
     tell_repeats(pipeline.audit.clone(), &mut tasks);
 
     let failed = tokio::select! {
@@ -92,21 +93,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     }
 }
 
-/// The pipeline with everything it looks into, and what it tells pods' owners.
-fn pipeline(
-    config: &Config,
-    registry: &Registry,
-) -> anyhow::Result<(Pipeline<Sources>, Option<Tellings>)> {
+/// The pipeline with everything it looks into.
+fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
     let directory = Arc::new(Published::default());
-    let (events, tellings) = match config.source {
-        Source::Folder(_) => (Events::silent(registry)?, None),
-        Source::Kubernetes(_) => {
-            let (events, tellings) = Events::new(registry)?;
-            (events, Some(tellings))
-        }
-    };
-    let pipeline = Pipeline {
+    Ok(Pipeline {
         locator: Locator::new(directory.clone(), config.pod_wait),
         directory,
         broker: obtain::compose(
@@ -118,10 +109,9 @@ fn pipeline(
         )?,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
-        events: Arc::new(events),
+        events: Events::register(registry)?,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    };
-    Ok((pipeline, tellings))
+    })
 }
 
 /// The same pages for who is in this container.
@@ -191,7 +181,7 @@ async fn serve_pods(
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Receiver<Ownership>> {
     intercept::claim_address(config.agent_address)
         .await
         .context("cannot own the agent's address")?;
@@ -217,7 +207,7 @@ async fn serve_pods(
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,
-        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+        share_upstream(pipeline.broker.clone(), owned.clone(), drain.clone()),
     );
     let intercept = InterceptConfig {
         backend: config.backend,
@@ -231,7 +221,7 @@ async fn serve_pods(
         keeper.await;
         anyhow::bail!("nobody keeps the rules any more")
     });
-    Ok(())
+    Ok(owned)
 }
 
 /// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.

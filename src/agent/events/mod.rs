@@ -9,7 +9,7 @@ pub mod publish;
 pub mod reason;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, Registry};
@@ -44,10 +44,10 @@ pub struct Telling {
 /// What is to be told comes out here.
 pub type Tellings = mpsc::Receiver<Telling>;
 
-/// Where the request path tells refusals.
+/// Where the request path tells refusals. Tells nobody until somebody sends.
 #[derive(Debug)]
 pub struct Events {
-    teller: Option<Teller>,
+    teller: OnceLock<Teller>,
     dropped: IntCounter,
 }
 
@@ -75,16 +75,22 @@ pub struct Refused<'a> {
 }
 
 impl Events {
-    /// Tells nobody.
-    pub fn silent(registry: &Registry) -> prometheus::Result<Self> {
+    /// Registers the counter of what was not sent.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let dropped = IntCounter::new(
+            "lanyard_events_dropped_total",
+            "Kubernetes Events on pods that were not sent: too many at once, or the API server did not take them.",
+        )?;
+        registry.register(Box::new(dropped.clone()))?;
         Ok(Self {
-            teller: None,
-            dropped: dropped(registry)?,
+            teller: OnceLock::new(),
+            dropped,
         })
     }
 
-    /// What is to be told comes out of the receiver.
-    pub fn new(registry: &Registry) -> prometheus::Result<(Self, Tellings)> {
+    /// From now on refusals come out of the receiver; what whoever sends them cannot send he counts.
+    /// Meant to be called once: later calls get a receiver that nothing comes out of.
+    pub fn start(&self) -> (Tellings, IntCounter) {
         let (queue, tellings) = mpsc::channel(QUEUE);
         let teller = Teller {
             queue,
@@ -92,21 +98,15 @@ impl Events {
             hasher: RandomState::new(),
             start: Instant::now(),
         };
-        let events = Self {
-            teller: Some(teller),
-            dropped: dropped(registry)?,
-        };
-        Ok((events, tellings))
-    }
-
-    /// The counter of Events that were not sent.
-    pub fn dropped(&self) -> IntCounter {
-        self.dropped.clone()
+        let _ = self.teller.set(teller);
+        (tellings, self.dropped.clone())
     }
 
     /// Tells of a refusal, if it is one to tell and was not told lately. Never waits.
     pub fn refused(&self, refused: &Refused<'_>) {
-        let Some(teller) = &self.teller else { return };
+        let Some(teller) = self.teller.get() else {
+            return;
+        };
         let Some(reason) = Reason::of(refused.fault.kind, refused.refusal) else {
             return;
         };
@@ -142,15 +142,6 @@ impl Events {
     }
 }
 
-fn dropped(registry: &Registry) -> prometheus::Result<IntCounter> {
-    let dropped = IntCounter::new(
-        "lanyard_events_dropped_total",
-        "Kubernetes Events on pods that were not sent: too many at once, or the API server did not take them.",
-    )?;
-    registry.register(Box::new(dropped.clone()))?;
-    Ok(dropped)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +162,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_told_once_however_often_it_happens() {
-        let (events, mut tellings) = Events::new(&Registry::new()).unwrap();
+        let events = Events::register(&Registry::new()).unwrap();
+        let (mut tellings, _) = events.start();
         for _ in 0..1000 {
             refuse(&events, &Refusal::NotGranted);
         }
@@ -188,13 +180,11 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_when_nobody_sends() {
-        let (events, tellings) = Events::new(&Registry::new()).unwrap();
-        drop(tellings);
+        let events = Events::register(&Registry::new()).unwrap();
+        refuse(&events, &Refusal::NotGranted);
+        assert_eq!(events.dropped.get(), 0, "standalone nothing is told");
+        drop(events.start());
         refuse(&events, &Refusal::NotGranted);
         assert_eq!(events.dropped.get(), 1);
-        refuse(
-            &Events::silent(&Registry::new()).unwrap(),
-            &Refusal::NotGranted,
-        );
     }
 }

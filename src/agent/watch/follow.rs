@@ -5,42 +5,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::kind::Read;
+use super::Timing;
+use super::health::Health;
+use super::kind::{Kind, Read, Version};
+use super::lookup::Answer;
+use super::metrics::{Restart, WatchMetrics};
 use super::mirror::Mirror;
-use crate::agent::world::Batch;
-use crate::kubernetes::{Cluster, Collection, EventKind, Failure};
-
-/// How long what may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// One page of a list, or the beginning of a watch.
-    pub call: Duration,
-    /// How long a watch may be silent. The server sends a bookmark about every minute.
-    pub silence: Duration,
-    /// After which the server ends a watch.
-    pub lifetime: Duration,
-    /// The first pause after a failure; the next are longer.
-    pub first_pause: Duration,
-    /// The longest pause.
-    pub longest_pause: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            call: Duration::from_secs(15),
-            silence: Duration::from_mins(3),
-            lifetime: Duration::from_mins(5),
-            first_pause: Duration::from_millis(200),
-            longest_pause: Duration::from_secs(8),
-        }
-    }
-}
+use super::pause::Pause;
+use crate::agent::world::{Batch, Change};
+use crate::kubernetes::{Cluster, Collection, Event, EventKind, Events, Failure};
 
 /// Follows one kind.
 pub struct Follower {
@@ -54,6 +31,14 @@ pub struct Follower {
     pub batches: mpsc::Sender<Batch>,
     /// How many kinds were never listed.
     pub unlisted: Arc<AtomicUsize>,
+    /// Pods that were asked for.
+    pub answers: Option<mpsc::Receiver<Answer>>,
+    /// Changes when the API server is back.
+    pub back: watch::Receiver<u64>,
+    /// Who is told how it goes.
+    pub health: Arc<Health>,
+    /// The series.
+    pub metrics: WatchMetrics,
     /// Deadlines and pauses.
     pub timing: Timing,
 }
@@ -61,6 +46,16 @@ pub struct Follower {
 /// Nobody takes changes any more.
 #[derive(Debug)]
 struct Unheard;
+
+/// Why a watch is not read any further.
+enum End {
+    /// The server ended it, as it does after its time.
+    Over,
+    /// The API server was away: what is left of the connection counts for nothing.
+    Interrupted,
+    /// It failed.
+    Failed(Failure),
+}
 
 impl Follower {
     /// Follows until nobody takes changes any more.
@@ -72,36 +67,34 @@ impl Follower {
         let mut pause = Pause::new(self.timing);
         let mut listed = false;
         loop {
-            let version = match self.list().await {
+            match self.list().await {
                 Ok((all, version)) => {
                     let changes = self.mirror.replace(all);
                     let last = !listed && self.unlisted.fetch_sub(1, Ordering::AcqRel) == 1;
                     listed = true;
+                    self.heard();
                     self.send(changes, last).await?;
-                    version
+                    self.watch(version, &mut pause).await?;
                 }
-                Err(failure) => {
-                    self.trouble(&failure);
-                    pause.wait().await;
-                    continue;
-                }
-            };
-            self.watch(version, &mut pause).await?;
+                Err(failure) => self.trouble(&failure),
+            }
+            pause.wait(&mut self.back).await;
         }
     }
 
     /// All objects and the version from which to watch.
     async fn list(&self) -> Result<(Vec<Read>, String), Failure> {
         let (mut all, mut from) = (Vec::new(), String::new());
+        let kind = self.kind();
         loop {
             let page = self.cluster.page(&self.collection, &from, self.timing.call);
             let page = page.await?;
             let items = page.items()?;
             for item in items.items {
-                match self.mirror.kind().read(item) {
+                match kind.read(item) {
                     Ok(read) => all.push(read),
                     Err(problem) => {
-                        tracing::warn!(kind = self.mirror.kind().as_str(), %problem, "object ignored");
+                        tracing::warn!(kind = kind.as_str(), %problem, "object ignored");
                     }
                 }
             }
@@ -112,67 +105,120 @@ impl Follower {
         }
     }
 
-    /// Watches, again and again, until it must be listed anew.
+    /// Watches, again and again, until all must be listed anew.
     async fn watch(&mut self, mut version: String, pause: &mut Pause) -> Result<(), Unheard> {
+        let kind = self.kind();
         loop {
             let begun = Instant::now();
             let Timing { lifetime, call, .. } = self.timing;
-            let watch = self
+            let events = self
                 .cluster
                 .watch(&self.collection, &version, lifetime, call);
-            let failure = match watch.await {
-                Ok(mut events) => loop {
-                    match events.next(self.timing.silence).await {
-                        Ok(Some(event)) => {
-                            pause.reset();
-                            let changes = match self.mirror.kind().read(event.object) {
-                                Err(problem) => {
-                                    tracing::warn!(kind = self.mirror.kind().as_str(), %problem, "event ignored");
-                                    continue;
-                                }
-                                Ok(read) => {
-                                    version = read.version.to_string();
-                                    match event.kind {
-                                        EventKind::Added | EventKind::Modified => {
-                                            self.mirror.take(read)
-                                        }
-                                        EventKind::Deleted => {
-                                            self.mirror.delete(&read.name, read.version)
-                                        }
-                                        EventKind::Bookmark | EventKind::Error => None,
-                                    }
-                                }
-                            };
-                            if let Some(change) = changes {
-                                self.send(vec![change], false).await?;
-                            }
-                        }
-                        Ok(None) => break None,
-                        Err(failure) => break Some(failure),
-                    }
-                },
-                Err(failure) => Some(failure),
+            let end = match events.await {
+                Ok(events) => self.read(events, &mut version, pause).await?,
+                Err(failure) => End::Failed(failure),
             };
-            match failure {
-                None if begun.elapsed() > Duration::from_secs(1) => {}
-                None => pause.wait().await,
-                Some(Failure::Refused { status: 410, .. }) => return Ok(()),
-                Some(failure) => {
+            match end {
+                // A server that ends each watch at once must not be asked without a pause.
+                End::Over if begun.elapsed() > self.timing.first_pause => {}
+                End::Over => pause.wait(&mut self.back).await,
+                End::Interrupted => self.metrics.restarted(kind, Restart::Failed),
+                End::Failed(Failure::Refused { status: 410, .. }) => {
+                    self.metrics.restarted(kind, Restart::Expired);
+                    return Ok(());
+                }
+                End::Failed(failure) => {
                     self.trouble(&failure);
-                    pause.wait().await;
-                    if matches!(failure, Failure::Refused { .. } | Failure::Nonsense(_)) {
-                        return Ok(());
+                    if matches!(failure, Failure::Unreachable(_)) {
+                        self.metrics.restarted(kind, Restart::Failed);
+                        pause.wait(&mut self.back).await;
+                        continue;
                     }
+                    let silent = matches!(failure, Failure::Late(_));
+                    let why = if silent {
+                        Restart::Silent
+                    } else {
+                        Restart::Failed
+                    };
+                    self.metrics.restarted(kind, why);
+                    return Ok(());
                 }
             }
         }
     }
 
-    async fn send(
-        &self,
-        changes: Vec<crate::agent::world::Change>,
-        complete: bool,
-    ) -> Result<(), Unheard> {
+    /// Reads one watch to its end.
+    async fn read(
+        &mut self,
+        mut events: Events,
+        version: &mut String,
+        pause: &mut Pause,
+    ) -> Result<End, Unheard> {
+        self.back.mark_unchanged();
+        let mut heard = Instant::now();
+        loop {
+            let patience = self.timing.silence.saturating_sub(heard.elapsed());
+            let change = tokio::select! {
+                event = events.next(patience) => match event {
+                    Ok(Some(event)) => {
+                        heard = Instant::now();
+                        pause.reset();
+                        self.take(&event, version)
+                    }
+                    Ok(None) => return Ok(End::Over),
+                    Err(failure) => return Ok(End::Failed(failure)),
+                },
+                Some(answer) = answer(&mut self.answers) => {
+                    let changes = self.compare(answer, version);
+                    self.send(changes, false).await?;
+                    continue;
+                }
+                Ok(()) = self.back.changed() => return Ok(End::Interrupted),
+            };
+            self.heard();
+            if let Some(change) = change {
+                self.send(vec![change], false).await?;
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event<'_>, version: &mut String) -> Option<Change> {
+        let read = match self.kind().read(event.object) {
+            Ok(read) => read,
+            Err(problem) => {
+                tracing::warn!(kind = self.kind().as_str(), %problem, "event ignored");
+                return None;
+            }
+        };
+        *version = read.version.to_string();
+        match event.kind {
+            EventKind::Added | EventKind::Modified => self.mirror.take(read),
+            EventKind::Deleted => self.mirror.delete(&read.name, read.version),
+            EventKind::Bookmark | EventKind::Error => None,
+        }
+    }
+
+    /// What was asked for directly counts only where the watch has not been further already.
+    fn compare(&mut self, answer: Answer, version: &str) -> Vec<Change> {
+        if answer.version != Version::of(version)
+            && answer.version.is_old_beside(Version::of(version))
+        {
+            return Vec::new();
+        }
+        let pods = answer.pods.into_iter();
+        pods.filter_map(|read| self.mirror.take(read)).collect()
+    }
+
+    fn kind(&self) -> Kind {
+        self.mirror.kind()
+    }
+
+    fn heard(&self) {
+        self.health.heard(self.kind());
+    }
+
+    async fn send(&self, changes: Vec<Change>, complete: bool) -> Result<(), Unheard> {
+        self.metrics.malformed(self.kind(), self.mirror.malformed());
         let batch = Batch {
             changes,
             malformed: None,
@@ -182,32 +228,41 @@ impl Follower {
     }
 
     fn trouble(&self, failure: &Failure) {
-        let kind = self.mirror.kind();
-        tracing::warn!(kind = kind.as_str(), %failure, "cannot be watched; trying again");
-    }
-}
-
-/// Growing pauses, each with chance in it: nodes must not come all at once.
-struct Pause {
-    timing: Timing,
-    next: Duration,
-}
-
-impl Pause {
-    fn new(timing: Timing) -> Self {
-        Self {
-            timing,
-            next: timing.first_pause,
+        let kind = self.kind();
+        let why = self.explained(failure);
+        if self.health.failed(kind, why) {
+            tracing::debug!(kind = kind.as_str(), %failure, "cannot be watched; trying again");
         }
     }
 
-    fn reset(&mut self) {
-        self.next = self.timing.first_pause;
+    /// A failure and the way out, where there is one.
+    fn explained(&self, failure: &Failure) -> String {
+        let kind = self.kind();
+        match failure {
+            Failure::Refused { status: 404, .. } if kind.is_ours() => format!(
+                "the CRD {}.lanyard.dev is not installed: install the chart with crds.install=true, \
+                 or `lanyard crds | kubectl apply -f -`",
+                kind.as_str()
+            ),
+            Failure::Refused {
+                status: 403,
+                message,
+            } => format!(
+                "the agent may not list and watch {}: its ClusterRole must allow it ({message})",
+                kind.as_str()
+            ),
+            Failure::Refused { status: 401, .. } => {
+                "the API server does not accept the agent's credentials".to_owned()
+            }
+            other => other.to_string(),
+        }
     }
+}
 
-    async fn wait(&mut self) {
-        let pause = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.next = (self.next * 2).min(self.timing.longest_pause);
-        tokio::time::sleep(pause).await;
+/// The next answer; never where nobody asks.
+async fn answer(answers: &mut Option<mpsc::Receiver<Answer>>) -> Option<Answer> {
+    match answers {
+        Some(answers) => answers.recv().await,
+        None => std::future::pending().await,
     }
 }
