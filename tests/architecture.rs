@@ -51,6 +51,8 @@ const PURE: &[&str] = &[
     "src/api/",
     "src/agent/bootguard/text.rs",
     "src/agent/conditions.rs",
+    "src/agent/events/ledger.rs",
+    "src/agent/events/reason.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",

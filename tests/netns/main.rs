@@ -11,6 +11,7 @@
 mod apiserver;
 mod bootguard;
 mod clients;
+mod events;
 mod evidence;
 mod guard;
 mod harness;
@@ -142,6 +143,8 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Any, events::a_refusal_is_an_event_on_the_pod),
+        play!(Any, events::explain_reads_the_cluster),
     ]
 }
 
