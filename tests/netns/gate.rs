@@ -19,7 +19,7 @@ use crate::standin::on_node;
 const WAIT: Duration = Duration::from_secs(30);
 const MARKER: &str = "lanyard-removal";
 
-/// What the chart's role adds for the gate; no `list`.
+/// What the chart's role adds for the gate.
 const RIGHTS: &str = r#"
 apiVersion: v1
 kind: Namespace
@@ -41,7 +41,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: gate, namespace: lanyard-system}
 rules:
-- {apiGroups: [""], resources: [configmaps], resourceNames: [lanyard-removal], verbs: [get, watch]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [lanyard-removal], verbs: [get, list, watch]}
 - {apiGroups: [""], resources: [configmaps], resourceNames: [lanyard-removal-acks], verbs: [patch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1

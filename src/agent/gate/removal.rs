@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::leave::Leave;
 use crate::agent::config::KubernetesSource;
-use crate::kubernetes::{CallError, Cluster, Collection, EventKind};
+use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
@@ -102,7 +102,7 @@ impl Marker {
                 Ok(false) => (pauses, told) = (Pauses::default(), false),
                 Err(error) if !told => {
                     told = true;
-                    tracing::warn!(marker = self.name, %error, "no watch of the removal marker: looking for it every few seconds");
+                    tracing::warn!(marker = self.name, %error, "cannot watch for the removal marker, trying again");
                 }
                 Err(_) => {}
             }
@@ -110,24 +110,24 @@ impl Marker {
         }
     }
 
-    /// Looks once, then watches; whether the marker showed before the watch ended. The watch begins with
-    /// what is there (any version will do), so that no list is needed, nor the right to one; an API
-    /// server whose etcd is too old for that refuses, and then looking again and again has to do. What
-    /// a lagging API server shows may be long gone, and opening a node is not undone: so the object
-    /// itself is asked for before it counts.
-    async fn watch(&self) -> anyhow::Result<bool> {
-        if self.found().await?.is_some() {
-            return Ok(true);
-        }
+    /// Lists and watches this one object; whether the marker showed before the watch ended. The list
+    /// is not from a cache: what a lagging API server shows may be long gone, and opening a node is
+    /// not undone.
+    async fn watch(&self) -> Result<bool, Failure> {
         let of = Collection {
             path: format!("/api/v1/namespaces/{}/configmaps", self.namespace),
             selector: format!("fieldSelector=metadata.name%3D{}", self.name),
             metadata_only: true,
         };
-        let mut events = self.cluster.watch(&of, "0", LIFETIME, BEGIN).await?;
+        let page = self.cluster.page(&of, "", BEGIN).await?;
+        let list = page.items()?;
+        if !list.items.is_empty() {
+            return Ok(true);
+        }
+        let since = &list.metadata.resource_version;
+        let mut events = self.cluster.watch(&of, since, LIFETIME, BEGIN).await?;
         while let Some(event) = events.next(SILENCE).await? {
-            let is_there = matches!(event.kind, EventKind::Added | EventKind::Modified);
-            if is_there && self.found().await?.is_some() {
+            if matches!(event.kind, EventKind::Added | EventKind::Modified) {
                 return Ok(true);
             }
         }
