@@ -1,9 +1,10 @@
 //! Flags of `lanyard uninstall`.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::agent::bootguard;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 
@@ -30,6 +31,7 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let forgotten = self.boot_guard.is_none() && Path::new(bootguard::UNIT).exists();
         let leave = Leave {
             backend: self.iptables_backend,
             address: self.agent_address,
@@ -42,6 +44,12 @@ impl Args {
         }
         for line in done {
             println!("{line}");
+        }
+        if forgotten {
+            println!(
+                "the boot guard stays ({}): add --boot-guard=/ to remove it",
+                bootguard::UNIT
+            );
         }
         Ok(ExitCode::SUCCESS)
     }
