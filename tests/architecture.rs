@@ -76,6 +76,7 @@ const PURE: &[&str] = &[
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/judge.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
     "src/removal/outcome.rs",
