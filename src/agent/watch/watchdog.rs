@@ -104,11 +104,15 @@ impl Watchdog {
     /// Asks the API server where that is due. One missed answer counts only together with a watch
     /// that fails, too.
     async fn is_away(&self, reach: &mut Reach, was_away: bool) -> bool {
-        let in_trouble = self
-            .health
-            .pulses()
+        let pulses = self.health.pulses();
+        if pulses
             .iter()
-            .any(|pulse| pulse.trouble.is_some());
+            .any(|pulse| pulse.known && pulse.age < reach.asked.elapsed())
+        {
+            // It told somebody else something since.
+            reach.missed = 0;
+        }
+        let in_trouble = pulses.iter().any(|pulse| pulse.trouble.is_some());
         let pause = if in_trouble || was_away || reach.missed > 0 {
             self.timing.urgent_ask
         } else {
