@@ -2,39 +2,74 @@
 #
 #   make demo KEEP=1          leaves the demo up
 #   make test-net FILTER=leak only some of the network tests
+#   make cluster              a Kubernetes of two nodes on this machine, left up for you
 
 CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
-# Integration tests that need no lab: a file or a folder in tests/ each.
-PLAIN  := $(filter-out netns,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+# Integration tests that need neither a lab nor a Kubernetes: a file or a folder in tests/ each.
+PLAIN  := $(filter-out netns apiserver cluster,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check test-unit test-net bench
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Install the tools that labs need (iptables, iproute2, curl, …), only what is missing
 	@deploy/install-deps
+
+deps-cluster: ## The same for clusters (etcd, containerd, CNI plugins, …)
+	@deploy/install-deps cluster
 
 demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leaves it up)
 	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) build --bin lanyard
 	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
 
-test: deps check test-unit test-net ## Everything that must pass before a change lands
+cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure; it stays up
+	@$(CARGO) test --quiet --test cluster -- up
+
+cluster-down: ## Removes the cluster and every trace of it
+	@$(CARGO) test --quiet --test cluster -- down
+
+test: deps deps-cluster check test-unit test-net test-cluster ## Everything that must pass before a change lands
 
 check: ## Formatting and lints
+	@echo "== formatting and lints"
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
 test-unit: ## Tests that need no network namespaces
+	@echo "== unit and wire tests"
 	$(CARGO) test --no-fail-fast --lib --bins $(addprefix --test ,$(PLAIN))
 	$(CARGO) test --doc
 
 test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=… for some)
+	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
+
+test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=… for some)
+	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (20 more where Kubernetes is not built yet)"
+	$(CARGO) test --test cluster -- $(FILTER)
+	$(CARGO) test --test apiserver -- $(FILTER)
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+
+image: ## The container image for amd64, without a container engine: target/image/lanyard-amd64.tar
+	@deploy/install-deps image-amd64
+	@deploy/image/build amd64
+
+image-all: ## … and for arm64, cross-built
+	@deploy/install-deps image-amd64
+	@deploy/install-deps image-arm64
+	@deploy/image/build amd64 arm64
+
+crds: ## Write the chart's CustomResourceDefinitions anew from the types in src/api
+	@$(CARGO) run --quiet --bin lanyard -- crds --dir charts/lanyard/files/crds
+
+HELM ?= $(or $(LANYARD_CACHE),$(HOME)/.cache/lanyard)/helm-4.3.1/bin/helm
+
+manifests: ## Render deploy/lanyard.yaml from the chart, for those without Helm
+	@deploy/render $(HELM) > deploy/lanyard.yaml.new && mv deploy/lanyard.yaml.new deploy/lanyard.yaml

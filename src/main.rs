@@ -13,7 +13,11 @@ fn main() -> ExitCode {
         Command::Demo(args) => args.run(),
         Command::Dev(args) => args.run(),
         Command::Agent(args) => args.run(),
+        Command::Explain(args) => args.run(),
         Command::Uninstall(args) => args.run(),
+        Command::Crds(args) => args.run(),
+        Command::Probe(args) => args.run(),
+        Command::Health(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -21,12 +21,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("probe", &[]),
+    ("explain", &["model", "api", "agent"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
     (
         "cli",
-        &["agent", "sim", "demo", "lab", "serve", "kubernetes"],
+        &[
+            "agent",
+            "api",
+            "demo",
+            "explain",
+            "kubernetes",
+            "lab",
+            "model",
+            "probe",
+            "serve",
+            "sim",
+        ],
     ),
 ];
 
@@ -34,6 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/bootguard/text.rs",
+    "src/agent/conditions.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -51,9 +66,15 @@ const PURE: &[&str] = &[
     "src/agent/receive/",
     "src/agent/respond.rs",
     "src/agent/select.rs",
+    "src/agent/selftest/segment.rs",
+    "src/agent/selftest/talk.rs",
+    "src/agent/selftest/verdict.rs",
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/report.rs",
+    "src/probe/token.rs",
+    "src/explain/",
 ];
 
 const IMPURE: &[&str] = &[

@@ -17,6 +17,8 @@ pub struct Config {
     pub enforcement: Enforcement,
     /// The host's root file system, where the boot guard is to be installed; `None`: it is not.
     pub boot_guard: Option<PathBuf>,
+    /// Whether to prove, by a packet like a pod's, that interception works before the agent is ready.
+    pub self_test: bool,
     /// Unix socket for `lanyard health`; `None`: there is none.
     pub health_socket: Option<PathBuf>,
     /// IMDS, `http://host[:port]`.

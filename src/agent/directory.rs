@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::grants::{PodGrants, grants};
 use super::world::World;
 use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Directory {
     pub exceptions: Vec<Arc<ExceptionFacts>>,
     /// How many pods and bindings are known.
     pub known: Known,
+    /// Identities granted to live pods.
+    pub granted: HashSet<ObjectName>,
 }
 
 /// Sizes, for metrics.
@@ -43,8 +46,6 @@ pub struct Known {
     pub pods: usize,
     /// Bindings.
     pub bindings: usize,
-    /// Identities granted to live pods, counted once each.
-    pub granted_identities: usize,
 }
 
 impl Directory {
@@ -102,12 +103,12 @@ impl Directory {
         let known = Known {
             pods,
             bindings: world.binding_count(),
-            granted_identities: granted.len(),
         };
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
             known,
+            granted,
         }
     }
 

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
+use super::conditions::{binds, refusing};
 use super::world::World;
-use crate::model::facts::{BindingFacts, IdentityFacts, PodFacts, PolicyScope, Subject};
+use crate::model::facts::{BindingFacts, IdentityFacts, PodFacts, PolicyScope};
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
 
@@ -137,52 +138,14 @@ fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Miss
     })
 }
 
-/// Whether a binding names the pod: one of its entries does.
-fn binds(binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
-    let mut subjects = binding.subjects.iter();
-    subjects.any(|subject| names(subject, binding, pod, world))
-}
-
-/// Whether an entry of a binding names the pod: everything given must hold.
-fn names(subject: &Subject, binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
-    let namespace = match &subject.namespace_selector {
-        None => pod.name.namespace == binding.name.namespace,
-        Some(selector) => world
-            .namespace(&pod.name.namespace)
-            .is_some_and(|labels| selector.matches(labels)),
-    };
-    let accounts = &subject.service_accounts;
-    let account = accounts.is_empty() || accounts.iter().any(|name| **name == *pod.service_account);
-    namespace
-        && account
-        && subject
-            .pod_selector
-            .as_ref()
-            .is_none_or(|selector| selector.matches(&pod.labels))
-}
-
 /// The limits of all policies that admit the identity for its own namespace.
 fn admitting(identity: &IdentityFacts, world: &World) -> Vec<Arc<PolicyScope>> {
     let Some(labels) = world.namespace(&identity.name.namespace) else {
         return Vec::new();
     };
-    let admits = |scope: &PolicyScope| {
-        let tenant = scope.tenant_ids.is_empty()
-            || identity
-                .tenant_id
-                .is_none_or(|tenant| scope.tenant_ids.contains(&tenant));
-        // Without a resource id the check is left to the token's own claims, at obtain.
-        let resource = identity.resource_id.as_ref().is_none_or(|id| {
-            scope
-                .resource_id_prefixes
-                .iter()
-                .any(|prefix| id.is_under(prefix))
-        });
-        tenant && resource && !scope.resource_id_prefixes.is_empty()
-    };
     let policies = world
         .policies()
-        .filter(|policy| policy.namespaces.matches(labels) && admits(&policy.scope));
+        .filter(|policy| refusing(policy, identity, labels).next().is_none());
     policies.map(|policy| policy.scope.clone()).collect()
 }
 

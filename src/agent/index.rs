@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::checkpoint::Content;
-use super::directory::{Directory, Known, Published};
+use super::directory::{Directory, Published};
 use super::evidence::{Evidence, Sighting};
 use super::knowledge::Knowledge;
 use super::metrics::AgentMetrics;
@@ -80,7 +80,6 @@ impl<W: Witness> Index<W> {
         let recall = tokio::time::sleep(RECALL_AFTER);
         tokio::pin!(recall);
         let mut waits = true;
-        let mut known = Known::default();
         loop {
             let mut moved = false;
             tokio::select! {
@@ -120,7 +119,7 @@ impl<W: Witness> Index<W> {
                     |pod| book.of(pod, world),
                     |pod, ip| sightings.has_moved(pod, ip, self.witness.of(ip)),
                 );
-                known = directory.known;
+                self.metrics.known(&directory);
                 on_change(&directory);
                 self.published.publish(directory);
                 if let Some(checkpoint) =
@@ -130,8 +129,7 @@ impl<W: Witness> Index<W> {
                     checkpoint.send_replace(Arc::new(Content::of(world, addresses)));
                 }
             }
-            known.bindings = world.binding_count();
-            self.metrics.known(known);
+            self.metrics.bindings(world.binding_count());
             self.ready.ready();
         }
     }

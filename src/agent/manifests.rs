@@ -153,6 +153,19 @@ impl Folder {
     }
 }
 
+/// All documents of a folder as they are now; what cannot be read as YAML is told in a sentence.
+pub fn documents_of(folder: &Path) -> std::io::Result<Vec<Result<Value, String>>> {
+    let mut found = Vec::new();
+    for path in manifest_files(folder)? {
+        let text = std::fs::read_to_string(&path)?;
+        found.extend(documents(&text).map(|(number, document)| {
+            value(document)
+                .map_err(|problem| format!("{}, document {number}: {problem}", path.display()))
+        }));
+    }
+    Ok(found)
+}
+
 fn manifest_files(folder: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     let mut files = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
@@ -196,11 +209,14 @@ fn documents(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(at, document)| (at + 1, document))
 }
 
-fn parse(document: &str) -> Result<Option<Object>, String> {
+fn value(document: &str) -> Result<Value, String> {
     // `app: y` is a label, not `true`.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let value: Value = serde_saphyr::from_str_with_options(document, options)
-        .map_err(|error| error.to_string())?;
+    serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
+}
+
+fn parse(document: &str) -> Result<Option<Object>, String> {
+    let value = value(document)?;
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
     let which = format!("{} {}", text("/kind"), text("/metadata/name"));
     read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))

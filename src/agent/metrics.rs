@@ -1,14 +1,15 @@
-//! The agent's own series. Labels come from closed lists only, and every series exists from the
-//! start, so that a scrape shows zeros and an attacker adds nothing. Children are resolved once:
+//! The agent's own series. Labels come from closed lists only (but for [`Served`]), and every series
+//! exists from the start, so that a scrape shows zeros and an attacker adds nothing. Children are resolved once:
 //! counting is an atomic add.
 
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use super::directory::Known;
+use super::directory::Directory;
 use super::obtain::CacheState;
 use super::select::Refusal;
+use super::served::Served;
 use crate::model::facts::SourceFacts;
 use crate::model::fault::FaultKind;
 
@@ -17,6 +18,8 @@ use crate::model::fault::FaultKind;
 pub struct AgentMetrics {
     /// By source, then by cache state.
     tokens: [(&'static str, [IntCounter; CacheState::ALL.len()]); SourceFacts::LABELS.len()],
+    /// By identity.
+    pub served: Served,
     faults: Vec<IntCounter>,
     refusals: Vec<(&'static str, IntCounter)>,
     forwarded: IntCounter,
@@ -77,6 +80,7 @@ impl AgentMetrics {
                 let of = |cache: CacheState| tokens.with_label_values(&[source, cache.as_str()]);
                 (source, CacheState::ALL.map(of))
             }),
+            served: Served::register(registry)?,
             faults: FaultKind::ALL
                 .iter()
                 .map(|kind| requests.with_label_values(&[kind.as_str()]))
@@ -137,11 +141,17 @@ impl AgentMetrics {
     }
 
     /// The directory changed.
-    pub fn known(&self, known: Known) {
+    pub fn known(&self, directory: &Directory) {
         let value = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.pods.set(value(known.pods));
-        self.bindings.set(value(known.bindings));
-        self.identities.set(value(known.granted_identities));
+        self.pods.set(value(directory.known.pods));
+        self.bindings.set(value(directory.known.bindings));
+        self.identities.set(value(directory.granted.len()));
+        self.served.granted(&directory.granted);
+    }
+
+    /// How many bindings there are, those that concern nobody here included.
+    pub fn bindings(&self, count: usize) {
+        self.bindings.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The folder was read.

@@ -4,14 +4,18 @@
 //! pods' connections here, and [`compose`] starts and ends it all.
 
 pub mod audit;
+pub mod bootguard;
 pub mod checkpoint;
 pub mod compose;
+pub mod conditions;
 pub mod config;
 pub mod directory;
 pub mod evidence;
 pub mod forward;
+pub mod gate;
 pub mod grants;
 pub mod index;
+pub mod instance;
 pub mod intercept;
 pub mod knowledge;
 pub mod locate;
@@ -24,6 +28,8 @@ pub mod rate;
 pub mod receive;
 pub mod respond;
 pub mod select;
+pub mod selftest;
+pub mod served;
 pub mod sightings;
 pub mod touched;
 pub mod watch;

@@ -13,6 +13,7 @@ use super::audit::{self, Audit, Caller};
 use super::directory::Published;
 use super::forward::Forwarder;
 use super::grants::PodGrants;
+use super::instance;
 use super::locate::Locator;
 use super::metrics::AgentMetrics;
 use super::obtain::{Broker, Obtained, TokenSource};
@@ -52,6 +53,11 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
         let answered = match receive(&head) {
             Ok(Ask::Token(query)) => self.token(peer.ip(), &query).await,
             Ok(Ask::TenantInfo) => self.tenant_info(peer.ip()).await,
+            Ok(Ask::Probe(nonce)) => Ok(respond::probe(
+                instance::VERSION,
+                instance::id(),
+                nonce.as_str(),
+            )),
             Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), &query).await,
             Err(fault) => Err(fault),
         };
@@ -130,6 +136,7 @@ impl<S: TokenSource> Pipeline<S> {
         obtained: &Obtained,
     ) -> Answer {
         self.metrics.token_served(obtained.source, obtained.cache);
+        self.metrics.served.count(&grant.identity.name);
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
             identity: Some(&grant.identity.name),

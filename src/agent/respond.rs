@@ -72,6 +72,14 @@ pub fn token(
     json(StatusCode::OK, body)
 }
 
+/// A probe's answer: who answers, and the asker's own word. `instance` and `nonce` are plain words.
+#[must_use]
+pub fn probe(version: &str, instance: &str, nonce: &str) -> Answer {
+    let body =
+        format!("{{\"lanyard\":\"{version}\",\"instance\":\"{instance}\",\"nonce\":\"{nonce}\"}}");
+    json(StatusCode::OK, body)
+}
+
 /// A JSON answer.
 #[must_use]
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::touched::Touched;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -60,6 +60,7 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
+    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
 }
 
 impl World {
@@ -114,6 +115,12 @@ impl World {
                         .insert(exception.name.clone(), Arc::new(exception));
                 }
             }
+            Object::Assignment(assignment) => {
+                if self.assignments.get(&assignment.name) != Some(&assignment) {
+                    touched.everything = true;
+                    self.assignments.insert(assignment.name.clone(), assignment);
+                }
+            }
         }
     }
 
@@ -161,6 +168,7 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
+            "AzureAssignment" => touched.everything |= self.assignments.remove(name).is_some(),
             _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
         }
     }
@@ -186,8 +194,8 @@ impl World {
         self.namespaces.iter()
     }
 
-    /// The identities of a namespace.
-    pub fn identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
+    /// The identities of a namespace, with the time since when they are known.
+    pub fn known_identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
         let all = self.identities.values();
         all.filter(move |known| *known.facts.name.namespace == *namespace)
     }
@@ -208,6 +216,16 @@ impl World {
     #[must_use]
     pub fn identity(&self, name: &ObjectName) -> Option<&KnownIdentity> {
         self.identities.get(name)
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
+        self.identities.values().map(|known| &known.facts)
+    }
+
+    /// The bindings of all namespaces, in no order of namespaces.
+    pub fn all_bindings(&self) -> impl Iterator<Item = &Arc<BindingFacts>> {
+        self.bindings.values().flat_map(BTreeMap::values)
     }
 
     /// The bindings of a namespace, by name.

@@ -6,62 +6,130 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Malformed;
+use super::formats::{NAMESPACE, OBJECT_NAME};
+use super::rules::{Format, List, Rule, Rules};
 use crate::model::facts::ExceptionFacts;
 use crate::model::path::PlainPath;
 
-/// Forwards named metadata paths (GET only) for the pods of some service accounts.
+/// Which pods, and which metadata paths they may read.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lanyard.dev",
     version = "v1alpha1",
-    kind = "AzureMetadataException"
-)]
-#[kube(
+    kind = "AzureMetadataException",
     plural = "azuremetadataexceptions",
     shortname = "azmex",
-    derive = "PartialEq"
+    category = "azure",
+    category = "lanyard",
+    derive = "PartialEq",
+    doc = "Lets pods read metadata of their node that is closed to them otherwise. The agent forwards the listed paths (GET only) for the pods of the listed service accounts; tokens and identities are never forwarded."
+)]
+#[kube(
+    printcolumn(
+        name = "Namespace",
+        type_ = "string",
+        json_path = ".spec.namespace",
+        description = "Namespace of the pods."
+    ),
+    printcolumn(
+        name = "Service accounts",
+        type_ = "string",
+        json_path = ".spec.serviceAccounts",
+        description = "Service accounts of the pods."
+    ),
+    printcolumn(
+        name = "Paths",
+        type_ = "string",
+        json_path = ".spec.paths",
+        description = "What they may read."
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = Rules(&[STAYS_CLOSED]))]
 pub struct AzureMetadataExceptionSpec {
-    /// The pods' namespace.
+    /// Namespace of the pods, for example `kube-system`.
+    #[schemars(transform = NAMESPACE.schema())]
     pub namespace: String,
-    /// The pods' service accounts.
+    /// Service accounts of the pods, for example `[csi-azuredisk-node-sa]`.
+    #[schemars(transform = ACCOUNTS.schema())]
     pub service_accounts: Vec<String>,
-    /// Exact paths, such as `/metadata/instance/compute/location`. Nothing below a path is opened
-    /// with it, and no path under `/metadata/identity` can be opened.
+    /// The paths that are opened, exactly and in any case, for example
+    /// `[/metadata/instance/compute/location]`. What lies below a path is not opened with it. An opened
+    /// `/metadata/instance` comes without `userData` and `customData`.
+    #[schemars(transform = PATHS.schema(), transform = Rules(&[NEVER_IDENTITY]))]
     pub paths: Vec<String>,
-    /// Whether `userData` and `customData` are open, too: they often hold the node's secrets.
+    /// Whether `userData` and `customData` are open, too: they often hold what makes a node a node, its
+    /// secrets included.
     #[serde(default)]
     pub allow_node_identity: bool,
 }
 
+const ACCOUNTS: List = List::at_most(64)
+    .of(OBJECT_NAME.with_message(
+        "must be the name of a service account, without its namespace, as in csi-azuredisk-node-sa",
+    ))
+    .not_empty("is empty: name the service accounts of the pods");
+const PATHS: List = List::at_most(64)
+    .of(PATH)
+    .not_empty("is empty: name the paths that are opened");
+/// No segment ends with a dot: Azure has none such, and none is `.` or `..`.
+const PATH: Format = Format::new(
+    "(?i)^/metadata(/[a-z0-9._-]*[a-z0-9_-])+/?$",
+    |text| {
+        let below = text
+            .get(.."/metadata/".len())
+            .is_some_and(|start| start.eq_ignore_ascii_case("/metadata/"));
+        let mut segments = text.strip_suffix('/').unwrap_or(text).split('/');
+        below
+            && text.len() > "/metadata/".len()
+            && text.parse::<PlainPath>().is_ok()
+            && !segments.any(|s| s.ends_with('.'))
+    },
+    256,
+    "must be a plain path under /metadata/, as in /metadata/instance/compute/location",
+);
+const NEVER_IDENTITY: Rule = Rule::new(
+    "!self.exists(path, path.matches(r'(?i)^/metadata/identity(/|$)'))",
+    "lists an identity path: these are answered by Lanyard and never forwarded",
+);
+const STAYS_CLOSED: Rule = Rule::new(
+    "self.allowNodeIdentity || !self.paths.exists(path, path.matches(r'(?i)/(userData|customData)(/|$)'))",
+    "lists userData or customData, which stay closed without `allowNodeIdentity: true`",
+);
+
 impl AzureMetadataException {
     /// The facts that passing on works with.
     pub fn facts(&self, name: &str) -> Result<ExceptionFacts, Malformed> {
-        let paths = self.spec.paths.iter().enumerate();
-        let path = |(at, path): (usize, &String)| {
-            check_path(path).map_err(|problem| Malformed::at(format!("spec.paths[{at}]"), problem))
+        let spec = &self.spec;
+        NAMESPACE.check("spec.namespace", &spec.namespace)?;
+        ACCOUNTS.check("spec.serviceAccounts", &spec.service_accounts)?;
+        PATHS.check("spec.paths", &spec.paths)?;
+        let path = |path: &String| {
+            path.parse::<PlainPath>()
+                .map_err(|error| Malformed::at("spec.paths", error))
         };
+        let paths: Vec<PlainPath> = spec.paths.iter().map(path).collect::<Result<_, _>>()?;
+        let is_identity = |path: &PlainPath| path.is_at_or_below("/metadata/identity");
+        NEVER_IDENTITY.check(!paths.iter().any(is_identity), "spec.paths")?;
+        let is_secret = |path: &PlainPath| {
+            let mut segments = path.as_str().split('/');
+            segments.any(|segment| matches!(segment, "userdata" | "customdata"))
+        };
+        STAYS_CLOSED.check(
+            spec.allow_node_identity || !paths.iter().any(is_secret),
+            "spec",
+        )?;
         Ok(ExceptionFacts {
             name: name.into(),
-            namespace: self.spec.namespace.as_str().into(),
-            service_accounts: self.spec.service_accounts.clone(),
-            paths: paths.map(path).collect::<Result<_, _>>()?,
-            allow_node_identity: self.spec.allow_node_identity,
+            namespace: spec.namespace.as_str().into(),
+            service_accounts: spec.service_accounts.clone(),
+            paths,
+            allow_node_identity: spec.allow_node_identity,
         })
-    }
-}
-
-/// The path in the form that requests are compared with.
-fn check_path(path: &str) -> Result<PlainPath, String> {
-    let plain: Option<PlainPath> = path.trim_end_matches('/').parse().ok();
-    match plain {
-        Some(plain) if plain.is_at_or_below("/metadata/identity") => Err(format!(
-            "`{path}`: identity paths are answered by Lanyard and never forwarded"
-        )),
-        Some(plain) if plain.as_str() != "/metadata" && plain.is_at_or_below("/metadata") => {
-            Ok(plain)
-        }
-        _ => Err(format!("`{path}` is not a plain path under /metadata/")),
     }
 }

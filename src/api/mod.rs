@@ -2,13 +2,19 @@
 //! conversion to the facts that selection works with. Conversion is where a malformed object is
 //! refused, with the field named.
 
+pub mod assignment;
 pub mod binding;
+pub mod crd;
 pub mod exception;
+pub mod formats;
 pub mod identity;
+pub mod managed;
 pub mod object;
 pub mod pod;
 pub mod policy;
+pub mod rules;
 pub mod selector;
+pub mod source;
 
 /// `apiVersion` of all kinds here.
 pub const API_VERSION: &str = "lanyard.dev/v1alpha1";

@@ -5,13 +5,14 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::assignment::AzureAssignment;
 use super::binding::AzureIdentityBinding;
 use super::exception::AzureMetadataException;
 use super::identity::AzureIdentity;
 use super::policy::AzureIdentityPolicy;
 use super::{API_VERSION, Malformed, pod};
 use crate::model::facts::{
-    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -30,6 +31,8 @@ pub enum Object {
     Policy(PolicyFacts),
     /// Metadata paths that are forwarded.
     Exception(ExceptionFacts),
+    /// The identities of a compute resource.
+    Assignment(AssignmentFacts),
 }
 
 /// What an object is called: unique among all objects.
@@ -53,6 +56,7 @@ impl Object {
             Self::Binding(binding) => ("AzureIdentityBinding", binding.name.clone()),
             Self::Policy(policy) => ("AzureIdentityPolicy", cluster(&policy.name)),
             Self::Exception(exception) => ("AzureMetadataException", cluster(&exception.name)),
+            Self::Assignment(assignment) => ("AzureAssignment", cluster(&assignment.name)),
         };
         ObjectKey { kind, name }
     }
@@ -110,6 +114,9 @@ pub fn read(document: Value, version: &str) -> Result<Option<Object>, Malformed>
         }
         (_, "AzureMetadataException") if ours => {
             Object::Exception(typed::<AzureMetadataException>(document)?.facts(&name)?)
+        }
+        (_, "AzureAssignment") if ours => {
+            Object::Assignment(typed::<AzureAssignment>(document)?.facts(&name)?)
         }
         _ if ours => {
             return Err(Malformed::at(

@@ -3,65 +3,137 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Malformed;
-use super::selector::label_selector;
+use super::formats::{AUTHORITY, GROUP_ID, GUID, HTTPS_URL, ID_PREFIX};
+use super::rules::List;
+use super::selector::{Selector, label_selector};
 use crate::model::facts::{PolicyFacts, PolicyScope};
 
-/// Lets namespaces use identities. Nothing is allowed by default.
-#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
+/// Which namespaces, and what their identities may be.
+#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lanyard.dev",
     version = "v1alpha1",
-    kind = "AzureIdentityPolicy"
-)]
-#[kube(
+    kind = "AzureIdentityPolicy",
     plural = "azureidentitypolicies",
     shortname = "azpol",
-    derive = "PartialEq"
+    category = "azure",
+    category = "lanyard",
+    derive = "PartialEq",
+    doc = "What the cluster's operators let namespaces use. Nothing is allowed by default: an AzureIdentity that no policy admits for its namespace gives no tokens. Several policies for a namespace add up."
+)]
+#[kube(
+    printcolumn(
+        name = "Namespaces",
+        type_ = "string",
+        json_path = ".spec.namespaces.matchLabels",
+        description = "Labels of the namespaces."
+    ),
+    printcolumn(
+        name = "Prefixes",
+        type_ = "string",
+        json_path = ".spec.resourceIDPrefixes",
+        description = "What the ARM ids of their identities start with."
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Tenants",
+        type_ = "string",
+        json_path = ".spec.tenantIDs",
+        priority = 1,
+        description = "Tenants of their identities; empty: any."
+    ),
+    printcolumn(
+        name = "Node identity",
+        type_ = "boolean",
+        json_path = ".spec.allowNodeIdentity",
+        priority = 1,
+        description = "Whether they may use the node's own identity."
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureIdentityPolicySpec {
-    /// Labels of the namespaces (`kubernetes.io/metadata.name` is there, too). `{}` is every namespace.
-    pub namespaces: LabelSelector,
-    /// ARM id prefixes that the namespaces' identities must lie under, compared without case and at
-    /// segment borders: `/subscriptions/<id>/resourceGroups/team-a`.
+    /// Labels of the namespaces that this policy is about, for example `{matchLabels: {team: shop}}`. The
+    /// label `kubernetes.io/metadata.name` is a namespace's name. `{}` is every namespace.
+    pub namespaces: Selector,
+    /// What the ARM ids of their identities must start with, segment by segment and in any case, for
+    /// example `[/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop]`.
+    /// `/subscriptions/` admits every identity.
     #[serde(rename = "resourceIDPrefixes")]
+    #[schemars(transform = PREFIXES.schema())]
     pub resource_id_prefixes: Vec<String>,
-    /// Tenants that the identities may be of; absent: any.
-    #[serde(rename = "tenantIDs")]
+    /// Tenants that their identities may be of, as GUIDs. Left out: any.
+    #[serde(rename = "tenantIDs", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = TENANTS.schema())]
     pub tenant_ids: Option<Vec<String>>,
+    /// Resource groups, by ARM id, in which their AzureIdentities may say `managed`: Lanyard creates and
+    /// removes identities there. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = GROUPS.schema())]
+    pub managed_resource_groups: Option<Vec<String>>,
+    /// What their AzureIdentities may name as `authorityHost` beside the cloud's own, for example
+    /// `[https://login.microsoftonline.us]`. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = AUTHORITIES.schema())]
+    pub authority_hosts: Option<Vec<String>>,
+    /// What their AzureIdentities may name as `tokenEndpoint` of the source `federated`: pods'
+    /// service-account tokens are sent there. Left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = ENDPOINTS.schema())]
+    pub token_endpoints: Option<Vec<String>>,
+    /// Whether their AzureIdentities may use the source `nodeSystemAssigned`: their pods can then do
+    /// what the node can.
+    #[serde(default)]
+    pub allow_node_identity: bool,
 }
+
+const PREFIXES: List = List::at_most(64).of(ID_PREFIX).not_empty(
+    "is empty, which would admit no identity: state a prefix, `/subscriptions/` for any",
+);
+const TENANTS: List = List::at_most(32)
+    .of(GUID)
+    .not_empty("is empty: leave it out to admit any tenant");
+const GROUPS: List = List::at_most(64).of(GROUP_ID);
+const AUTHORITIES: List = List::at_most(16).of(AUTHORITY);
+const ENDPOINTS: List = List::at_most(16).of(HTTPS_URL);
 
 impl AzureIdentityPolicy {
     /// The facts that selection works with.
     pub fn facts(&self, name: &str) -> Result<PolicyFacts, Malformed> {
-        for (at, prefix) in self.spec.resource_id_prefixes.iter().enumerate() {
-            let folded = prefix.to_ascii_lowercase();
-            if folded.trim_end_matches('/') != "/subscriptions"
-                && !folded.starts_with("/subscriptions/")
-            {
-                let field = format!("spec.resourceIDPrefixes[{at}]");
-                return Err(Malformed::at(
-                    field,
-                    format!("`{prefix}` does not start with /subscriptions"),
-                ));
+        let spec = &self.spec;
+        PREFIXES.check("spec.resourceIDPrefixes", &spec.resource_id_prefixes)?;
+        for (list, field, texts) in [
+            (TENANTS, "tenantIDs", &spec.tenant_ids),
+            (
+                GROUPS,
+                "managedResourceGroups",
+                &spec.managed_resource_groups,
+            ),
+            (AUTHORITIES, "authorityHosts", &spec.authority_hosts),
+            (ENDPOINTS, "tokenEndpoints", &spec.token_endpoints),
+        ] {
+            if let Some(texts) = texts {
+                list.check(&format!("spec.{field}"), texts)?;
             }
         }
-        let tenants = self.spec.tenant_ids.iter().flatten().enumerate();
-        let tenant = |(at, id): (usize, &String)| {
+        let tenants = spec.tenant_ids.iter().flatten();
+        let tenant = |id: &String| {
             id.parse()
-                .map_err(|error| Malformed::at(format!("spec.tenantIDs[{at}]"), error))
+                .map_err(|error| Malformed::at("spec.tenantIDs", error))
         };
         Ok(PolicyFacts {
             name: name.into(),
-            namespaces: label_selector("spec.namespaces", &self.spec.namespaces)?,
+            namespaces: label_selector("spec.namespaces", &spec.namespaces)?,
             scope: Arc::new(PolicyScope {
-                resource_id_prefixes: self.spec.resource_id_prefixes.clone(),
+                resource_id_prefixes: spec.resource_id_prefixes.clone(),
                 tenant_ids: tenants.map(tenant).collect::<Result<_, _>>()?,
             }),
         })

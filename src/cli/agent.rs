@@ -39,6 +39,12 @@ pub struct Args {
     #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
     boot_guard: Option<PathBuf>,
 
+    /// Prove by a packet that comes in like a pod's that interception works, before the agent calls
+    /// itself ready and every few minutes. Needs `NET_RAW`. On unless `--manifests` is given.
+    #[arg(long, env = "LANYARD_SELF_TEST", value_name = "BOOL", default_missing_value = "true",
+          num_args = 0..=1, require_equals = true)]
+    self_test: Option<bool>,
+
     /// Unix socket that `lanyard health` asks.
     #[arg(long, env = "LANYARD_HEALTH_SOCKET", value_name = "PATH")]
     health_socket: Option<PathBuf>,
@@ -154,6 +160,7 @@ impl Args {
     }
 
     fn config(self) -> anyhow::Result<Config> {
+        let self_test = self.self_test.unwrap_or(self.manifests.is_none());
         let source = match self.manifests {
             Some(folder) => Source::Folder(folder),
             None => Source::Kubernetes(self.kubernetes.source()?),
@@ -162,6 +169,7 @@ impl Args {
             source,
             enforcement: self.enforcement,
             boot_guard: self.boot_guard,
+            self_test,
             health_socket: self.health_socket,
             imds_endpoint: self.imds_endpoint,
             agent_address: self.agent_address,

@@ -1,9 +1,13 @@
 //! The only place with flags, environment names and their defaults: one file per subcommand.
 
 pub mod agent;
+pub mod crds;
 pub mod demo;
 pub mod dev;
 pub mod duration;
+pub mod explain;
+pub mod health;
+pub mod probe;
 pub mod simulate;
 pub mod uninstall;
 
@@ -23,12 +27,20 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Say why a pod gets what it gets, step by step, and what to change.
+    Explain(Box<explain::Args>),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
+    /// From inside a pod: are its metadata requests intercepted, and does anything of the node leak?
+    Probe(probe::Args),
+    /// Ask the agent in this container whether it is alive, or ready: for exec probes.
+    Health(health::Args),
     /// Azure as a node sees it, on this machine: IMDS, Entra ID and a Key Vault, described by a YAML file.
     Simulate(simulate::Args),
     /// Show the whole job on this machine, without a cluster: simulator, agent, three pods.
     Demo(demo::Args),
     /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
     Dev(dev::Args),
+    /// Print the kinds of lanyard.dev as CustomResourceDefinitions (YAML).
+    Crds(crds::Args),
 }

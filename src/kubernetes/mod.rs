@@ -5,6 +5,8 @@
 
 mod client;
 mod collection;
+mod objects;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
 pub use collection::{Collection, Event, EventKind, Events, Failure, Page, PageItems};
+pub use objects::Kind;

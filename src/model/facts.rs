@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,24 +125,66 @@ impl LabelSelector {
     /// Whether labels satisfy every requirement. An empty selector matches everything, as in Kubernetes.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.match_labels
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
-            && self
-                .expressions
-                .iter()
-                .all(|requirement| requirement.holds(labels))
+        self.unmet(labels).next().is_none()
+    }
+
+    /// The requirements that labels do not satisfy.
+    pub fn unmet<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = UnmetLabel<'a>> {
+        let values = self.match_labels.iter().map(|(key, value)| UnmetLabel {
+            key,
+            operator: Operator::In,
+            values: std::slice::from_ref(value),
+            found: labels.get(key).map(String::as_str),
+        });
+        let expressions = self.expressions.iter().map(|requirement| UnmetLabel {
+            key: &requirement.key,
+            operator: requirement.operator,
+            values: &requirement.values,
+            found: labels.get(&requirement.key).map(String::as_str),
+        });
+        values.chain(expressions).filter(|label| !label.holds())
     }
 }
 
-impl Requirement {
-    fn holds(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
+/// A requirement that labels do not satisfy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnmetLabel<'a> {
+    /// The label's key.
+    pub key: &'a str,
+    /// The relation to `values`.
+    pub operator: Operator,
+    /// The values; empty for `Exists` and `DoesNotExist`.
+    pub values: &'a [String],
+    /// The value that was found.
+    pub found: Option<&'a str>,
+}
+
+impl UnmetLabel<'_> {
+    fn holds(&self) -> bool {
+        let listed = |value: &str| self.values.iter().any(|wanted| wanted == value);
         match self.operator {
-            Operator::In => value.is_some_and(|value| self.values.contains(value)),
-            Operator::NotIn => value.is_none_or(|value| !self.values.contains(value)),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
+            Operator::In => self.found.is_some_and(listed),
+            Operator::NotIn => !self.found.is_some_and(listed),
+            Operator::Exists => self.found.is_some(),
+            Operator::DoesNotExist => self.found.is_none(),
+        }
+    }
+}
+
+impl std::fmt::Display for UnmetLabel<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (key, values) = (self.key, self.values.join(" or "));
+        match (self.operator, self.found) {
+            (Operator::In, Some(found)) => write!(f, "label {key} is {found}, not {values}"),
+            (Operator::In, None) => write!(f, "label {key}={values} is missing"),
+            (Operator::NotIn | Operator::DoesNotExist, found) => {
+                write!(
+                    f,
+                    "label {key}={} is there, and must not be",
+                    found.unwrap_or_default()
+                )
+            }
+            (Operator::Exists, _) => write!(f, "label {key} is missing"),
         }
     }
 }
@@ -203,4 +246,54 @@ pub struct ExceptionFacts {
     pub paths: Vec<PlainPath>,
     /// Whether `userData` and `customData` are open, too.
     pub allow_node_identity: bool,
+}
+
+/// An `AzureAssignment`: what a virtual machine or scale set has or is getting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignmentFacts {
+    /// The object's name, made from the compute resource's ARM id.
+    pub name: Arc<str>,
+    /// Its identities; what is not here is not there yet.
+    pub identities: Vec<AssignedFacts>,
+}
+
+/// One identity of an `AzureAssignment`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedFacts {
+    /// ARM id of the identity.
+    pub resource_id: ArmId,
+    /// Its client id, once Azure told it.
+    pub client_id: Option<Guid>,
+    /// How far it is.
+    pub standing: Standing,
+}
+
+/// How far an identity's assignment to a compute resource is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// On its way.
+    Pending,
+    /// There.
+    Assigned {
+        /// Since when (since the epoch).
+        since: Duration,
+    },
+    /// Azure refused.
+    Failed {
+        /// Why, in Azure's words.
+        why: Arc<str>,
+    },
+}
+
+impl AssignmentFacts {
+    /// How far an identity is: by its ARM id, or by its client id where it states no ARM id.
+    #[must_use]
+    pub fn standing(&self, identity: &IdentityFacts) -> Standing {
+        let is = |entry: &&AssignedFacts| match &identity.resource_id {
+            Some(id) => entry.resource_id == *id,
+            None => entry.client_id == Some(identity.client_id),
+        };
+        let entry = self.identities.iter().find(is);
+        entry.map_or(Standing::Pending, |entry| entry.standing.clone())
+    }
 }

@@ -10,6 +10,7 @@ pub mod drain;
 pub mod http1;
 pub mod limits;
 pub mod listener;
+pub mod local;
 pub mod metrics;
 pub mod ready;
 pub mod refusal;

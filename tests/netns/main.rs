@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod bootguard;
 mod clients;
 mod evidence;
 mod guard;
@@ -19,6 +20,8 @@ mod leak;
 mod programs;
 mod readiness;
 mod reuse;
+mod selftest;
+mod shell;
 mod standin;
 mod takeover;
 mod upgrade;
@@ -53,6 +56,21 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, leak::restart_after_restart_lets_nothing_through),
         play!(Both, leak::the_wire_servers_dns_stays_open),
         play!(Both, readiness::ready_means_that_the_rules_stand),
+        play!(
+            Both,
+            shell::probe_tells_intercepted_from_leaking_from_closed
+        ),
+        play!(Both, selftest::passes_where_pods_are_intercepted),
+        play!(
+            Both,
+            selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
+        ),
+        play!(Both, selftest::readiness_waits_for_it),
+        play!(
+            Both,
+            bootguard::a_rebooted_node_is_closed_until_the_agent_starts
+        ),
+        play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
         play!(Both, upgrade::a_handover_fails_no_request),

@@ -19,12 +19,13 @@ use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{Health, Timing, Watch, WatchMetrics};
-use crate::kubernetes;
+use crate::kubernetes::Cluster;
 use crate::serve::ready::Readiness;
 
 /// Starts what fills the directory.
 pub async fn feed(
     config: &Config,
+    cluster: Option<Cluster>,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
     readiness: &Readiness,
@@ -45,7 +46,7 @@ pub async fn feed(
             spawn(tasks, manifests::follow(folder.clone(), sender));
         }
         Source::Kubernetes(source) => {
-            let cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
+            let cluster = cluster.context("no connection to Kubernetes")?;
             let health = Arc::<Health>::default();
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;

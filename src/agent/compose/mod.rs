@@ -19,15 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::Config;
+use crate::agent::config::{Config, Source};
 use crate::agent::directory::Published;
 use crate::agent::forward::Forwarder;
+use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::obtain::{self, Broker, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
+use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
@@ -46,18 +48,37 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
     let rules = readiness.latch("rules");
+    let cluster = connect(&config).await?;
+    let gate = Gate::prepare(&config, cluster.as_ref(), &registry, &readiness).await?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
-    serve_admin(&config, &registry, &readiness, levels, &admin, &mut tasks)?;
-    feed::feed(&config, &pipeline, &registry, &readiness, &stop, &mut tasks).await?;
-    serve_pods(
-        &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
+    let pages = Admin {
+        registry: registry.clone(),
+        readiness: readiness.clone(),
+        log_level: levels,
+    };
+    serve_health(&config, &pages, &admin, &mut tasks)?;
+    serve_admin(&config, pages, &admin, &mut tasks)?;
+    feed::feed(
+        &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
     )
     .await?;
+    let owned = serve_pods(
+        &config,
+        &pipeline,
+        &registry,
+        rules,
+        !gate.is_to_leave(),
+        &drain,
+        &stop,
+        &mut tasks,
+    )
+    .await?;
+    gate.start(&config, &owned, &mut tasks);
     tell_repeats(pipeline.audit.clone(), &mut tasks);
 
     let failed = tokio::select! {
@@ -83,6 +104,16 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     }
 }
 
+/// The API server, where the agent's source is Kubernetes. Nothing is asked yet.
+async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
+    Ok(match &config.source {
+        Source::Folder(_) => None,
+        Source::Kubernetes(source) => {
+            Some(kubernetes::connect(source.kubeconfig.as_deref()).await?)
+        }
+    })
+}
+
 /// The pipeline with everything it looks into.
 fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
@@ -103,22 +134,35 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
     })
 }
 
+/// The same pages for who is in this container.
+fn serve_health(
+    config: &Config,
+    pages: &Admin,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let Some(path) = &config.health_socket else {
+        return Ok(());
+    };
+    let listener =
+        serve::local::bind(path).with_context(|| format!("--health-socket {}", path.display()))?;
+    let (pages, drain) = (pages.clone(), drain.clone());
+    spawn(tasks, async move {
+        serve::local::serve(listener, pages, drain.clone()).await;
+        ended_in_drain(&drain, "the health socket")
+    });
+    Ok(())
+}
+
 /// Metrics and health. While another instance still has the address, it is asked for again: the
 /// port is handed over when that one drains.
 fn serve_admin(
     config: &Config,
-    registry: &Registry,
-    readiness: &Readiness,
-    levels: LogLevel,
+    admin: Admin,
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let admin = Admin {
-        registry: registry.clone(),
-        readiness: readiness.clone(),
-        log_level: levels,
-    };
-    let conn = ConnMetrics::new(registry, "admin")?;
+    let conn = ConnMetrics::new(&admin.registry, "admin")?;
     let (address, drain) = (config.admin, drain.clone());
     spawn(tasks, async move {
         let listener = bind_patiently(address.to_string()).await?;
@@ -148,16 +192,18 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "composition")]
 /// The listener, then the rules that lead to it.
 async fn serve_pods(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
     rules: Latch,
+    lay_rules: bool,
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<watch::Receiver<Ownership>> {
     intercept::claim_address(config.agent_address)
         .await
         .context("cannot own the agent's address")?;
@@ -183,7 +229,7 @@ async fn serve_pods(
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,
-        share_upstream(pipeline.broker.clone(), owned, drain.clone()),
+        share_upstream(pipeline.broker.clone(), owned.clone(), drain.clone()),
     );
     let intercept = InterceptConfig {
         backend: config.backend,
@@ -192,12 +238,21 @@ async fn serve_pods(
         state_dir: config.state_dir.clone(),
     };
     let metrics = InterceptMetrics::register(registry)?;
+    if !lay_rules {
+        rules.not_ready("Lanyard is being removed: no rules are laid");
+        ownership.send_replace(Ownership::Removed);
+        spawn(tasks, async move {
+            ownership.closed().await;
+            anyhow::bail!("nobody asks for the rules any more")
+        });
+        return Ok(owned);
+    }
     let keeper = intercept::run_keeper(intercept, port, rules, metrics, stop.clone(), ownership);
     spawn(tasks, async move {
         keeper.await;
         anyhow::bail!("nobody keeps the rules any more")
     });
-    Ok(())
+    Ok(owned)
 }
 
 /// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.

@@ -8,6 +8,7 @@
 //! to acquire an access token") and what SDKs really send.
 
 mod path;
+pub mod probe;
 mod query;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use self::path::Route;
+use self::probe::Nonce;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::path::PlainPath;
 use crate::model::query::TokenQuery;
@@ -31,6 +33,8 @@ pub enum Ask {
     Token(TokenQuery),
     /// The tenant of the pod's identity (`/metadata/identity/info`).
     TenantInfo,
+    /// Whether it is an agent that answers (`/lanyard/v1/probe`).
+    Probe(Nonce),
     /// Another metadata path: closed unless an exception opens it.
     Metadata(MetadataQuery),
 }
@@ -60,17 +64,18 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
             "The requested path does not exist",
         ));
     }
+    if route == Route::Probe {
+        only_get(&head.method)?;
+        return Ok(Ask::Probe(probe::nonce(
+            head.uri.query().unwrap_or_default(),
+        )?));
+    }
     check_metadata_header(&head.headers)?;
     if head.headers.contains_key("x-forwarded-for") {
         let public = "Requests with an X-Forwarded-For header are not accepted";
         return Err(Fault::new(FaultKind::Forwarded, public));
     }
-    if head.method != Method::GET {
-        let public = "Only GET is allowed on this path";
-        return Err(
-            Fault::new(FaultKind::MethodNotAllowed, public).with_detail(head.method.as_str())
-        );
-    }
+    only_get(&head.method)?;
     let query = query::Query::parse(head.uri.query().unwrap_or_default())?;
     match route {
         Route::Token => Ok(Ask::Token(query.token()?)),
@@ -87,8 +92,16 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
                 format,
             }))
         }
-        Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
+        Route::Probe | Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
     }
+}
+
+fn only_get(method: &Method) -> Result<(), Fault> {
+    if *method == Method::GET {
+        return Ok(());
+    }
+    let public = "Only GET is allowed on this path";
+    Err(Fault::new(FaultKind::MethodNotAllowed, public).with_detail(method.as_str()))
 }
 
 /// The header that a browser or a naive proxy cannot be made to send. The text is Azure's own.

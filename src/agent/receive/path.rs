@@ -10,6 +10,8 @@ use crate::model::path::PlainPath;
 pub(super) enum Route {
     Token,
     TenantInfo,
+    /// Ours, not Azure's.
+    Probe,
     /// Under `/metadata`, not an identity path.
     Metadata(PlainPath),
     /// Everything else, the identity paths that must never be forwarded among it.
@@ -23,6 +25,9 @@ pub(super) fn route(raw: &str) -> Result<Route, Fault> {
     // As nearly every request has it: nothing to decode, nothing to copy.
     if raw == TOKEN {
         return Ok(Route::Token);
+    }
+    if raw == super::probe::PATH {
+        return Ok(Route::Probe);
     }
     let path = normalise(raw)?;
     Ok(match path.as_str() {

@@ -317,3 +317,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_probe_needs_no_header_and_nothing_but_a_nonce() {
+    let probe = |method, target| ask(method, target, &[]);
+    let Ok(Ask::Probe(nonce)) = probe("GET", "/lanyard/v1/probe?nonce=abc-1") else {
+        panic!("no probe");
+    };
+    assert_eq!(nonce.as_str(), "abc-1");
+    assert_eq!(
+        kind(probe("GET", "/lanyard/v1/probe?nonce=a%22")),
+        FaultKind::BadRequest
+    );
+    assert_eq!(
+        kind(probe("PUT", "/lanyard/v1/probe?nonce=a")),
+        FaultKind::MethodNotAllowed
+    );
+    for other in ["/lanyard/v1/probe/", "/Lanyard/v1/probe", "/lanyard/v1"] {
+        assert_eq!(
+            kind(probe("GET", other)),
+            FaultKind::PathNotFound,
+            "{other}"
+        );
+    }
+}

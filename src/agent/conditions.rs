@@ -1,0 +1,95 @@
+//! The single conditions of a grant: whether an entry of a binding names a pod, whether a policy
+//! admits an identity, and which condition fails if not. Pure, nothing is copied.
+//!
+//! [`super::grants`] asks whether any fails, `lanyard explain` asks which: one piece of code, so that
+//! the explanation cannot be another opinion than the decision.
+
+use super::world::World;
+use crate::model::facts::{BindingFacts, IdentityFacts, Labels, PodFacts, PolicyFacts, Subject};
+
+/// A condition of a binding's entry that a pod does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmet {
+    /// The pod is of another namespace than the binding, and the entry has no `namespaceSelector`.
+    OtherNamespace,
+    /// `namespaceSelector`, and the labels of the pod's namespace are not known.
+    UnknownNamespace,
+    /// `namespaceSelector`.
+    NamespaceSelector,
+    /// `serviceAccounts`.
+    ServiceAccount,
+    /// `podSelector`.
+    PodSelector,
+}
+
+/// What of an entry of `binding` the pod does not meet; nothing: the entry names it.
+pub fn unmet<'a>(
+    subject: &'a Subject,
+    binding: &'a BindingFacts,
+    pod: &'a PodFacts,
+    world: &'a World,
+) -> impl Iterator<Item = Unmet> + 'a {
+    let namespace = match &subject.namespace_selector {
+        None => (pod.name.namespace != binding.name.namespace).then_some(Unmet::OtherNamespace),
+        Some(selector) => match world.namespace(&pod.name.namespace) {
+            None => Some(Unmet::UnknownNamespace),
+            Some(labels) => (!selector.matches(labels)).then_some(Unmet::NamespaceSelector),
+        },
+    };
+    let accounts = &subject.service_accounts;
+    let account = accounts.is_empty() || accounts.iter().any(|name| **name == *pod.service_account);
+    let labels = subject
+        .pod_selector
+        .as_ref()
+        .is_none_or(|selector| selector.matches(&pod.labels));
+    let found = [
+        namespace,
+        (!account).then_some(Unmet::ServiceAccount),
+        (!labels).then_some(Unmet::PodSelector),
+    ];
+    found.into_iter().flatten()
+}
+
+/// Whether a binding names the pod: one of its entries does.
+#[must_use]
+pub fn binds(binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
+    let mut subjects = binding.subjects.iter();
+    subjects.any(|subject| unmet(subject, binding, pod, world).next().is_none())
+}
+
+/// A clause of a policy that refuses an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clause {
+    /// `namespaces`.
+    Namespaces,
+    /// `resourceIDPrefixes`: it has none, or none that the identity lies under.
+    Prefixes,
+    /// `tenantIDs`.
+    Tenants,
+}
+
+/// What of a policy refuses an identity of a namespace with these labels; nothing: it admits it.
+pub fn refusing<'a>(
+    policy: &'a PolicyFacts,
+    identity: &'a IdentityFacts,
+    namespace: &'a Labels,
+) -> impl Iterator<Item = Clause> + 'a {
+    let scope = &policy.scope;
+    let tenant = scope.tenant_ids.is_empty()
+        || identity
+            .tenant_id
+            .is_none_or(|tenant| scope.tenant_ids.contains(&tenant));
+    // Without a resource id the check is left to the token's own claims, at obtain.
+    let prefixes = &scope.resource_id_prefixes;
+    let resource = !prefixes.is_empty()
+        && identity
+            .resource_id
+            .as_ref()
+            .is_none_or(|id| prefixes.iter().any(|prefix| id.is_under(prefix)));
+    let clauses = [
+        (!policy.namespaces.matches(namespace)).then_some(Clause::Namespaces),
+        (!resource).then_some(Clause::Prefixes),
+        (!tenant).then_some(Clause::Tenants),
+    ];
+    clauses.into_iter().flatten()
+}

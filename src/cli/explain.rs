@@ -1,0 +1,195 @@
+//! Flags of `lanyard explain`, and where it reads the objects from: the cluster or a folder.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use kube::api::ListParams;
+use serde_json::Value;
+
+use crate::agent::manifests;
+use crate::explain::{self, Explanation, Found, Question};
+use crate::kubernetes::{self, CallError, Cluster, Kind};
+use crate::model::ids::{ArmId, Guid, ObjectName};
+use crate::model::query::Selector;
+
+/// Flags of `lanyard explain`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 the pod gets a token, 1 it is refused, 2 cannot tell.\n\n\
+Needs to read pods, nodes, namespaces and the kinds of lanyard.dev; what may not be read is named."
+)]
+pub struct Args {
+    /// The pod.
+    #[arg(value_name = "POD")]
+    pod: String,
+
+    /// Its namespace; absent: the kubeconfig's current one.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// The client id that its program names.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    client_id: Option<Guid>,
+
+    /// The object id (principal id) that its program names.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    object_id: Option<Guid>,
+
+    /// The ARM id that its program names.
+    #[arg(long, value_name = "ARM_ID", group = "selector")]
+    resource_id: Option<ArmId>,
+
+    /// The audience that its program asks for, such as `https://vault.azure.net`; absent: any.
+    #[arg(long, value_name = "URL")]
+    resource: Option<String>,
+
+    /// Read a folder of YAML manifests instead of a cluster.
+    #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+
+    /// Kubeconfig; absent: as kubectl finds it.
+    #[arg(long, env = "LANYARD_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For a person.
+    Text,
+    /// For a program.
+    Json,
+}
+
+impl Args {
+    /// Explains.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let explanation = match &self.manifests {
+            Some(folder) => {
+                let question = self.question("default");
+                explain::explain(&in_folder(folder)?, &question)
+            }
+            None => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?
+                .block_on(self.in_cluster())?,
+        };
+        let text = match self.output {
+            Output::Text => explain::text(&explanation),
+            Output::Json => format!("{:#}\n", explain::json(&explanation)),
+        };
+        // A reader that went away (`| head`) is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(ExitCode::from(explanation.verdict.exit_code()))
+    }
+
+    fn question(&self, current: &str) -> Question {
+        let pod = self.pod.as_str();
+        let pod = ["pod/", "pods/", "po/"]
+            .iter()
+            .find_map(|kind| pod.strip_prefix(kind))
+            .unwrap_or(pod);
+        let namespace = self.namespace.as_deref().unwrap_or(current);
+        let selector = match (self.client_id, self.object_id, &self.resource_id) {
+            (Some(id), _, _) => Selector::ClientId(id),
+            (_, Some(id), _) => Selector::ObjectId(id),
+            (_, _, Some(id)) => Selector::ResourceId(id.clone()),
+            _ => Selector::Default,
+        };
+        Question {
+            pod: ObjectName::new(namespace, pod),
+            selector,
+            resource: self.resource.clone(),
+        }
+    }
+
+    async fn in_cluster(&self) -> anyhow::Result<Explanation> {
+        let cluster = kubernetes::connect(self.kubeconfig.as_deref()).await?;
+        let question = self.question(cluster.client.default_namespace());
+        let found = gather(&cluster, &question.pod).await?;
+        Ok(explain::explain(&found, &question))
+    }
+}
+
+fn in_folder(folder: &Path) -> anyhow::Result<Found> {
+    let documents = manifests::documents_of(folder)
+        .with_context(|| format!("--manifests {}", folder.display()))?;
+    let mut found = Found::default();
+    for document in documents {
+        match document {
+            Ok(document) => found.take(document),
+            Err(problem) => found.unreadable.push(problem),
+        }
+    }
+    Ok(found)
+}
+
+/// Everything that decides about the pod.
+async fn gather(cluster: &Cluster, name: &ObjectName) -> anyhow::Result<Found> {
+    let mut found = Found::default();
+    let pod = cluster
+        .get(Kind::POD, Some(&name.namespace), &name.name)
+        .await;
+    let pod = pod.with_context(|| format!("cannot read pod {name}"))?;
+    let Some(pod) = pod else {
+        // For the near names only.
+        let everywhere = cluster.list(Kind::POD, None, &ListParams::default()).await;
+        let pods = match everywhere {
+            Ok(pods) => pods,
+            Err(_) => cluster
+                .list(Kind::POD, Some(&name.namespace), &ListParams::default())
+                .await
+                .unwrap_or_default(),
+        };
+        found.take_all(pods);
+        return Ok(found);
+    };
+    if let Some(node) = pod.pointer("/spec/nodeName").and_then(Value::as_str) {
+        on_node(cluster, node, &mut found).await;
+    }
+    found.take(pod);
+    for kind in Kind::OURS.into_iter().chain([Kind::NAMESPACE]) {
+        let objects = cluster.list(kind, None, &ListParams::default()).await;
+        match objects {
+            Ok(objects) => found.take_all(objects),
+            Err(error) => found.unreadable.push(unreadable(kind, &error)),
+        }
+    }
+    Ok(found)
+}
+
+/// The node, and who else is on it: the agent, and pods that may claim the same address.
+async fn on_node(cluster: &Cluster, node: &str, found: &mut Found) {
+    match cluster.get(Kind::NODE, None, node).await {
+        Ok(Some(node)) => found.take(node),
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "the node cannot be read"),
+    }
+    let here = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    match cluster.list(Kind::POD, None, &here).await {
+        Ok(pods) => {
+            found.take_agents(&pods);
+            found.take_all(pods);
+        }
+        Err(error) => found.unreadable.push(unreadable(Kind::POD, &error)),
+    }
+}
+
+fn unreadable(kind: Kind, error: &CallError) -> String {
+    let missing = matches!(error, CallError::Kube(kube::Error::Api(status)) if status.code == 404);
+    if missing {
+        format!(
+            "the kind {} is not installed (`lanyard crds | kubectl apply -f -`, or the chart)",
+            kind.kind
+        )
+    } else {
+        format!("{} cannot be listed: {error}", kind.plural)
+    }
+}

@@ -1,0 +1,87 @@
+//! What an operator changes so that a policy admits an identity.
+
+use super::Remedy;
+use super::commands::{apply, group, patch_json, policy_yaml};
+use super::found::Found;
+use super::yaml::scalar;
+use crate::agent::conditions::{Clause, refusing};
+use crate::model::facts::{IdentityFacts, Labels, Operator, PolicyFacts};
+use crate::model::ids::ObjectName;
+
+/// A policy must admit the identity: an operator's task.
+pub(super) fn admit(found: &Found, name: &ObjectName) -> Vec<Remedy> {
+    let Some(known) = found.world.identity(name) else {
+        return Vec::new();
+    };
+    let identity = &known.facts;
+    let Some(labels) = found.world.namespace(&name.namespace) else {
+        return vec![Remedy {
+            what: format!(
+                "the Namespace object {} must be known: put it beside the other manifests",
+                name.namespace
+            ),
+            how: format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}}}",
+                scalar(&name.namespace)
+            ),
+        }];
+    };
+    let mut remedies = Vec::new();
+    for policy in found.world.policies() {
+        remedies.extend(loosen(policy, identity, labels));
+    }
+    remedies.truncate(2);
+    // Not the name of one that is there: applying would replace it.
+    let taken = |name: &str| found.world.policies().any(|policy| *policy.name == *name);
+    let mut free = name.namespace.to_string();
+    while taken(&free) {
+        free.push_str("-identities");
+    }
+    remedies.push(Remedy {
+        what: format!(
+            "an operator creates a policy for namespace {}",
+            name.namespace
+        ),
+        how: apply(&policy_yaml(&free, identity)),
+    });
+    remedies
+}
+
+/// How a policy that refuses by a single clause would admit the identity.
+fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) -> Option<Remedy> {
+    let clauses: Vec<Clause> = refusing(policy, identity, namespace).collect();
+    let (field, value) = match clauses[..] {
+        [Clause::Prefixes] => ("resourceIDPrefixes", group(identity)),
+        [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string()),
+        [Clause::Namespaces] => {
+            let unmet: Vec<_> = policy.namespaces.unmet(namespace).collect();
+            let [only] = unmet[..] else { return None };
+            let value = only
+                .values
+                .first()
+                .filter(|_| only.operator == Operator::In)?;
+            let own = &identity.name.namespace;
+            return Some(Remedy {
+                what: format!(
+                    "an operator gives namespace {own} the label {}={value}, which AzureIdentityPolicy {} looks for",
+                    only.key, policy.name
+                ),
+                how: format!(
+                    "kubectl label --overwrite namespace {own} {}={value}",
+                    only.key
+                ),
+            });
+        }
+        _ => return None,
+    };
+    let value =
+        serde_json::json!([{"op": "add", "path": format!("/spec/{field}/-"), "value": value}]);
+    let name = ObjectName::new("", policy.name.clone());
+    Some(Remedy {
+        what: format!(
+            "an operator lets AzureIdentityPolicy {} admit it (or the identity is corrected, if that is what is wrong)",
+            policy.name
+        ),
+        how: patch_json("azureidentitypolicy", &name, &value),
+    })
+}

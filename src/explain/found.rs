@@ -1,0 +1,286 @@
+//! What was found in a cluster or a folder: documents come in, the [`World`] that the agent decides
+//! with goes out, beside what only a person wants to know (phases, nodes, agents, broken objects).
+//!
+//! Lenient: a document that cannot be used is kept as [`Broken`], with the field named.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::agent::touched::Touched;
+use crate::agent::world::{Change, World};
+use crate::api::object::{self, Object};
+use crate::model::facts::PodFacts;
+use crate::model::ids::ObjectName;
+
+/// The taint that keeps pods off a node until its agent is ready.
+pub const TAINT: &str = "lanyard.dev/agent-not-ready";
+
+/// Everything found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The objects that decide.
+    pub world: World,
+    /// Pods, with what selection does not look at.
+    pub pods: BTreeMap<ObjectName, PodView>,
+    /// Nodes by name.
+    pub nodes: HashMap<String, NodeView>,
+    /// Lanyard's agents; `None`: not looked for, as in a folder.
+    pub agents: Option<Vec<AgentView>>,
+    /// Objects that cannot be used.
+    pub broken: Vec<Broken>,
+    /// What could not be read at all, in sentences.
+    pub unreadable: Vec<String>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// As selection sees it.
+    pub facts: Arc<PodFacts>,
+    /// `status.phase`.
+    pub phase: String,
+    /// Whether it shares the node's network.
+    pub host_network: bool,
+    /// The node it runs on.
+    pub node: Option<String>,
+    /// `metadata.annotations`: a slip in a key is looked for there.
+    pub annotations: BTreeMap<String, String>,
+    /// Who makes it.
+    pub owner: Option<Owner>,
+}
+
+/// What makes pods from a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `Deployment`, `StatefulSet`, …
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// Whether [`TAINT`] is on it.
+    pub tainted: bool,
+}
+
+/// An agent's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentView {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Its node.
+    pub node: String,
+    /// Running and ready.
+    pub ready: bool,
+    /// Its phase, for the case that it is not.
+    pub phase: String,
+    /// Whether it only observes.
+    pub observes: bool,
+}
+
+/// An object that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The kind.
+    pub kind: String,
+    /// Namespace (empty where it has none) and name.
+    pub name: ObjectName,
+    /// What is wrong, with the field.
+    pub problem: String,
+}
+
+impl Found {
+    /// Takes a document in: as the API server or a folder has it, with `apiVersion` and `kind`.
+    pub fn take(&mut self, document: Value) {
+        let text = |field: &str| {
+            document
+                .pointer(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let (kind, version) = (text("/kind"), text("/metadata/resourceVersion"));
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        let pod = (kind == "Pod").then(|| PodParts::of(&document));
+        if kind == "Node" {
+            self.nodes.insert(name, node(&document));
+            return;
+        }
+        match object::read(document, &version) {
+            Ok(Some(object)) => {
+                if let (Object::Pod(facts), Some(parts)) = (&object, pod) {
+                    self.pods.insert(facts.name.clone(), parts.view(facts));
+                }
+                let mut touched = Touched::default();
+                self.world
+                    .change(Change::Apply(object), Duration::ZERO, &mut touched);
+            }
+            Ok(None) => {}
+            Err(malformed) => self.broken.push(Broken {
+                kind,
+                name: ObjectName::new(namespace, name),
+                problem: malformed.to_string(),
+            }),
+        }
+    }
+
+    /// Takes documents in.
+    pub fn take_all(&mut self, documents: impl IntoIterator<Item = Value>) {
+        for document in documents {
+            self.take(document);
+        }
+    }
+
+    /// Looks for agents among the pods taken in so far and `others`.
+    pub fn take_agents<'a>(&mut self, pods: impl IntoIterator<Item = &'a Value>) {
+        let agents = pods.into_iter().filter_map(agent);
+        self.agents = Some(agents.collect());
+    }
+
+    /// The broken object of a kind and name.
+    pub fn broken(&self, kind: &str, name: &ObjectName) -> Option<&Broken> {
+        self.broken
+            .iter()
+            .find(|broken| broken.kind == kind && broken.name == *name)
+    }
+}
+
+/// What of a pod's document selection does not look at.
+struct PodParts {
+    phase: String,
+    host_network: bool,
+    node: Option<String>,
+    annotations: BTreeMap<String, String>,
+    owner: Option<Owner>,
+}
+
+impl PodParts {
+    fn of(document: &Value) -> Self {
+        let text = |field: &str| {
+            document
+                .pointer(field)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let annotations = document
+            .pointer("/metadata/annotations")
+            .and_then(Value::as_object);
+        let annotations = annotations
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        Self {
+            phase: text("/status/phase").unwrap_or_else(|| "Unknown".to_owned()),
+            host_network: document.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
+            node: text("/spec/nodeName"),
+            annotations: annotations.collect(),
+            owner: owner(document),
+        }
+    }
+
+    fn view(self, facts: &PodFacts) -> PodView {
+        PodView {
+            facts: Arc::new(facts.clone()),
+            phase: self.phase,
+            host_network: self.host_network,
+            node: self.node,
+            annotations: self.annotations,
+            owner: self.owner,
+        }
+    }
+}
+
+/// Who makes the pod: of a `ReplicaSet` that a `Deployment` made, that one.
+fn owner(document: &Value) -> Option<Owner> {
+    let owners = document.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let (kind, name) = (owner["kind"].as_str()?, owner["name"].as_str()?);
+    let hash = document
+        .pointer("/metadata/labels/pod-template-hash")
+        .and_then(Value::as_str);
+    let deployment = hash
+        .filter(|_| kind == "ReplicaSet")
+        .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
+    Some(match deployment {
+        Some(deployment) => Owner {
+            kind: "Deployment".to_owned(),
+            name: deployment.to_owned(),
+        },
+        None => Owner {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        },
+    })
+}
+
+fn node(document: &Value) -> NodeView {
+    let taints = document.pointer("/spec/taints").and_then(Value::as_array);
+    NodeView {
+        tainted: taints
+            .into_iter()
+            .flatten()
+            .any(|taint| taint["key"] == TAINT),
+    }
+}
+
+fn agent(document: &Value) -> Option<AgentView> {
+    let text = |field: &str| document.pointer(field).and_then(Value::as_str);
+    let label = |name: &str| document.pointer("/metadata/labels")?.get(name)?.as_str();
+    let is_agent = label("app.kubernetes.io/name") == Some("lanyard")
+        && label("app.kubernetes.io/component") == Some("agent");
+    if !is_agent {
+        return None;
+    }
+    let conditions = document
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    let phase = text("/status/phase").unwrap_or("Unknown").to_owned();
+    Some(AgentView {
+        name: ObjectName::new(text("/metadata/namespace")?, text("/metadata/name")?),
+        node: text("/spec/nodeName").unwrap_or_default().to_owned(),
+        ready: ready && phase == "Running",
+        phase,
+        observes: observes(document),
+    })
+}
+
+/// Whether the agent was told to observe, by flag or variable.
+fn observes(document: &Value) -> bool {
+    let containers = document
+        .pointer("/spec/containers")
+        .and_then(Value::as_array);
+    containers.into_iter().flatten().any(|container| {
+        let arguments: Vec<&str> = ["command", "args"]
+            .iter()
+            .filter_map(|field| container[*field].as_array())
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let by_flag = arguments.contains(&"--enforcement=observe")
+            || arguments
+                .windows(2)
+                .any(|pair| pair == ["--enforcement", "observe"]);
+        let mut variables = container["env"].as_array().into_iter().flatten();
+        by_flag
+            || variables.any(|variable| {
+                variable["name"] == "LANYARD_ENFORCEMENT" && variable["value"] == "observe"
+            })
+    })
+}
+
+impl PodView {
+    /// Its first address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.facts.ips.first().copied()
+    }
+}

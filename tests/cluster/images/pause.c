@@ -1,0 +1,15 @@
+/* The pause image's only program: keeps a pod's namespaces, reaps what is left in them, ends when asked. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void end(int signal) { (void)signal; _exit(0); }
+static void reap(int signal) { (void)signal; while (waitpid(-1, 0, WNOHANG) > 0) {} }
+
+int main(void)
+{
+    signal(SIGINT, end);
+    signal(SIGTERM, end);
+    signal(SIGCHLD, reap);
+    for (;;) pause();
+}

@@ -1,0 +1,52 @@
+//! Cluster tests: a real Kubernetes of two nodes on this machine, with simulated Azure behind it.
+//!
+//! In: the table below. Out: one trial for each line, one after the other on one cluster; `up` and
+//! `down` keep one for a person. README.md beside this file says how to write a trial. A new topic is a
+//! file beside this one and its lines in the table.
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the handle offers what trials may need")]
+
+mod cluster;
+mod control;
+mod images;
+mod node;
+mod node_files;
+mod pki;
+mod plan;
+mod pods;
+mod process;
+mod programs;
+mod runner;
+mod smoke;
+mod supervise;
+mod traces;
+mod up;
+mod wires;
+mod witness;
+
+use std::process::ExitCode;
+
+use runner::{Line, line};
+
+/// A line of the table.
+macro_rules! play {
+    ($module:ident :: $name:ident) => {
+        line(
+            concat!(stringify!($module), "::", stringify!($name)),
+            |cluster| Box::pin(async move { $module::$name(&cluster).await }),
+        )
+    };
+}
+
+/// Everything that is run, in this order.
+fn lines() -> Vec<Line> {
+    vec![
+        play!(smoke::pods_on_both_nodes_leak_and_are_seen),
+        play!(smoke::pods_reach_what_they_need_and_nothing_else),
+        play!(smoke::a_node_reboots),
+    ]
+}
+
+fn main() -> ExitCode {
+    runner::main(lines())
+}

@@ -1,0 +1,139 @@
+//! Pods for trials: manifests of a small Debian with curl that sleeps.
+//!
+//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults'
+//! host names (there is no DNS in the cluster) and, by a ConfigMap, their authority.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::images::BASE;
+use crate::plan::{VAULT, VAULT_HOSTS};
+
+/// Where pods find the simulated vaults' authority.
+pub const CA_PATH: &str = "/azure/ca.pem";
+
+/// A pod that sleeps.
+#[derive(Clone, Debug)]
+pub struct Pod<'a> {
+    /// Its namespace, which must exist.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// 1 or 2: it is scheduled there and nowhere else.
+    pub node: usize,
+    /// The annotation `lanyard.dev/identity`.
+    pub identity: Option<&'a str>,
+    /// Its labels, as `key: value` pairs.
+    pub labels: &'a [(&'a str, &'a str)],
+    /// Its image.
+    pub image: &'a str,
+}
+
+impl<'a> Pod<'a> {
+    /// A pod without an identity.
+    pub fn new(namespace: &'a str, name: &'a str, node: usize) -> Self {
+        Self {
+            namespace,
+            name,
+            node,
+            identity: None,
+            labels: &[],
+            image: BASE,
+        }
+    }
+
+    /// With the annotation.
+    pub fn identity(mut self, names: &'a str) -> Self {
+        self.identity = Some(names);
+        self
+    }
+
+    /// With labels.
+    pub fn labels(mut self, labels: &'a [(&'a str, &'a str)]) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// With another image; it must have `sleep`.
+    pub fn image(mut self, image: &'a str) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// The manifest.
+    pub fn yaml(&self) -> String {
+        let Self {
+            namespace,
+            name,
+            node,
+            image,
+            ..
+        } = self;
+        let mut yaml = format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n"
+        );
+        // Writing to a String does not fail.
+        let _ = writeln!(yaml, "  labels:\n    app.kubernetes.io/name: {name}");
+        for (key, value) in self.labels {
+            let _ = writeln!(yaml, "    {key}: {value:?}");
+        }
+        if let Some(identity) = self.identity {
+            let _ = writeln!(
+                yaml,
+                "  annotations:\n    lanyard.dev/identity: {identity:?}"
+            );
+        }
+        let hosts = VAULT_HOSTS.join(", ");
+        let _ = write!(
+            yaml,
+            "spec:\n  nodeSelector: {{kubernetes.io/hostname: node-{node}}}\n  \
+             terminationGracePeriodSeconds: 0\n  enableServiceLinks: false\n  \
+             hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}]\n  containers:\n  - name: main\n    \
+             image: {image}\n    imagePullPolicy: Never\n    command: [sleep, infinity]\n    \
+             volumeMounts: [{{name: azure, mountPath: /azure}}]\n  volumes:\n  \
+             - {{name: azure, configMap: {{name: azure-ca, optional: true}}}}\n"
+        );
+        yaml
+    }
+}
+
+impl Cluster {
+    /// Makes a namespace with the ConfigMap `azure-ca`, and waits for its default service account.
+    pub async fn namespace(&self, name: &str) -> Result<()> {
+        let ca = self.azure_ca()?.replace('\n', "\n    ");
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\napiVersion: v1\nkind: ConfigMap\n\
+             metadata: {{name: azure-ca, namespace: {name}}}\ndata:\n  ca.pem: |\n    {ca}\n"
+        ))
+        .await?;
+        let account = ["get", "serviceaccount", "default", "-n", name];
+        let there = async || Ok(self.kubectl(&account).await.is_ok());
+        self.wait_for(
+            "the default service account",
+            std::time::Duration::from_secs(20),
+            there,
+        )
+        .await
+    }
+
+    /// Applies a pod and waits until it is Ready.
+    pub async fn run_pod(&self, pod: &Pod<'_>) -> Result<()> {
+        self.apply(&pod.yaml()).await?;
+        self.pod_ready(pod.namespace, pod.name).await
+    }
+
+    /// Deletes a namespace with everything in it, and waits.
+    pub async fn drop_namespace(&self, name: &str) -> Result<()> {
+        self.kubectl(&[
+            "delete",
+            "namespace",
+            name,
+            "--ignore-not-found",
+            "--timeout=90s",
+        ])
+        .await
+        .map(drop)
+    }
+}

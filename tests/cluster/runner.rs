@@ -1,0 +1,226 @@
+//! The test program's command line: `up`, `down`, or the trials on a cluster of their own.
+//!
+//! In: arguments, the table of trials. Out: an exit status. Blocks until the trials are done.
+//! Invariant: the cluster of a test run ends with it, whatever ends it: the trials run in a child,
+//! and their parent removes the cluster after the child's end or a signal; should the parent be
+//! killed, the kernel ends the cluster, and the next run removes what is left on the disk.
+
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use libtest_mimic::{Arguments, Completion, Trial};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::Cluster;
+use crate::plan::Places;
+use crate::up::{self, Wish};
+use crate::{programs, supervise, traces};
+
+/// A line of the table.
+pub struct Line {
+    name: &'static str,
+    act: fn(Arc<Cluster>) -> Act,
+}
+
+/// A trial's future.
+pub type Act = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+/// A line of the table.
+pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
+    Line { name, act }
+}
+
+const KEPT: &str = "kept";
+const TEST: &str = "test";
+
+/// Everything that this program can be.
+pub fn main(lines: Vec<Line>) -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["--first-process-of-cluster", target] => supervise::run(Some(target), false),
+        ["--first-process-of-node"] => supervise::run(None, true),
+        ["up", rest @ ..] => wait(bring_up(rest)),
+        ["down"] => wait(take_down()),
+        ["--on", name, rest @ ..] => return trials(&lines, name, rest),
+        _ => return whole(&lines, &args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `up` and `down` are commands of a person, who has one thread of time.
+fn wait<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+async fn bring_up(rest: &[&str]) -> Result<()> {
+    let taint = match rest {
+        [] => false,
+        ["--startup-taint"] => true,
+        _ => bail!("`up` takes only --startup-taint; not {rest:?}"),
+    };
+    possible()?;
+    let places = Places::of(KEPT);
+    let running = traces::Traces::read(&places).is_some_and(|traces| traces.live());
+    if running {
+        eprintln!("cluster: it is up already (`make cluster-down` removes it)");
+    } else {
+        let wish = Wish {
+            ends_with_us: false,
+            taint,
+        };
+        let raise = up::up(&places, wish);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            raised = raise => drop(raised?),
+            _ = interrupt.recv() => {
+                traces::remove(&places).await?;
+                bail!("interrupted; everything is removed");
+            }
+        }
+    }
+    let kubeconfig = places.kubeconfig();
+    let tools = programs::places(&up::cache())?;
+    println!("export KUBECONFIG={}", kubeconfig.display());
+    println!(
+        "export PATH=$PATH:{}:{}",
+        tools.kubernetes.display(),
+        tools.helm.with_file_name("").display()
+    );
+    println!("# then, for example:");
+    println!("#   kubectl get nodes,pods -A");
+    println!("#   cargo test --test cluster -- --on {KEPT} smoke     (trials on this cluster)");
+    println!("#   make cluster-down                               (removes every trace)");
+    println!("# logs: {}", places.logs().display());
+    Ok(())
+}
+
+async fn take_down() -> Result<()> {
+    for name in [KEPT, TEST] {
+        let places = Places::of(name);
+        let traces = traces::Traces::read(&places);
+        // A test run that is under way has a parent that removes its cluster.
+        if name == TEST && traces.is_some_and(|traces| traces.live()) {
+            eprintln!("cluster: a test run is under way; its own cluster is left to it");
+            continue;
+        }
+        traces::remove(&places).await?;
+        traces::forget_logs(&places)?;
+    }
+    eprintln!("cluster: nothing of it is left");
+    Ok(())
+}
+
+/// Whether clusters can be made here; the reason if not.
+fn possible() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the cluster needs root (network namespaces, cgroups, containerd): run it with sudo");
+    }
+    lanyard::lab::available().context("the cluster needs network namespaces")
+}
+
+/// A run of the trials: a cluster, a child with the trials, and the end of both.
+fn whole(lines: &[Line], args: &[String]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let hindrance = possible().err();
+    if arguments.list || hindrance.is_some() {
+        let reason = hindrance.map(|error| format!("{error:#}"));
+        let trials = lines.iter().map(|line| {
+            let reason = reason.clone().unwrap_or_default();
+            Trial::ignorable_test(line.name, move || Ok(Completion::ignored_with(reason)))
+        });
+        return libtest_mimic::run(&arguments, trials.collect()).exit_code();
+    }
+    match wait(guarded(args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn guarded(args: &[String]) -> Result<bool> {
+    let places = Places::of(TEST);
+    if traces::Traces::read(&places).is_some_and(|traces| traces.live()) {
+        bail!("another test run of this tree is under way");
+    }
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let start = Instant::now();
+    let run = async {
+        up::up(
+            &places,
+            Wish {
+                ends_with_us: true,
+                taint: false,
+            },
+        )
+        .await?;
+        // Ended by the kernel together with us.
+        let mut child = Command::new("setpriv");
+        child
+            .args(["--pdeathsig", "KILL"])
+            .arg(std::env::current_exe()?);
+        let status = child
+            .args(["--on", TEST])
+            .args(args)
+            .kill_on_drop(true)
+            .status()
+            .await?;
+        Ok::<_, anyhow::Error>(status.success())
+    };
+    let outcome = tokio::select! {
+        outcome = run => outcome,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
+    };
+    if !matches!(outcome, Ok(true)) && places.logs().exists() {
+        eprintln!(
+            "cluster: logs are kept in {}",
+            traces::keep_logs(&places).display()
+        );
+    }
+    traces::remove(&places).await?;
+    eprintln!("cluster: removed; {} s in all", start.elapsed().as_secs());
+    outcome
+}
+
+/// The trials on a cluster that runs, one after the other.
+fn trials(lines: &[Line], name: &str, rest: &[&str]) -> ExitCode {
+    let mut arguments = Arguments::from_iter(["cluster"].iter().chain(rest));
+    arguments.test_threads = Some(1);
+    let opened = programs::places(&up::cache())
+        .and_then(|programs| Cluster::open(&Places::of(name), &programs))
+        .map(Arc::new);
+    let trials = lines.iter().map(|line| {
+        let (act, opened) = (
+            line.act,
+            opened.as_ref().map_err(|e| format!("{e:#}")).cloned(),
+        );
+        Trial::test(line.name, move || {
+            let cluster = opened?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            runtime
+                .block_on(act(cluster))
+                .map_err(|error| format!("{error:#}").into())
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
