@@ -13,6 +13,7 @@ mod lookup;
 mod metrics;
 mod mirror;
 mod pause;
+mod slim;
 mod verdict;
 mod watchdog;
 
