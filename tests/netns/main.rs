@@ -159,6 +159,7 @@ fn scenarios() -> Vec<Scenario> {
             Any,
             kubernetes::a_bindings_change_of_mind_takes_effect_at_once
         ),
+        play!(Any, kubernetes::a_full_clusters_changes_cost_little),
     ]
 }
 
