@@ -116,8 +116,10 @@ impl World {
                 }
             }
             Object::Assignment(assignment) => {
-                touched.everything = true;
-                self.assignments.insert(assignment.name.clone(), assignment);
+                if self.assignments.get(&assignment.name) != Some(&assignment) {
+                    touched.everything = true;
+                    self.assignments.insert(assignment.name.clone(), assignment);
+                }
             }
         }
     }
@@ -166,9 +168,7 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
-            "AzureAssignment" => {
-                touched.everything |= self.assignments.remove(name).is_some();
-            }
+            "AzureAssignment" => touched.everything |= self.assignments.remove(name).is_some(),
             _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
         }
     }
@@ -194,8 +194,8 @@ impl World {
         self.namespaces.iter()
     }
 
-    /// The identities of a namespace.
-    pub fn identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
+    /// The identities of a namespace, with the time since when they are known.
+    pub fn known_identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
         let all = self.identities.values();
         all.filter(move |known| *known.facts.name.namespace == *namespace)
     }

@@ -38,7 +38,9 @@ impl Content {
         let pods: Vec<_> = world.pods().cloned().collect();
         let namespaces: BTreeSet<&str> = pods.iter().flat_map(|pod| namespaces(pod)).collect();
         let labels = |name: &&str| Some(((*name).to_owned(), world.namespace(name)?.clone()));
-        let identities = namespaces.iter().flat_map(|name| world.identities(name));
+        let identities = namespaces
+            .iter()
+            .flat_map(|name| world.known_identities(name));
         let bindings = namespaces.iter().flat_map(|name| world.bindings(name));
         let mut content = Self {
             namespaces: namespaces.iter().filter_map(labels).collect(),
@@ -63,11 +65,6 @@ impl Content {
     /// The evidence for addresses.
     pub fn addresses(&self) -> &[Kept] {
         &self.addresses
-    }
-
-    /// Whether nothing was known.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 
     /// How many pods it holds.

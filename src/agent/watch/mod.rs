@@ -5,6 +5,7 @@
 //! who looks at the latch and the metrics can tell a stalled watch from an API server that is away.
 
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod fake;
 mod follow;
 mod health;
@@ -13,6 +14,7 @@ mod lookup;
 mod metrics;
 mod mirror;
 mod pause;
+mod slim;
 mod verdict;
 mod watchdog;
 
