@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/bootguard/text.rs",
     "src/agent/conditions.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
@@ -65,6 +66,9 @@ const PURE: &[&str] = &[
     "src/agent/receive/",
     "src/agent/respond.rs",
     "src/agent/select.rs",
+    "src/agent/selftest/segment.rs",
+    "src/agent/selftest/talk.rs",
+    "src/agent/selftest/verdict.rs",
     "src/agent/sightings.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",

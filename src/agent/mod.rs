@@ -4,6 +4,7 @@
 //! pods' connections here, and [`compose`] starts and ends it all.
 
 pub mod audit;
+pub mod bootguard;
 pub mod compose;
 pub mod conditions;
 pub mod config;

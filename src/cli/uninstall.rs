@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::agent::intercept::{self, BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
+use crate::agent::gate::Leave;
+use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 
 /// Flags of `lanyard uninstall`.
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,9 @@ pub struct Args {
     /// Where the agents of this node keep their lock and epoch files.
     #[arg(long, env = "LANYARD_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
+    /// The host's root file system (`/` on the host itself): removes a boot guard from it, too.
+    #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
+    boot_guard: Option<PathBuf>,
 }
 
 impl Args {
@@ -26,11 +30,13 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let done = runtime.block_on(intercept::uninstall(
-            self.iptables_backend,
-            self.agent_address,
-            &self.state_dir,
-        ))?;
+        let leave = Leave {
+            backend: self.iptables_backend,
+            address: self.agent_address,
+            state_dir: self.state_dir,
+            boot_guard: self.boot_guard,
+        };
+        let done = runtime.block_on(leave.node())?;
         if done.is_empty() {
             println!("nothing of lanyard's is on this node");
         }

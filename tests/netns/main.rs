@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod bootguard;
 mod clients;
 mod evidence;
 mod guard;
@@ -65,6 +66,10 @@ fn scenarios() -> Vec<Scenario> {
             selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
         ),
         play!(Both, selftest::readiness_waits_for_it),
+        play!(
+            Both,
+            bootguard::a_rebooted_node_is_closed_until_the_agent_starts
+        ),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),

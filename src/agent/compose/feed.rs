@@ -18,12 +18,13 @@ use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{Timing, Watch, WatchMetrics};
-use crate::kubernetes;
+use crate::kubernetes::Cluster;
 use crate::serve::ready::Readiness;
 
 /// Starts what fills the directory.
 pub async fn feed(
     config: &Config,
+    cluster: Option<Cluster>,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
     readiness: &Readiness,
@@ -43,7 +44,7 @@ pub async fn feed(
             spawn(tasks, manifests::follow(folder.clone(), sender));
         }
         Source::Kubernetes(source) => {
-            let cluster = kubernetes::connect(source.kubeconfig.as_deref()).await?;
+            let cluster = cluster.context("no connection to Kubernetes")?;
             let watch = Watch {
                 cluster,
                 source: source.clone(),
