@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, NodeAssignments,
+    PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -18,6 +19,8 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(ObjectKey),
+    /// Assignments count, and the `AzureAssignment` of this name is this node's.
+    Compute(Arc<str>),
 }
 
 /// Changes that a source found together.
@@ -52,7 +55,9 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
-    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
+    assignments: BTreeMap<Arc<str>, Arc<AssignmentFacts>>,
+    /// The name of this node's `AzureAssignment`, where assignments count.
+    compute: Option<Arc<str>>,
 }
 
 impl World {
@@ -61,6 +66,7 @@ impl World {
         match change {
             Change::Apply(object) => self.apply(object, now),
             Change::Delete(key) => self.delete(&key),
+            Change::Compute(name) => self.compute = Some(name),
         }
     }
 
@@ -98,7 +104,8 @@ impl World {
                     .insert(exception.name.clone(), Arc::new(exception));
             }
             Object::Assignment(assignment) => {
-                self.assignments.insert(assignment.name.clone(), assignment);
+                self.assignments
+                    .insert(assignment.name.clone(), Arc::new(assignment));
             }
         }
     }
@@ -163,6 +170,15 @@ impl World {
     /// The exceptions, by name.
     pub fn exceptions(&self) -> impl Iterator<Item = &Arc<ExceptionFacts>> {
         self.exceptions.values()
+    }
+
+    /// The assignments to this node.
+    #[must_use]
+    pub fn assignments(&self) -> NodeAssignments {
+        match &self.compute {
+            None => NodeAssignments::Ignored,
+            Some(own) => NodeAssignments::Required(self.assignments.get(own).cloned()),
+        }
     }
 
     /// How many bindings there are.

@@ -283,6 +283,28 @@ pub enum Standing {
     },
 }
 
+/// What is known of the assignments to this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodeAssignments {
+    /// They do not count: there is no controller.
+    #[default]
+    Ignored,
+    /// They count; the `AzureAssignment` of this node's compute resource, if there is one.
+    Required(Option<Arc<AssignmentFacts>>),
+}
+
+impl NodeAssignments {
+    /// How far an identity is; `None` where that does not count.
+    #[must_use]
+    pub fn standing(&self, identity: &IdentityFacts) -> Option<Standing> {
+        let Self::Required(own) = self else {
+            return None;
+        };
+        let known = own.as_ref().map(|own| own.standing(identity));
+        Some(known.unwrap_or(Standing::Pending))
+    }
+}
+
 impl AssignmentFacts {
     /// How far an identity is: by its ARM id, or by its client id where it states no ARM id.
     #[must_use]
