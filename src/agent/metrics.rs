@@ -149,6 +149,11 @@ impl AgentMetrics {
         self.served.granted(&directory.granted);
     }
 
+    /// How many bindings there are, those that concern nobody here included.
+    pub fn bindings(&self, count: usize) {
+        self.bindings.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// The folder was read.
     pub fn malformed(&self, documents: usize) {
         self.malformed
