@@ -260,10 +260,18 @@ impl World {
     /// The assignments to this node.
     #[must_use]
     pub fn assignments(&self) -> NodeAssignments {
-        match &self.compute {
-            None => NodeAssignments::Ignored,
-            Some(own) => NodeAssignments::Required(self.assignments.get(own).cloned()),
-        }
+        self.own_assignment()
+            .map_or(NodeAssignments::Ignored, |(_, own)| {
+                NodeAssignments::Required(own)
+            })
+    }
+
+    /// Where assignments count: the name of this node's `AzureAssignment`, and what it says.
+    #[must_use]
+    pub fn own_assignment(&self) -> Option<(Arc<str>, Option<Arc<AssignmentFacts>>)> {
+        let own = self.compute.clone()?;
+        let facts = self.assignments.get(&own).cloned();
+        Some((own, facts))
     }
 
     /// How many bindings there are.

@@ -249,7 +249,7 @@ pub struct ExceptionFacts {
 }
 
 /// An `AzureAssignment`: what a virtual machine or scale set has or is getting.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignmentFacts {
     /// The object's name, made from the compute resource's ARM id.
     pub name: Arc<str>,
@@ -258,7 +258,7 @@ pub struct AssignmentFacts {
 }
 
 /// One identity of an `AzureAssignment`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedFacts {
     /// ARM id of the identity.
     pub resource_id: ArmId,
@@ -269,7 +269,7 @@ pub struct AssignedFacts {
 }
 
 /// How far an identity's assignment to a compute resource is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Standing {
     /// On its way.
     Pending,
