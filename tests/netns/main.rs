@@ -12,6 +12,7 @@ mod apiserver;
 mod bootguard;
 mod clients;
 mod evidence;
+mod gate;
 mod guard;
 mod harness;
 mod interception;
@@ -70,6 +71,8 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             bootguard::a_rebooted_node_is_closed_until_the_agent_starts
         ),
+        play!(Both, gate::the_taint_goes_when_the_proof_is_there),
+        play!(Both, gate::the_marker_clears_the_node_for_good),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
