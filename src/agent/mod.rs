@@ -4,10 +4,13 @@
 //! pods' connections here, and [`compose`] starts and ends it all.
 
 pub mod audit;
+pub mod bootguard;
+pub mod checkpoint;
 pub mod compose;
 pub mod conditions;
 pub mod config;
 pub mod directory;
+pub mod events;
 pub mod evidence;
 pub mod forward;
 pub mod gate;
@@ -15,6 +18,7 @@ pub mod grants;
 pub mod index;
 pub mod instance;
 pub mod intercept;
+pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
@@ -28,6 +32,7 @@ pub mod select;
 pub mod selftest;
 pub mod served;
 pub mod sightings;
+pub mod touched;
 pub mod watch;
 pub mod world;
 

@@ -95,7 +95,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::receive::{Ask, receive};
-    use super::super::testkit::{object, pod, pod_at, world};
+    use super::super::testkit::{pod, pod_at, world};
     use super::*;
 
     fn path(path: &str) -> PlainPath {
@@ -118,14 +118,15 @@ mod tests {
         account: &str,
         asked: &str,
     ) -> Option<Opened> {
-        let world = world([
-            pod("a", "p", "10.0.0.1", None),
-            object(
-                json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureMetadataException", "metadata": {"name": "x"},
-                "spec": {"namespace": "a", "serviceAccounts": [account], "paths": paths, "allowNodeIdentity": allow_node_identity}}),
-            ),
-        ]);
-        let exceptions: Vec<_> = world.exceptions().cloned().collect();
+        let world = world([pod("a", "p", "10.0.0.1", None)]);
+        // Written out: manifests that list user data without the word for it are refused earlier.
+        let exceptions = [Arc::new(ExceptionFacts {
+            name: "x".into(),
+            namespace: "a".into(),
+            service_accounts: vec![account.to_owned()],
+            paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+            allow_node_identity,
+        })];
         decide(&exceptions, &pod_at(&world, "10.0.0.1"), &path(asked)).ok()
     }
 

@@ -67,10 +67,10 @@ pub struct FederatedSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[ONE_CREDENTIAL]))]
 pub struct ServicePrincipalSource {
-    /// A client secret.
+    /// A client secret, kept in a Secret of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// A certificate with its key.
+    /// A certificate with its key, kept in a Secret of this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_ref: Option<CertificateRef>,
 }

@@ -39,7 +39,7 @@ pub struct Cluster {
 impl Cluster {
     /// The one in that folder, which must run.
     pub fn open(places: &Places, programs: &Programs) -> Result<Self> {
-        let traces = Traces::read(places).filter(Traces::live);
+        let traces = Traces::read(places)?.filter(Traces::live);
         let traces = traces.context("no cluster runs here: `make cluster` brings one up")?;
         Self::of(places, programs, &traces)
     }

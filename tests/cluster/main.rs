@@ -15,6 +15,7 @@ mod loads;
 mod node;
 mod node_files;
 mod outage;
+mod outages;
 mod pki;
 mod plan;
 mod pods;
@@ -51,6 +52,9 @@ fn lines() -> Vec<Line> {
         play!(smoke::pods_on_both_nodes_leak_and_are_seen),
         play!(smoke::pods_reach_what_they_need_and_nothing_else),
         play!(smoke::a_node_reboots),
+        play!(outages::the_api_server_goes_and_comes),
+        play!(outages::the_boot_guards_unit_runs_at_boot),
+        play!(outages::a_new_node_carries_the_startup_taint),
         play!(sdks::every_client_gets_its_pods_identity_and_secret),
         play!(upgrade::a_restart_of_the_agents_fails_no_request),
         play!(upgrade::an_upgrade_of_the_release_fails_no_request),

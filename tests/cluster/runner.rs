@@ -75,7 +75,7 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
     possible()?;
     let places = Places::of(KEPT);
     let _lock = traces::lock(&places)?;
-    let running = traces::Traces::read(&places).is_some_and(|traces| traces.live());
+    let running = traces::Traces::read(&places)?.is_some_and(|traces| traces.live());
     if running {
         eprintln!("cluster: it is up already (`make cluster-down` removes it)");
     } else {

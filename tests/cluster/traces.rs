@@ -36,6 +36,7 @@ pub struct Traces {
     /// Name of its folder below every cgroup controller, with a leading `/`.
     pub cgroup: String,
     /// Whether it came up; a bringing-up that died on the way leaves `false`.
+    #[serde(default)]
     pub complete: bool,
 }
 
@@ -64,9 +65,12 @@ impl Traced {
 
 impl Traces {
     /// Those of a cluster that has been started; none where nothing was.
-    pub fn read(places: &Places) -> Option<Self> {
-        let text = std::fs::read_to_string(places.traces()).ok()?;
-        serde_json::from_str(&text).ok()
+    pub fn read(places: &Places) -> Result<Option<Self>> {
+        let path = places.traces();
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => serde_json::from_str(&text?).with_context(|| path.display().to_string()),
+        }
     }
 
     /// Records them.
@@ -100,7 +104,7 @@ pub fn lock(places: &Places) -> Result<File> {
 
 /// Removes a cluster, living or dead, with all it left.
 pub async fn remove(places: &Places) -> Result<()> {
-    if let Some(traces) = Traces::read(places) {
+    if let Some(traces) = Traces::read(places)? {
         for process in &traces.processes {
             process.kill();
         }

@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod bootguard;
 mod clients;
+mod events;
 mod evidence;
 mod guard;
 mod harness;
@@ -65,6 +67,10 @@ fn scenarios() -> Vec<Scenario> {
             selftest::fails_where_the_way_in_is_gone_and_nothing_leaks
         ),
         play!(Both, selftest::readiness_waits_for_it),
+        play!(
+            Both,
+            bootguard::a_rebooted_node_is_closed_until_the_agent_starts
+        ),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
@@ -137,6 +143,8 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Any, events::a_refusal_is_an_event_on_the_pod),
+        play!(Any, events::explain_reads_the_cluster),
     ]
 }
 

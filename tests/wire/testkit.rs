@@ -10,11 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
 use lanyard::agent::directory::{Directory, Published};
+use lanyard::agent::events::Events;
 use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
 use lanyard::agent::obtain::{self, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
+use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
 use lanyard::azure::imds::ImdsClient;
@@ -95,6 +97,7 @@ pub async fn stage_with(options: Options) -> Stage {
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +150,7 @@ impl Stage {
 
     fn change(&self, changes: impl Iterator<Item = Change>, now: Duration) {
         let mut world = self.world.lock();
-        changes.for_each(|change| world.change(change, now));
+        changes.for_each(|change| world.change(change, now, &mut Touched::default()));
         self.directory.publish(Directory::of(&world, |_, _| false));
     }
 

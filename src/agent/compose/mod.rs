@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::Config;
+use crate::agent::config::{Config, Source};
 use crate::agent::directory::Published;
+use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
@@ -29,6 +30,7 @@ use crate::agent::metrics::AgentMetrics;
 use crate::agent::obtain::{self, Broker, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
+use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
@@ -47,7 +49,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     // Before anybody can ask: readiness without a latch would say "ready".
     let rules = readiness.latch("rules");
-    let gate = Gate::prepare(&config, &registry, &readiness)?;
+    let cluster = connect(&config).await?;
+    let gate = Gate::prepare(&config, cluster.as_ref(), &registry, &readiness).await?;
     // The admin pages are not waited for: an idle scraper must not hold a drain to its deadline.
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
@@ -61,9 +64,19 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, &pages, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(&config, &pipeline, &registry, &readiness, &stop, &mut tasks).await?;
+    feed::feed(
+        &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
+    )
+    .await?;
     let owned = serve_pods(
-        &config, &pipeline, &registry, rules, &drain, &stop, &mut tasks,
+        &config,
+        &pipeline,
+        &registry,
+        rules,
+        !gate.is_to_leave(),
+        &drain,
+        &stop,
+        &mut tasks,
     )
     .await?;
     gate.start(&config, &owned, &mut tasks);
@@ -92,6 +105,16 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     }
 }
 
+/// The API server, where the agent's source is Kubernetes. Nothing is asked yet.
+async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
+    Ok(match &config.source {
+        Source::Folder(_) => None,
+        Source::Kubernetes(source) => {
+            Some(kubernetes::connect(source.kubeconfig.as_deref()).await?)
+        }
+    })
+}
+
 /// The pipeline with everything it looks into.
 fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
@@ -108,6 +131,7 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
         )?,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        events: Events::register(registry)?,
         metrics: Arc::new(AgentMetrics::register(registry)?),
     })
 }
@@ -170,12 +194,14 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "composition")]
 /// The listener, then the rules that lead to it.
 async fn serve_pods(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
     rules: Latch,
+    lay_rules: bool,
     drain: &Drain,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
@@ -214,6 +240,15 @@ async fn serve_pods(
         state_dir: config.state_dir.clone(),
     };
     let metrics = InterceptMetrics::register(registry)?;
+    if !lay_rules {
+        rules.not_ready("Lanyard is being removed: no rules are laid");
+        ownership.send_replace(Ownership::Removed);
+        spawn(tasks, async move {
+            ownership.closed().await;
+            anyhow::bail!("nobody asks for the rules any more")
+        });
+        return Ok(owned);
+    }
     let keeper = intercept::run_keeper(intercept, port, rules, metrics, stop.clone(), ownership);
     spawn(tasks, async move {
         keeper.await;

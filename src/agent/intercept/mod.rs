@@ -32,6 +32,21 @@ pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;
 pub use uninstall::uninstall;
 
+/// The backend that this node uses.
+pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptError> {
+    Ok(exec::choose(choice).await?.backend)
+}
+
+/// A script for `iptables-restore --noflush` that closes the door on a node without any rules of ours:
+/// what an agent's rules are without the way in.
+pub fn closed_door(guard_wire_server: bool) -> String {
+    let (desired, nothing) = (
+        rules::desired(None, guard_wire_server),
+        save::Ruleset::default(),
+    );
+    script::repair_script(&desired, &nothing, &drift::drift(&desired, &nothing))
+}
+
 /// The agent's own address: link-local, so that no route leads to it from outside the node.
 pub const DEFAULT_AGENT_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
 /// Where instances agree on who owns the rules; as short-lived as the rules are, so below `/run`.

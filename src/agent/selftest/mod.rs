@@ -61,7 +61,11 @@ pub async fn run(
         let now = *owned.borrow_and_update();
         let pause = match now {
             Ownership::Pending | Ownership::Removed => {
-                latch.not_ready("waits for the rules");
+                latch.not_ready(if now == Ownership::Removed {
+                    "the rules are removed"
+                } else {
+                    "waits for the rules"
+                });
                 metrics.ok.set(0);
                 None
             }

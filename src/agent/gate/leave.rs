@@ -1,0 +1,59 @@
+//! Leaving a node: everything that the agent put there goes.
+//!
+//! In: what was put where. Out: a node as before. Blocks on iptables, netlink and the disk. The same that
+//! `lanyard uninstall` does, done by the agent itself when the removal marker asks for it.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::agent::config::Config;
+use crate::agent::intercept::{self, BackendChoice};
+use crate::agent::{bootguard, selftest};
+
+/// What is to be removed.
+#[derive(Clone, Debug)]
+pub struct Leave {
+    /// Which iptables to look at.
+    pub backend: BackendChoice,
+    /// The agent's address on `lo`.
+    pub address: Ipv4Addr,
+    /// The agents' state.
+    pub state_dir: PathBuf,
+    /// The host's root, where a boot guard may be.
+    pub boot_guard: Option<PathBuf>,
+}
+
+impl Leave {
+    /// What an agent with this configuration has put on its node.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            // An instance before this one may have used the other backend.
+            backend: BackendChoice::Auto,
+            address: config.agent_address,
+            state_dir: config.state_dir.clone(),
+            boot_guard: config.boot_guard.clone(),
+        }
+    }
+
+    /// Removes it; what was done, one line each.
+    pub async fn node(&self) -> anyhow::Result<Vec<String>> {
+        let mut done = Vec::new();
+        // First: a node that is rebooted in the middle must not come up closed for good.
+        if let Some(root) = &self.boot_guard {
+            let removed = bootguard::remove(root)?;
+            done.extend(
+                removed
+                    .iter()
+                    .map(|file| format!("removed boot guard {}", file.display())),
+            );
+        }
+        done.extend(intercept::uninstall(self.backend, self.address, &self.state_dir).await?);
+        if selftest::remove_left_over().await? {
+            done.push("removed the self-test's interface".to_owned());
+        }
+        for line in &done {
+            tracing::info!("{line}");
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,265 @@
+//! A real API server for these tests: etcd and kube-apiserver on the loopback of namespaces of
+//! their own, with the kinds that the chart carries.
+//!
+//! In: the Kubernetes programs (built once, cached outside the tree). Out: a client that may
+//! everything. Blocks for a few seconds. Invariant: nothing outlives the process, nothing is on the
+//! machine's network.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use hyper::Request;
+use kube::config::AuthInfo;
+use lanyard::lab::LAB_DIR;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+const URL: &str = "https://127.0.0.1:6443";
+const TOKEN: &str = "of-the-tests";
+/// How long the server may take to be ready on a loaded machine.
+const START: Duration = Duration::from_secs(60);
+
+/// The running server.
+pub struct Server {
+    client: kube::Client,
+    runtime: tokio::runtime::Runtime,
+    programs: PathBuf,
+    folder: PathBuf,
+    parts: Mutex<Vec<Child>>,
+}
+
+/// Why the server refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// Field and words, one for each cause.
+    pub causes: Vec<(String, String)>,
+    /// All of it as one text.
+    pub message: String,
+}
+
+impl Server {
+    /// Starts it, and gives it the kinds. The process is the first one of its lab.
+    pub fn start() -> Self {
+        let programs = programs();
+        let folder = Path::new(LAB_DIR).join("apiserver");
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("public.pem"), key.public_key_pem()).unwrap();
+        std::fs::write(
+            folder.join("tokens.csv"),
+            format!("{TOKEN},tests,tests,system:masters"),
+        )
+        .unwrap();
+        std::fs::write(folder.join("kubeconfig"), kubeconfig()).unwrap();
+        let parts = vec![
+            spawn(&folder, "etcd", Path::new("etcd"), &ETCD),
+            spawn(
+                &folder,
+                "kube-apiserver",
+                &programs.join("kube-apiserver"),
+                &APISERVER,
+            ),
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let client = {
+            let _inside = runtime.enter();
+            let mut config = kube::Config::new(URL.parse().unwrap());
+            config.accept_invalid_certs = true;
+            config.auth_info = AuthInfo {
+                token: Some(TOKEN.to_owned().into()),
+                ..AuthInfo::default()
+            };
+            kube::Client::try_from(config).unwrap()
+        };
+        let server = Self {
+            client,
+            runtime,
+            programs,
+            folder,
+            parts: Mutex::new(parts),
+        };
+        server.wait("/readyz");
+        let kinds = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lanyard/files/crds");
+        server.kubectl(&["apply", "--server-side", "-f", kinds]);
+        server.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd",
+            "--all",
+        ]);
+        for (plural, ..) in crate::objects::KINDS {
+            server.wait(&format!("/apis/lanyard.dev/v1alpha1/{plural}"));
+        }
+        server.kubectl(&["create", "namespace", "shop"]);
+        server
+    }
+
+    /// Sends an object (or nothing) to a path.
+    pub fn send(&self, method: &str, path: &str, object: &Value) -> Result<Value, Refused> {
+        let body = if object.is_null() {
+            Vec::new()
+        } else {
+            object.to_string().into_bytes()
+        };
+        let kind = if method == "PATCH" {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", kind)
+            .body(body)
+            .unwrap();
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), self.client.request_text(request)).await
+        });
+        match answer.unwrap_or_else(|_| panic!("{method} {path}: no answer within 30 s")) {
+            Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
+            Err(kube::Error::Api(status)) => {
+                let causes = status.details.iter().flat_map(|details| &details.causes);
+                Err(Refused {
+                    causes: causes
+                        .map(|cause| (cause.field.clone(), cause.message.clone()))
+                        .collect(),
+                    message: status.message.clone(),
+                })
+            }
+            Err(error) => panic!("{method} {path}: {error}"),
+        }
+    }
+
+    /// Runs kubectl; what it prints.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let mut command = Command::new(self.programs.join("kubectl"));
+        command
+            .arg("--kubeconfig")
+            .arg(self.folder.join("kubeconfig"))
+            .args(args);
+        // Its cache of discovery belongs to this server.
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command.env("HOME", &self.folder).output().unwrap();
+        let (stdout, stderr) = (
+            String::from_utf8(stdout).unwrap(),
+            String::from_utf8_lossy(&stderr),
+        );
+        assert!(status.success(), "kubectl {args:?}: {stderr}");
+        stdout
+    }
+
+    fn wait(&self, path: &str) {
+        let deadline = Instant::now() + START;
+        loop {
+            let answer = self.runtime.block_on(async {
+                let request = Request::get(path).body(Vec::new()).unwrap();
+                tokio::time::timeout(Duration::from_secs(5), self.client.request_text(request))
+                    .await
+            });
+            if matches!(answer, Ok(Ok(_))) {
+                return;
+            }
+            let log = || {
+                std::fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default()
+            };
+            let end = |text: String| {
+                text.chars()
+                    .rev()
+                    .take(3000)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect::<String>()
+            };
+            let ended = self
+                .parts
+                .lock()
+                .iter_mut()
+                .any(|part| !matches!(part.try_wait(), Ok(None)));
+            assert!(
+                !ended && Instant::now() < deadline,
+                "{path}: {answer:?}\n{}",
+                end(log())
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+const ETCD: [&str; 6] = [
+    "--data-dir=etcd",
+    "--listen-client-urls=http://127.0.0.1:2379",
+    "--advertise-client-urls=http://127.0.0.1:2379",
+    "--listen-peer-urls=http://127.0.0.1:2380",
+    "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+    "--initial-cluster=default=http://127.0.0.1:2380",
+];
+
+const APISERVER: [&str; 12] = [
+    "--etcd-servers=http://127.0.0.1:2379",
+    "--bind-address=127.0.0.1",
+    "--advertise-address=127.0.0.1",
+    "--secure-port=6443",
+    "--cert-dir=certificates",
+    "--service-account-issuer=https://kubernetes.default.svc",
+    "--service-account-key-file=public.pem",
+    "--service-account-signing-key-file=key.pem",
+    "--service-cluster-ip-range=10.96.0.0/16",
+    "--token-auth-file=tokens.csv",
+    "--authorization-mode=RBAC",
+    // etcd of Debian 12 is older than what the server would ask it.
+    "--feature-gates=SizeBasedListCostEstimate=false",
+];
+
+fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
+    let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
+    let mut command = Command::new(program);
+    command.args(args).current_dir(folder).stdin(Stdio::null());
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    command.spawn().unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}. `make deps` installs etcd, `make cluster-programs` builds the others",
+            program.display()
+        )
+    })
+}
+
+/// Where the Kubernetes programs are.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test has no command line of its own"
+)]
+fn programs() -> PathBuf {
+    let cache = std::env::var("LANYARD_CACHE").map_or_else(
+        |_| PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/lanyard"),
+        PathBuf::from,
+    );
+    let version = include_str!("../cluster/programs/go.mod")
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
+        .expect("the version of k8s.io/kubernetes in go.mod");
+    cache
+        .join(format!(
+            "kubernetes-{}",
+            version.split_whitespace().next().unwrap()
+        ))
+        .join("bin")
+}
+
+fn kubeconfig() -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: tests\n\
+         clusters: [{{name: tests, cluster: {{server: \"{URL}\", insecure-skip-tls-verify: true}}}}]\n\
+         users: [{{name: tests, user: {{token: {TOKEN}}}}}]\n\
+         contexts: [{{name: tests, context: {{cluster: tests, user: tests}}}}]\n"
+    )
+}
