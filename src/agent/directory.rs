@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
+use super::observe::ENFORCE_LABEL;
 use super::world::World;
 use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
@@ -37,6 +38,8 @@ pub struct Directory {
     pub known: Known,
     /// Identities granted to live pods.
     pub granted: HashSet<ObjectName>,
+    /// Namespaces whose pods are refused although the agent observes.
+    pub enforced: HashSet<Arc<str>>,
 }
 
 /// Sizes, for metrics.
@@ -98,6 +101,11 @@ impl Directory {
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
+            enforced: world
+                .namespaces()
+                .filter(|(_, labels)| labels.get(ENFORCE_LABEL).is_some_and(|on| on == "true"))
+                .map(|(name, _)| name.into())
+                .collect(),
             known,
             granted,
         }

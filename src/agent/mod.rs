@@ -20,6 +20,7 @@ pub mod intercept;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
+pub mod observe;
 pub mod obtain;
 pub mod passthrough;
 pub mod pipeline;

@@ -2,11 +2,10 @@
 
 use super::found::{Found, PodView};
 use super::{Mark, Section, Step, list, near_names};
+use crate::agent::observe::ENFORCE_LABEL;
 use crate::api::IDENTITY_ANNOTATION;
 use crate::model::facts::PodLife;
 
-/// Label of a namespace whose pods are refused although the agents only observe.
-const ENFORCE_LABEL: &str = "lanyard.dev/enforce";
 /// Keys of other products that a pod may still carry.
 const OTHERS: [(&str, &str); 2] = [
     ("aadpodidbinding", "AAD Pod Identity"),

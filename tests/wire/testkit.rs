@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
+use lanyard::agent::config::Enforcement;
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::Events;
 use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
+use lanyard::agent::observe::Observer;
 use lanyard::agent::obtain::{self, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
 use lanyard::azure::imds::ImdsClient;
+use lanyard::azure::relay::Relay;
 use lanyard::serve::{ConnMetrics, Drain, Limits, clock, serve};
 use lanyard::sim::{Entry, Listen, Simulator};
 use parking_lot::Mutex;
@@ -43,6 +46,7 @@ pub struct Options {
     /// How long an unknown pod is waited for.
     pub pod_wait: Duration,
     pub obtain: ObtainConfig,
+    pub enforcement: Enforcement,
     /// YAML behind the simulator's world.
     pub azure: &'static str,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             limits: Limits::default(),
             pod_wait: Duration::from_secs(20),
             obtain: ObtainConfig::default(),
+            enforcement: Enforcement::Enforce,
             azure: "",
         }
     }
@@ -96,6 +101,14 @@ pub async fn stage_with(options: Options) -> Stage {
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        observer: Arc::new(
+            Observer::register(
+                options.enforcement,
+                Relay::new(&endpoint).unwrap(),
+                &registry,
+            )
+            .unwrap(),
+        ),
         events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
