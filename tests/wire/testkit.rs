@@ -68,6 +68,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub address: SocketAddr,
     pub drain: Drain,
+    pub observer: Arc<Observer>,
     registry: prometheus::Registry,
     directory: Arc<Published>,
     world: Mutex<World>,
@@ -95,20 +96,15 @@ pub async fn stage_with(options: Options) -> Stage {
     };
     let tasks = TaskTracker::new();
     let broker = obtain::compose(options.obtain, imds.clone(), wall, &registry, tasks).unwrap();
+    let relay = Relay::new(&endpoint).unwrap();
+    let observer = Arc::new(Observer::register(options.enforcement, relay, &registry).unwrap());
     let pipeline = Arc::new(Pipeline {
         locator: Locator::new(directory.clone(), options.pod_wait),
         directory: directory.clone(),
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
-        observer: Arc::new(
-            Observer::register(
-                options.enforcement,
-                Relay::new(&endpoint).unwrap(),
-                &registry,
-            )
-            .unwrap(),
-        ),
+        observer: observer.clone(),
         events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
@@ -126,6 +122,7 @@ pub async fn stage_with(options: Options) -> Stage {
         simulator,
         address,
         drain,
+        observer,
         registry,
         directory,
         world: Mutex::default(),
