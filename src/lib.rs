@@ -24,3 +24,4 @@ pub mod model;
 pub mod probe;
 pub mod serve;
 pub mod sim;
+pub mod suggest;

@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
     ("explain", &["model", "api", "agent"]),
+    ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -39,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "probe",
             "serve",
             "sim",
+            "suggest",
         ],
     ),
 ];
@@ -59,6 +61,8 @@ const PURE: &[&str] = &[
     "src/agent/intercept/rules.rs",
     "src/agent/intercept/save.rs",
     "src/agent/intercept/script.rs",
+    "src/agent/observe/answerer.rs",
+    "src/agent/observe/table.rs",
     "src/agent/obtain/key.rs",
     "src/agent/obtain/slot.rs",
     "src/agent/obtain/turns.rs",
@@ -77,6 +81,7 @@ const PURE: &[&str] = &[
     "src/probe/report.rs",
     "src/probe/token.rs",
     "src/explain/",
+    "src/suggest/",
 ];
 
 const IMPURE: &[&str] = &[
