@@ -22,6 +22,7 @@ pub mod kubernetes;
 pub mod lab;
 pub mod model;
 pub mod probe;
+pub mod removal;
 pub mod serve;
 pub mod sim;
 pub mod suggest;

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
+    ("removal", &["kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
     ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
@@ -38,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "lab",
             "model",
             "probe",
+            "removal",
             "serve",
             "sim",
             "suggest",
@@ -80,6 +82,7 @@ const PURE: &[&str] = &[
     "src/azure/imds/answer.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
+    "src/removal/outcome.rs",
     "src/explain/",
     "src/suggest/",
 ];

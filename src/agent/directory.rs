@@ -54,7 +54,16 @@ pub struct Known {
 impl Directory {
     /// Works the snapshot out. `has_moved` says whether local evidence contradicts the claim of a
     /// pod on an address.
-    pub fn of(world: &World, mut has_moved: impl FnMut(&PodFacts, IpAddr) -> bool) -> Self {
+    pub fn of(world: &World, has_moved: impl FnMut(&PodFacts, IpAddr) -> bool) -> Self {
+        Self::with(world, |pod| Arc::new(grants(pod, world)), has_moved)
+    }
+
+    /// The same with grants that were worked out before.
+    pub fn with(
+        world: &World,
+        mut grants_of: impl FnMut(&Arc<PodFacts>) -> Arc<PodGrants>,
+        mut has_moved: impl FnMut(&PodFacts, IpAddr) -> bool,
+    ) -> Self {
         let mut claims: HashMap<IpAddr, Claim> = HashMap::new();
         let mut granted = HashSet::new();
         let mut pods = 0;
@@ -69,7 +78,7 @@ impl Directory {
                 continue;
             }
             pods += 1;
-            let of_pod = Arc::new(grants(pod, world));
+            let of_pod = grants_of(pod);
             granted.extend(
                 of_pod
                     .granted

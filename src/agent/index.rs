@@ -1,80 +1,156 @@
 //! Keeps the published directory current: batches of changes and of local evidence come in, a new
-//! snapshot goes out. One task, no lock; changes that wait are taken together.
+//! snapshot goes out, and a checkpoint where one is wanted. One task, no lock; changes that wait are
+//! taken together, and what concerns no pod here costs next to nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::checkpoint::Content;
 use super::directory::{Directory, Published};
-use super::evidence::Sighting;
+use super::evidence::{Evidence, Sighting};
+use super::knowledge::Knowledge;
 use super::metrics::AgentMetrics;
 use super::sightings::Sightings;
-use super::world::{Batch, World};
+use super::touched::{GrantBook, Touched};
+use super::world::Batch;
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
+/// How long the source may take before what is remembered counts.
+const RECALL_AFTER: Duration = Duration::from_secs(1);
+
 /// Where local evidence is looked up, and how its changes are heard of.
-pub struct EvidenceFeed<F> {
+pub trait Witness {
     /// The kernel's evidence for an address.
-    pub of: F,
+    fn of(&self, ip: IpAddr) -> Sighting;
+    /// The link of its own that the address was last behind.
+    fn behind(&self, ip: IpAddr) -> Option<u32>;
+    /// A process before this one saw the address behind that link.
+    fn recall(&self, ip: IpAddr, link: u32);
     /// Changes whenever some evidence did.
-    pub generation: watch::Receiver<u64>,
+    fn generation(&self) -> watch::Receiver<u64>;
 }
 
-/// Follows both until the sender of batches is gone. `published` is told each new snapshot, then
-/// `on_change` is, to drop what no live pod may have any more.
-pub async fn run<F: Fn(IpAddr) -> Sighting>(
-    mut batches: mpsc::Receiver<Batch>,
-    mut evidence: EvidenceFeed<F>,
-    published: Arc<Published>,
-    metrics: Arc<AgentMetrics>,
-    ready: Latch,
-    on_change: impl Fn(&Directory),
-) {
-    let mut world = World::default();
-    let mut sightings = Sightings::default();
-    let mut complete = false;
-    loop {
-        tokio::select! {
-            batch = batches.recv() => {
-                let Some(batch) = batch else { return };
-                complete |= take(batch, &mut world, &metrics);
-                while let Ok(batch) = batches.try_recv() {
-                    complete |= take(batch, &mut world, &metrics);
-                }
-            }
-            changed = evidence.generation.changed() => {
-                if changed.is_err() {
-                    // Without evidence no address is suspected any more; without the task that
-                    // gathers it the agent ends, see `run` of the agent.
-                    return;
-                }
-            }
-        }
-        if !complete {
-            // Whoever asks waits: what was not read yet would look like what is not there.
-            continue;
-        }
-        sightings.retain(&world);
-        let directory = Directory::of(&world, |pod, ip| {
-            sightings.has_moved(pod, ip, (evidence.of)(ip))
-        });
-        metrics.known(&directory);
-        on_change(&directory);
-        published.publish(directory);
-        ready.ready();
+impl Witness for Evidence {
+    fn of(&self, ip: IpAddr) -> Sighting {
+        Self::of(self, ip)
+    }
+
+    fn behind(&self, ip: IpAddr) -> Option<u32> {
+        Self::behind(self, ip)
+    }
+
+    fn recall(&self, ip: IpAddr, link: u32) {
+        Self::recall(self, ip, link);
+    }
+
+    fn generation(&self) -> watch::Receiver<u64> {
+        self.subscribe()
     }
 }
 
-/// Takes a batch in; whether everything was told at least once with it.
-fn take(batch: Batch, world: &mut World, metrics: &AgentMetrics) -> bool {
-    let now = clock::since_epoch();
-    if let Some(malformed) = batch.malformed {
-        metrics.malformed(malformed);
+/// What the index works with.
+pub struct Index<W> {
+    /// Changes of objects.
+    pub batches: mpsc::Receiver<Batch>,
+    /// Local evidence.
+    pub witness: W,
+    /// Where snapshots go.
+    pub published: Arc<Published>,
+    /// The series.
+    pub metrics: Arc<AgentMetrics>,
+    /// Closed when there is something to answer from.
+    pub ready: Latch,
+    /// What a process before this one knew.
+    pub remembered: Option<Content>,
+    /// Who keeps what is known, for a process after this one.
+    pub checkpoint: Option<watch::Sender<Arc<Content>>>,
+}
+
+impl<W: Witness> Index<W> {
+    /// Follows both until the sender of batches is gone. `published` is told each new snapshot, then
+    /// `on_change` is, to drop what no live pod may have any more.
+    pub async fn run(mut self, on_change: impl Fn(&Directory)) {
+        let (mut knowledge, mut sightings) = self.remember();
+        let (mut book, mut touched) = (GrantBook::default(), Touched::default());
+        let mut evidence = self.witness.generation();
+        let recall = tokio::time::sleep(RECALL_AFTER);
+        tokio::pin!(recall);
+        let mut waits = true;
+        loop {
+            let mut moved = false;
+            tokio::select! {
+                batch = self.batches.recv() => {
+                    let Some(batch) = batch else { return };
+                    self.take(batch, &mut knowledge, &mut touched);
+                    while let Ok(batch) = self.batches.try_recv() {
+                        self.take(batch, &mut knowledge, &mut touched);
+                    }
+                }
+                changed = evidence.changed() => {
+                    if changed.is_err() {
+                        // Without evidence no address is suspected any more; without the task that
+                        // gathers it the agent ends, see `run` of the agent.
+                        return;
+                    }
+                    moved = true;
+                }
+                () = &mut recall, if waits => {
+                    waits = false;
+                    if !knowledge.recall(&mut touched) {
+                        continue;
+                    }
+                    tracing::warn!("the API server has not told everything yet: going by what was known before the restart");
+                }
+            }
+            let Some(world) = knowledge.world() else {
+                // Whoever asks waits: what was not read yet would look like what is not there.
+                continue;
+            };
+            let changed = std::mem::take(&mut touched);
+            let differs = book.update(world, &changed) || changed.exceptions;
+            if differs || moved {
+                sightings.retain(world);
+                let directory = Directory::with(
+                    world,
+                    |pod| book.of(pod, world),
+                    |pod, ip| sightings.has_moved(pod, ip, self.witness.of(ip)),
+                );
+                self.metrics.known(&directory);
+                on_change(&directory);
+                self.published.publish(directory);
+                if let Some(checkpoint) =
+                    self.checkpoint.as_ref().filter(|_| knowledge.is_complete())
+                {
+                    let addresses = sightings.keep(|ip| self.witness.behind(ip));
+                    checkpoint.send_replace(Arc::new(Content::of(world, addresses)));
+                }
+            }
+            self.metrics.bindings(world.binding_count());
+            self.ready.ready();
+        }
     }
-    for change in batch.changes {
-        world.change(change, now);
+
+    fn remember(&mut self) -> (Knowledge, Sightings) {
+        let Some(content) = self.remembered.take() else {
+            return (Knowledge::new(None), Sightings::default());
+        };
+        for kept in content.addresses() {
+            if let Some(link) = kept.link {
+                self.witness.recall(kept.ip, link);
+            }
+        }
+        let (world, sightings) = content.restore();
+        (Knowledge::new(Some(world)), sightings)
     }
-    batch.complete
+
+    fn take(&self, batch: Batch, knowledge: &mut Knowledge, touched: &mut Touched) {
+        if let Some(malformed) = batch.malformed {
+            self.metrics.malformed(malformed);
+        }
+        knowledge.take(batch, clock::since_epoch(), touched);
+    }
 }

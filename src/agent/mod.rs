@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod bootguard;
+pub mod checkpoint;
 pub mod compose;
 pub mod conditions;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod grants;
 pub mod index;
 pub mod instance;
 pub mod intercept;
+pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
@@ -31,6 +33,7 @@ pub mod select;
 pub mod selftest;
 pub mod served;
 pub mod sightings;
+pub mod touched;
 pub mod watch;
 pub mod world;
 

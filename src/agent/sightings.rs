@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::evidence::Sighting;
 use super::world::World;
 use crate::model::facts::PodFacts;
@@ -19,6 +21,29 @@ type PodAddress = (ObjectName, Arc<str>, IpAddr);
 #[derive(Debug, Default)]
 pub struct Sightings {
     seen: HashMap<PodAddress, Seen>,
+}
+
+/// A pod's address as it is kept for another process on the same node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The pod.
+    pub pod: ObjectName,
+    /// Its UID.
+    pub uid: Arc<str>,
+    /// The address.
+    pub ip: IpAddr,
+    /// The status that it was seen under.
+    pub version: Arc<str>,
+    /// The interface that led to it.
+    pub ifindex: Option<u32>,
+    /// Its link-layer address.
+    pub mac: Option<[u8; 6]>,
+    /// The bridge's port.
+    pub port: Option<u32>,
+    /// The link of its own that it was last behind.
+    pub link: Option<u32>,
+    /// Whether it was contradicted already.
+    pub moved: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +71,48 @@ impl Sightings {
             seen.sighting = seen.sighting.completed_by(&now);
         }
         seen.moved
+    }
+
+    /// What another process on this node is to know of these addresses. `link_of` tells the link of its
+    /// own that an address was last behind.
+    pub fn keep(&self, link_of: impl Fn(IpAddr) -> Option<u32>) -> Vec<Kept> {
+        let kept = |((pod, uid, ip), seen): (&PodAddress, &Seen)| Kept {
+            pod: pod.clone(),
+            uid: uid.clone(),
+            ip: *ip,
+            version: seen.version.clone(),
+            ifindex: seen.sighting.ifindex,
+            mac: seen.sighting.mac,
+            port: seen.sighting.port,
+            link: link_of(*ip),
+            moved: seen.moved,
+        };
+        self.seen.iter().map(kept).collect()
+    }
+
+    /// What another process on this node knew. An address that was behind no link of its own is not
+    /// believed: nothing would have told of its departure while nobody looked.
+    #[must_use]
+    pub fn recalled(kept: &[Kept]) -> Self {
+        let seen = |kept: &Kept| {
+            let address = (kept.pod.clone(), kept.uid.clone(), kept.ip);
+            let sighting = Sighting {
+                ifindex: kept.ifindex,
+                mac: kept.mac,
+                port: kept.port,
+                // Whatever departs from now on departed later.
+                departed: 0,
+            };
+            let seen = Seen {
+                version: kept.version.clone(),
+                sighting,
+                moved: kept.moved || kept.link.is_none(),
+            };
+            (address, seen)
+        };
+        Self {
+            seen: kept.iter().map(seen).collect(),
+        }
     }
 
     /// Forgets pods that are gone.
@@ -91,6 +158,37 @@ mod tests {
         );
         old.version = "2".into();
         assert!(!sightings.has_moved(&old, ip, at(8)));
+    }
+
+    #[test]
+    fn what_another_process_knew_is_believed_only_as_far_as_it_can_be_checked() {
+        let ip = "10.0.0.1";
+        let pod = (*pod_at(&world([pod("a", "p", ip, None)]), ip)).clone();
+        let ip = ip.parse().unwrap();
+        let mut before = Sightings::default();
+        before.has_moved(&pod, ip, at(7));
+        let kept = |before: &Sightings, link: Option<u32>| before.keep(|_| link);
+        let recalled = |link| Sightings::recalled(&kept(&before, link));
+        assert!(
+            !recalled(Some(7)).has_moved(&pod, ip, at(7)),
+            "where it was"
+        );
+        assert!(recalled(Some(7)).has_moved(&pod, ip, at(8)), "elsewhere");
+        let departed = Sighting {
+            departed: 1,
+            ..at(7)
+        };
+        assert!(
+            recalled(Some(7)).has_moved(&pod, ip, departed),
+            "its link went"
+        );
+        assert!(
+            recalled(None).has_moved(&pod, ip, at(7)),
+            "nothing to check by"
+        );
+        before.has_moved(&pod, ip, at(8));
+        let mut again = Sightings::recalled(&kept(&before, Some(7)));
+        assert!(again.has_moved(&pod, ip, at(7)), "contradicted before");
     }
 
     #[test]

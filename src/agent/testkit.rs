@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::touched::Touched;
 use super::world::{Change, World};
 use crate::api::object::{Object, read};
 use crate::model::facts::PodFacts;
@@ -75,7 +76,8 @@ pub fn policy(name: &str, team: &str, prefixes: &[&str]) -> Object {
 pub fn world(objects: impl IntoIterator<Item = Object>) -> World {
     let mut world = World::default();
     for object in objects {
-        world.change(Change::Apply(object), Duration::from_secs(1));
+        let second = Duration::from_secs(1);
+        world.change(Change::Apply(object), second, &mut Touched::default());
     }
     world
 }

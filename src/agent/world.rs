@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::touched::Touched;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
     AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
@@ -42,6 +43,13 @@ pub struct KnownIdentity {
     pub first_seen: Duration,
 }
 
+impl KnownIdentity {
+    /// Whether these facts are about the same identity.
+    fn is_same(&self, facts: &IdentityFacts) -> bool {
+        self.facts.client_id == facts.client_id && self.facts.uid == facts.uid
+    }
+}
+
 /// The objects.
 #[derive(Debug, Default)]
 pub struct World {
@@ -56,67 +64,140 @@ pub struct World {
 }
 
 impl World {
-    /// Takes a change in; `now` since the epoch.
-    pub fn change(&mut self, change: Change, now: Duration) {
+    /// Takes a change in, at `now` (since the epoch), and notes what it may bear on: nothing where the
+    /// object is as it was.
+    pub fn change(&mut self, change: Change, now: Duration, touched: &mut Touched) {
         match change {
-            Change::Apply(object) => self.apply(object, now),
-            Change::Delete(key) => self.delete(&key),
+            Change::Apply(object) => self.apply(object, now, touched),
+            Change::Delete(key) => self.delete(&key, touched),
         }
     }
 
-    fn apply(&mut self, object: Object, now: Duration) {
+    fn apply(&mut self, object: Object, now: Duration, touched: &mut Touched) {
         match object {
             Object::Pod(pod) => {
-                self.pods.insert(pod.name.clone(), Arc::new(pod));
+                if self
+                    .pods
+                    .get(&pod.name)
+                    .is_none_or(|before| **before != pod)
+                {
+                    touched.pods.insert(pod.name.clone());
+                    self.pods.insert(pod.name.clone(), Arc::new(pod));
+                }
             }
             Object::Namespace(name, labels) => {
-                self.namespaces.insert(name, labels);
+                if self.namespaces.get(&name) != Some(&labels) {
+                    touched.namespaces.insert(name.as_str().into());
+                    self.namespaces.insert(name, labels);
+                }
             }
-            Object::Identity(facts) => {
-                let same = self.identities.get(&facts.name).filter(|known| {
-                    known.facts.client_id == facts.client_id && known.facts.uid == facts.uid
-                });
-                let first_seen = same.map_or(now, |known| known.first_seen);
-                let known = KnownIdentity {
-                    first_seen,
-                    facts: Arc::new(facts),
-                };
-                self.identities.insert(known.facts.name.clone(), known);
-            }
+            Object::Identity(facts) => self.apply_identity(facts, now, touched),
             Object::Binding(binding) => {
-                let of_namespace = self
-                    .bindings
-                    .entry(binding.name.namespace.clone())
-                    .or_default();
-                of_namespace.insert(binding.name.name.clone(), Arc::new(binding));
+                let namespace = &binding.name.namespace;
+                let of_namespace = self.bindings.entry(namespace.clone()).or_default();
+                let before = of_namespace.get(&binding.name.name);
+                if before.is_none_or(|before| **before != binding) {
+                    touched.namespaces.insert(namespace.clone());
+                    of_namespace.insert(binding.name.name.clone(), Arc::new(binding));
+                }
             }
             Object::Policy(policy) => {
-                self.policies.insert(policy.name.clone(), policy);
+                if self.policies.get(&policy.name) != Some(&policy) {
+                    touched.everything = true;
+                    self.policies.insert(policy.name.clone(), policy);
+                }
             }
             Object::Exception(exception) => {
-                self.exceptions
-                    .insert(exception.name.clone(), Arc::new(exception));
+                let before = self.exceptions.get(&exception.name);
+                if before.is_none_or(|before| **before != exception) {
+                    touched.exceptions = true;
+                    self.exceptions
+                        .insert(exception.name.clone(), Arc::new(exception));
+                }
             }
             Object::Assignment(assignment) => {
+                touched.everything = true;
                 self.assignments.insert(assignment.name.clone(), assignment);
             }
         }
     }
 
-    fn delete(&mut self, key: &ObjectKey) {
+    fn apply_identity(&mut self, facts: IdentityFacts, now: Duration, touched: &mut Touched) {
+        let before = self.identities.get(&facts.name);
+        if before.is_some_and(|before| *before.facts == facts) {
+            return;
+        }
+        touched.namespaces.insert(facts.name.namespace.clone());
+        let same = before.filter(|known| known.is_same(&facts));
+        let known = KnownIdentity {
+            first_seen: same.map_or(now, |known| known.first_seen),
+            facts: Arc::new(facts),
+        };
+        self.identities.insert(known.facts.name.clone(), known);
+    }
+
+    fn delete(&mut self, key: &ObjectKey, touched: &mut Touched) {
+        let ObjectName { namespace, name } = &key.name;
         match key.kind {
-            "Pod" => drop(self.pods.remove(&key.name)),
-            "Namespace" => drop(self.namespaces.remove(&*key.name.name)),
-            "AzureIdentity" => drop(self.identities.remove(&key.name)),
-            "AzureIdentityBinding" => {
-                if let Some(of_namespace) = self.bindings.get_mut(&key.name.namespace) {
-                    of_namespace.remove(&key.name.name);
+            "Pod" => {
+                if self.pods.remove(&key.name).is_some() {
+                    touched.pods.insert(key.name.clone());
                 }
             }
-            "AzureIdentityPolicy" => drop(self.policies.remove(&key.name.name)),
-            "AzureAssignment" => drop(self.assignments.remove(&key.name.name)),
-            _ => drop(self.exceptions.remove(&key.name.name)),
+            "Namespace" => {
+                if self.namespaces.remove(&**name).is_some() {
+                    touched.namespaces.insert(name.clone());
+                }
+            }
+            "AzureIdentity" => {
+                if self.identities.remove(&key.name).is_some() {
+                    touched.namespaces.insert(namespace.clone());
+                }
+            }
+            "AzureIdentityBinding" => {
+                let Some(of_namespace) = self.bindings.get_mut(namespace) else {
+                    return;
+                };
+                if of_namespace.remove(name).is_some() {
+                    touched.namespaces.insert(namespace.clone());
+                }
+                if of_namespace.is_empty() {
+                    self.bindings.remove(namespace);
+                }
+            }
+            "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
+            "AzureAssignment" => {
+                touched.everything |= self.assignments.remove(name).is_some();
+            }
+            _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
         }
+    }
+
+    /// Takes over since when identities are known that an earlier state has, too.
+    pub fn remember_first_sight(&mut self, earlier: &Self) {
+        for known in self.identities.values_mut() {
+            let before = earlier.identities.get(&known.facts.name);
+            if let Some(before) = before.filter(|before| before.is_same(&known.facts)) {
+                known.first_seen = known.first_seen.min(before.first_seen);
+            }
+        }
+    }
+
+    /// A pod.
+    #[must_use]
+    pub fn pod(&self, name: &ObjectName) -> Option<&Arc<PodFacts>> {
+        self.pods.get(name)
+    }
+
+    /// All namespaces with their labels.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&String, &Labels)> {
+        self.namespaces.iter()
+    }
+
+    /// The identities of a namespace.
+    pub fn identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
+        let all = self.identities.values();
+        all.filter(move |known| *known.facts.name.namespace == *namespace)
     }
 
     /// All pods.
@@ -138,7 +219,7 @@ impl World {
     }
 
     /// All identities, in no order.
-    pub fn identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
+    pub fn all_identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
         self.identities.values().map(|known| &known.facts)
     }
 

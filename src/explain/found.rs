@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
 use crate::api::object::{self, Object};
 use crate::model::facts::PodFacts;
@@ -116,7 +117,11 @@ impl Found {
                 if let (Object::Pod(facts), Some(parts)) = (&object, pod) {
                     self.pods.insert(facts.name.clone(), parts.view(facts));
                 }
-                self.world.change(Change::Apply(object), Duration::ZERO);
+                self.world.change(
+                    Change::Apply(object),
+                    Duration::ZERO,
+                    &mut Touched::default(),
+                );
             }
             Ok(None) => {}
             Err(malformed) => self.broken.push(Broken {

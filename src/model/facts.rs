@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::ids::{ArmId, Guid, ObjectName};
 use super::path::PlainPath;
 
@@ -13,7 +15,7 @@ use super::path::PlainPath;
 pub type Labels = BTreeMap<String, String>;
 
 /// How far a pod's life is, as far as its address is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PodLife {
     /// Pending or Running (also while terminating: a program that shuts down still needs tokens).
     Live,
@@ -22,7 +24,7 @@ pub enum PodLife {
 }
 
 /// A pod, as far as identity is concerned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFacts {
     /// Namespace and name.
     pub name: ObjectName,
@@ -44,7 +46,7 @@ pub struct PodFacts {
 }
 
 /// Where an identity's tokens come from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourceFacts {
     /// The node's IMDS, by client id.
     Imds,
@@ -64,7 +66,7 @@ impl SourceFacts {
 }
 
 /// An `AzureIdentity`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityFacts {
     /// Namespace and name.
     pub name: ObjectName,
@@ -87,7 +89,7 @@ pub struct IdentityFacts {
 }
 
 /// Requirements on labels. All must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelSelector {
     /// Labels with exactly these values.
     pub match_labels: Labels,
@@ -96,7 +98,7 @@ pub struct LabelSelector {
 }
 
 /// One set-based requirement of a label selector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -107,7 +109,7 @@ pub struct Requirement {
 }
 
 /// Kubernetes' set operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operator {
     /// The label is there with one of the values.
     In,
@@ -188,7 +190,7 @@ impl std::fmt::Display for UnmetLabel<'_> {
 }
 
 /// One entry of a binding's `subjects`: everything given must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// The pod's labels.
     pub pod_selector: Option<LabelSelector>,
@@ -199,7 +201,7 @@ pub struct Subject {
 }
 
 /// An `AzureIdentityBinding`: a grant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingFacts {
     /// Namespace and name.
     pub name: ObjectName,
@@ -212,7 +214,7 @@ pub struct BindingFacts {
 }
 
 /// An `AzureIdentityPolicy`: what the operator lets namespaces use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyFacts {
     /// The object's name.
     pub name: Arc<str>,
@@ -223,7 +225,7 @@ pub struct PolicyFacts {
 }
 
 /// The limits that one policy sets to identities.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyScope {
     /// ARM id prefixes, compared at segment borders. Empty allows none.
     pub resource_id_prefixes: Vec<String>,
@@ -232,7 +234,7 @@ pub struct PolicyScope {
 }
 
 /// An `AzureMetadataException`: metadata paths that are forwarded for some pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExceptionFacts {
     /// The object's name.
     pub name: Arc<str>,

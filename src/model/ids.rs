@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A GUID (client id, object id, tenant id). Compared by value, shown in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Guid(u128);
@@ -153,8 +155,30 @@ impl fmt::Display for ArmId {
     }
 }
 
+/// Written and read as the text that `Display` and `FromStr` agree on.
+macro_rules! serde_as_text {
+    ($type:ty) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+serde_as_text!(Guid);
+serde_as_text!(ArmId);
+serde_as_text!(super::path::PlainPath);
+
 /// A namespaced object's name.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectName {
     /// The object's namespace.
     pub namespace: Arc<str>,

@@ -39,8 +39,13 @@ pub struct Cluster {
 impl Cluster {
     /// The one in that folder, which must run.
     pub fn open(places: &Places, programs: &Programs) -> Result<Self> {
-        let traces = Traces::read(places).filter(Traces::live);
+        let traces = Traces::read(places)?.filter(Traces::live);
         let traces = traces.context("no cluster runs here: `make cluster` brings one up")?;
+        Self::of(places, programs, &traces)
+    }
+
+    /// The one with these traces, also while it is coming up.
+    pub(crate) fn of(places: &Places, programs: &Programs, traces: &Traces) -> Result<Self> {
         let first = traces
             .processes
             .last()
@@ -50,7 +55,7 @@ impl Cluster {
             places: places.clone(),
             programs: programs.clone(),
             first,
-            cgroup: traces.cgroup,
+            cgroup: traces.cgroup.clone(),
             azure: Client::new(client::path_of(first, AZURE)),
         })
     }

@@ -6,21 +6,29 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
+mod cast;
+mod clients;
 mod cluster;
 mod control;
 mod images;
+mod loads;
 mod node;
 mod node_files;
+mod outage;
+mod outages;
 mod pki;
 mod plan;
 mod pods;
 mod process;
 mod programs;
+mod release;
 mod runner;
+mod sdks;
 mod smoke;
 mod supervise;
 mod traces;
 mod up;
+mod upgrade;
 mod wires;
 mod witness;
 
@@ -44,9 +52,16 @@ fn lines() -> Vec<Line> {
         play!(smoke::pods_on_both_nodes_leak_and_are_seen),
         play!(smoke::pods_reach_what_they_need_and_nothing_else),
         play!(smoke::a_node_reboots),
+        play!(outages::the_api_server_goes_and_comes),
+        play!(outages::the_boot_guards_unit_runs_at_boot),
+        play!(outages::a_new_node_carries_the_startup_taint),
+        play!(sdks::every_client_gets_its_pods_identity_and_secret),
+        play!(upgrade::a_restart_of_the_agents_fails_no_request),
+        play!(upgrade::an_upgrade_of_the_release_fails_no_request),
+        play!(outage::known_pods_are_served_while_the_api_server_is_away),
     ]
 }
 
 fn main() -> ExitCode {
-    runner::main(lines())
+    runner::main(&lines())
 }

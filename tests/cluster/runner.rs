@@ -38,16 +38,16 @@ const KEPT: &str = "kept";
 const TEST: &str = "test";
 
 /// Everything that this program can be.
-pub fn main(lines: Vec<Line>) -> ExitCode {
+pub fn main(lines: &[Line]) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["--first-process-of-cluster", target] => supervise::run(Some(target), false),
-        ["--first-process-of-node"] => supervise::run(None, true),
+        [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
+        [supervise::FIRST_OF_NODE] => supervise::run(None, true),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
-        ["--on", name, rest @ ..] => return trials(&lines, name, rest),
-        _ => return whole(&lines, &args),
+        ["--on", name, rest @ ..] => return trials(lines, name, rest),
+        _ => return whole(lines, &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,7 +74,8 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
     };
     possible()?;
     let places = Places::of(KEPT);
-    let running = traces::Traces::read(&places).is_some_and(|traces| traces.live());
+    let _lock = traces::lock(&places)?;
+    let running = traces::Traces::read(&places)?.is_some_and(|traces| traces.live());
     if running {
         eprintln!("cluster: it is up already (`make cluster-down` removes it)");
     } else {
@@ -111,14 +112,18 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
 async fn take_down() -> Result<()> {
     for name in [KEPT, TEST] {
         let places = Places::of(name);
-        let traces = traces::Traces::read(&places);
-        // A test run that is under way has a parent that removes its cluster.
-        if name == TEST && traces.is_some_and(|traces| traces.live()) {
-            eprintln!("cluster: a test run is under way; its own cluster is left to it");
-            continue;
-        }
+        let lock = match traces::lock(&places) {
+            Ok(lock) => lock,
+            // It has a parent that removes its cluster.
+            Err(error) if name == TEST => {
+                eprintln!("cluster: a test run's own cluster is left to it: {error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         traces::remove(&places).await?;
-        traces::forget_logs(&places)?;
+        traces::forget(&places)?;
+        drop(lock);
     }
     eprintln!("cluster: nothing of it is left");
     Ok(())
@@ -156,9 +161,7 @@ fn whole(lines: &[Line], args: &[String]) -> ExitCode {
 
 async fn guarded(args: &[String]) -> Result<bool> {
     let places = Places::of(TEST);
-    if traces::Traces::read(&places).is_some_and(|traces| traces.live()) {
-        bail!("another test run of this tree is under way");
-    }
+    let _lock = traces::lock(&places)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let start = Instant::now();

@@ -95,7 +95,7 @@ pub async fn a_node_reboots(cluster: &Cluster) -> Result<()> {
         .await?;
     ensure!(
         left.split_whitespace().eq(["/etc/mark", "/var/mark"]),
-        "{left}"
+        "left over: {left:?}"
     );
     let chain = node.exec("iptables -w -t nat -S MARK-1").await?;
     ensure!(chain.code != 0, "a rule survived: {chain:?}");

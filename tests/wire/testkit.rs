@@ -18,6 +18,7 @@ use lanyard::agent::metrics::AgentMetrics;
 use lanyard::agent::observe::Observer;
 use lanyard::agent::obtain::{self, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
+use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
 use lanyard::azure::imds::ImdsClient;
@@ -159,7 +160,7 @@ impl Stage {
 
     fn change(&self, changes: impl Iterator<Item = Change>, now: Duration) {
         let mut world = self.world.lock();
-        changes.for_each(|change| world.change(change, now));
+        changes.for_each(|change| world.change(change, now, &mut Touched::default()));
         self.directory.publish(Directory::of(&world, |_, _| false));
     }
 

@@ -10,15 +10,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::spawn;
+use crate::agent::checkpoint::{Content, Store};
 use crate::agent::config::{Config, Source};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
-use crate::agent::index::{self, EvidenceFeed};
+use crate::agent::index::Index;
 use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::agent::watch::{Timing, Watch, WatchMetrics};
+use crate::agent::watch::{Health, Timing, Watch, WatchMetrics};
 use crate::kubernetes::Cluster;
 use crate::serve::ready::Readiness;
 
@@ -35,6 +36,7 @@ pub async fn feed(
     // Before anybody can ask: readiness without a latch would say "ready".
     let ready = readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
+    let (mut remembered, mut checkpoint) = (None, None);
     match &config.source {
         Source::Folder(folder) => {
             anyhow::ensure!(
@@ -46,6 +48,10 @@ pub async fn feed(
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
+            let health = Arc::<Health>::default();
+            let store = Store::new(&config.state_dir, &source.node)
+                .context("the node cannot be told from others")?;
+            remembered = recall(&store, &health);
             // Not a part that the agent needs: it may end.
             let (tellings, dropped) = pipeline.events.start();
             let (teller, node) = (cluster.clone(), source.node.clone());
@@ -56,32 +62,62 @@ pub async fn feed(
                 batches: sender,
                 latch: readiness.latch("watches"),
                 metrics: WatchMetrics::register(registry)?,
-                health: Arc::default(),
+                health: health.clone(),
                 published: pipeline.directory.clone(),
                 timing: Timing::default(),
             };
             let (lookups, follow) = watch.start();
             pipeline.locator.ask_with(lookups);
             spawn(tasks, follow);
+            let (keep, kept) = tokio::sync::watch::channel(Arc::default());
+            checkpoint = Some(keep);
+            tokio::spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(store.keep(kept, health)),
+            );
         }
     }
-    let evidence = Arc::new(
-        Evidence::start(stop.clone())
-            .await
-            .context("cannot watch routes and neighbours")?,
-    );
-    let feed = EvidenceFeed {
-        generation: evidence.subscribe(),
-        of: move |ip| evidence.of(ip),
+    let evidence = Evidence::start(stop.clone())
+        .await
+        .context("cannot watch routes and neighbours")?;
+    let index = Index {
+        batches,
+        witness: evidence,
+        published: pipeline.directory.clone(),
+        metrics: pipeline.metrics.clone(),
+        ready,
+        remembered,
+        checkpoint,
     };
     let broker = pipeline.broker.clone();
-    let (published, metrics) = (pipeline.directory.clone(), pipeline.metrics.clone());
     spawn(tasks, async move {
-        let keep = |directory: &Directory| retain_granted(&broker, directory);
-        index::run(batches, feed, published, metrics, ready, keep).await;
+        index
+            .run(|directory| retain_granted(&broker, directory))
+            .await;
         anyhow::bail!("nothing tells of pods any more")
     });
     Ok(())
+}
+
+/// What an agent before this one knew. Nothing that is wrong with it keeps this one from starting.
+fn recall(store: &Store, health: &Health) -> Option<Content> {
+    match store.load() {
+        Ok(None) => None,
+        Ok(Some((content, age))) => {
+            let (pods, age_seconds) = (content.pods(), age.as_secs());
+            tracing::info!(
+                pods,
+                age_seconds,
+                "there is a checkpoint, should the API server be away"
+            );
+            health.remembers(age);
+            Some(content)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the checkpoint is ignored");
+            None
+        }
+    }
 }
 
 /// Drops cached tokens of identities that no live pod is granted.

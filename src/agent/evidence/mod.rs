@@ -95,6 +95,17 @@ impl Evidence {
         self.table.read().of(address.to_canonical())
     }
 
+    /// The link of its own (veth) that the address was last behind.
+    pub fn behind(&self, address: IpAddr) -> Option<u32> {
+        self.table.read().behind(address.to_canonical())
+    }
+
+    /// Another process on this node saw the address behind this link. If the link has gone, the
+    /// address departed when nobody looked.
+    pub fn recall(&self, address: IpAddr, link: u32) {
+        self.table.write().recall(address.to_canonical(), link);
+    }
+
     /// Rises with every change of routes, links or neighbours that may concern a pod.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.clone()

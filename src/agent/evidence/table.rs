@@ -225,6 +225,23 @@ impl Table {
         !gone.is_empty()
     }
 
+    /// The link of its own that an address was last behind.
+    pub fn behind(&self, address: IpAddr) -> Option<u32> {
+        self.behind.get(&address).copied()
+    }
+
+    /// Takes over that an address was last behind this link, as another process saw. A link that is
+    /// not there any more took the address along.
+    pub fn recall(&mut self, address: IpAddr, link: u32) {
+        if !self.links.contains_key(&link) {
+            self.departures += 1;
+            self.departed.insert(address, self.departures);
+        } else {
+            // What the kernel says now counts for more.
+            self.behind.entry(address).or_insert(link);
+        }
+    }
+
     /// Takes over what an earlier reading remembers and a new one cannot tell.
     pub fn inherit(&mut self, mut earlier: Self) {
         let gone: Vec<u32> = earlier

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::super::testkit::*;
+use super::super::touched::Touched;
 use super::*;
 use crate::agent::world::Change;
 use crate::api::object::Object;
@@ -164,11 +165,13 @@ fn the_first_sight_of_an_identity_is_kept_until_it_is_another_one() {
     world.change(
         Change::Apply(identity("a", "one", 1)),
         std::time::Duration::from_secs(50),
+        &mut Touched::default(),
     );
     assert_eq!(world.identity(&name).unwrap().first_seen.as_secs(), 1);
     world.change(
         Change::Apply(identity("a", "one", 9)),
         std::time::Duration::from_secs(61),
+        &mut Touched::default(),
     );
     assert_eq!(world.identity(&name).unwrap().first_seen.as_secs(), 61);
 }

@@ -4,6 +4,8 @@
 //! Holds invariant 7: each call has a deadline, a watch that has died is noticed and begun again, and
 //! who looks at the latch and the metrics can tell a stalled watch from an API server that is away.
 
+#[cfg(test)]
+mod fake;
 mod follow;
 mod health;
 mod kind;
@@ -148,3 +150,6 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,18 @@ fn what_is_known_already_is_no_change() {
         assert!(!table.apply(again), "{again:?}");
     }
 }
+
+#[test]
+fn what_departed_while_nobody_looked_is_told_from_what_is_still_there() {
+    let pod = "10.244.1.7".parse().unwrap();
+    let earlier = Sighting::default();
+    let mut still = table([]);
+    still.recall(pod, 4);
+    assert!(!earlier.contradicts(&still.of(pod)));
+    assert_eq!(still.behind(pod), Some(4));
+    still.apply(Change::LinkGone(4));
+    assert!(earlier.contradicts(&still.of(pod)), "it departs later");
+    let mut gone = table([]);
+    gone.recall(pod, 77);
+    assert!(earlier.contradicts(&gone.of(pod)), "it had departed");
+}

@@ -1,0 +1,125 @@
+//! What a checkpoint holds: the objects that decide for this node's pods, and where the kernel saw
+//! their addresses. No token, no key. Pure.
+//!
+//! Holds invariant 3 across a restart: a pod is only taken along with the evidence for each of its
+//! addresses, and compared with the kernel again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::sightings::{Kept, Sightings};
+use crate::agent::touched::Touched;
+use crate::agent::world::{Change, World};
+use crate::api::object::Object;
+use crate::model::facts::{
+    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PodLife, PolicyFacts,
+};
+
+/// What was known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pods: Vec<Arc<PodFacts>>,
+    addresses: Vec<Kept>,
+    namespaces: BTreeMap<String, Labels>,
+    /// With the time of first sight, in seconds since the epoch.
+    identities: Vec<(Arc<IdentityFacts>, u64)>,
+    bindings: Vec<Arc<BindingFacts>>,
+    policies: Vec<PolicyFacts>,
+    exceptions: Vec<Arc<ExceptionFacts>>,
+}
+
+impl Content {
+    /// Of what is known, that which decides for pods that live here: the rest of the cluster is not
+    /// needed while no new pod can become known.
+    pub fn of(world: &World, addresses: Vec<Kept>) -> Self {
+        let pods: Vec<_> = world.pods().cloned().collect();
+        let namespaces: BTreeSet<&str> = pods.iter().flat_map(|pod| namespaces(pod)).collect();
+        let labels = |name: &&str| Some(((*name).to_owned(), world.namespace(name)?.clone()));
+        let identities = namespaces.iter().flat_map(|name| world.identities(name));
+        let bindings = namespaces.iter().flat_map(|name| world.bindings(name));
+        let mut content = Self {
+            namespaces: namespaces.iter().filter_map(labels).collect(),
+            identities: identities
+                .map(|known| (known.facts.clone(), known.first_seen.as_secs()))
+                .collect(),
+            bindings: bindings.cloned().collect(),
+            policies: world.policies().cloned().collect(),
+            exceptions: world.exceptions().cloned().collect(),
+            pods: Vec::new(),
+            addresses,
+        };
+        content.pods = pods;
+        // In an order that does not change by itself: what is the same is not written again.
+        content
+            .addresses
+            .sort_by(|a, b| (&a.pod, a.ip).cmp(&(&b.pod, b.ip)));
+        content.identities.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+        content
+    }
+
+    /// The evidence for addresses.
+    pub fn addresses(&self) -> &[Kept] {
+        &self.addresses
+    }
+
+    /// Whether nothing was known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many pods it holds.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// The objects and what was seen of them. A live pod without evidence for an address of its is
+    /// left out.
+    pub fn restore(self) -> (World, Sightings) {
+        let sightings = Sightings::recalled(&self.addresses);
+        let evident: HashSet<_> = self
+            .addresses
+            .iter()
+            .map(|kept| (&kept.pod, &kept.uid, kept.ip))
+            .collect();
+        let is_evident = |pod: &Arc<PodFacts>| {
+            let has = |ip: &std::net::IpAddr| evident.contains(&(&pod.name, &pod.uid, *ip));
+            pod.life == PodLife::Ended || pod.ips.iter().all(has)
+        };
+        let pods = self.pods.iter().filter(|pod| is_evident(pod));
+        let pods = pods.map(|pod| Object::Pod((**pod).clone()));
+        let namespaces = self.namespaces.into_iter();
+        let objects = namespaces
+            .map(|(name, labels)| Object::Namespace(name, labels))
+            .chain(
+                self.bindings
+                    .iter()
+                    .map(|binding| Object::Binding((**binding).clone())),
+            )
+            .chain(self.policies.into_iter().map(Object::Policy))
+            .chain(
+                self.exceptions
+                    .iter()
+                    .map(|exception| Object::Exception((**exception).clone())),
+            )
+            .chain(pods);
+        let (mut world, mut touched) = (World::default(), Touched::default());
+        for object in objects {
+            world.change(Change::Apply(object), Duration::ZERO, &mut touched);
+        }
+        for (facts, first_seen) in self.identities {
+            let apply = Change::Apply(Object::Identity((*facts).clone()));
+            world.change(apply, Duration::from_secs(first_seen), &mut touched);
+        }
+        (world, sightings)
+    }
+}
+
+/// The namespaces whose objects decide for a pod.
+fn namespaces(pod: &PodFacts) -> impl Iterator<Item = &str> {
+    let named = pod.wanted.iter().flatten();
+    let named = named.filter_map(|name| name.split_once('/').map(|(namespace, _)| namespace));
+    named.chain([&*pod.name.namespace])
+}
