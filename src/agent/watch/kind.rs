@@ -28,6 +28,8 @@ pub enum Kind {
     Policies,
     /// `AzureMetadataException`.
     Exceptions,
+    /// The `AzureAssignment` of this node's compute resource.
+    Assignments,
 }
 
 /// What every object has.
@@ -79,7 +81,7 @@ impl Version {
 }
 
 impl Kind {
-    /// All kinds.
+    /// The kinds that every agent follows.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Namespaces,
@@ -87,6 +89,16 @@ impl Kind {
         Self::Bindings,
         Self::Policies,
         Self::Exceptions,
+    ];
+    /// These, and what is followed where assignments count: all there are, in the order of declaration.
+    pub const EVERY: [Self; 7] = [
+        Self::Pods,
+        Self::Namespaces,
+        Self::Identities,
+        Self::Bindings,
+        Self::Policies,
+        Self::Exceptions,
+        Self::Assignments,
     ];
 
     /// The plural: metric label and resource.
@@ -98,6 +110,7 @@ impl Kind {
             Self::Bindings => "azureidentitybindings",
             Self::Policies => "azureidentitypolicies",
             Self::Exceptions => "azuremetadataexceptions",
+            Self::Assignments => "azureassignments",
         }
     }
 
@@ -110,6 +123,7 @@ impl Kind {
             Self::Bindings => "AzureIdentityBinding",
             Self::Policies => "AzureIdentityPolicy",
             Self::Exceptions => "AzureMetadataException",
+            Self::Assignments => "AzureAssignment",
         }
     }
 
@@ -118,8 +132,8 @@ impl Kind {
         !matches!(self, Self::Pods | Self::Namespaces)
     }
 
-    /// The objects that concern a node.
-    pub fn collection(self, node: &str) -> Collection {
+    /// The objects that concern a node: of pods by its name, of assignments by their own one's.
+    pub fn collection(self, name: &str) -> Collection {
         let plural = self.as_str();
         Collection {
             path: if self.is_ours() {
@@ -128,7 +142,8 @@ impl Kind {
                 format!("/api/v1/{plural}")
             },
             selector: match self {
-                Self::Pods => format!("fieldSelector=spec.nodeName%3D{node}"),
+                Self::Pods => format!("fieldSelector=spec.nodeName%3D{name}"),
+                Self::Assignments => format!("fieldSelector=metadata.name%3D{name}"),
                 _ => String::new(),
             },
             metadata_only: self == Self::Namespaces,

@@ -259,18 +259,8 @@ fn kubeconfig(dir: &Path, token: &str) -> Result<String> {
 }
 
 fn crds() -> Result<String> {
-    use kube::CustomResourceExt as _;
-    use lanyard::api;
-    let all = [
-        api::identity::AzureIdentity::crd(),
-        api::binding::AzureIdentityBinding::crd(),
-        api::policy::AzureIdentityPolicy::crd(),
-        api::exception::AzureMetadataException::crd(),
-    ];
-    let texts = all
-        .iter()
-        .map(serde_json::to_string)
-        .collect::<Result<Vec<_>, _>>()?;
+    let all = lanyard::api::crd::definitions()?;
+    let texts: Vec<_> = all.iter().map(|kind| kind.document.to_string()).collect();
     Ok(texts.join("\n---\n"))
 }
 
