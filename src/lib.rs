@@ -22,5 +22,6 @@ pub mod kubernetes;
 pub mod lab;
 pub mod model;
 pub mod probe;
+pub mod removal;
 pub mod serve;
 pub mod sim;

@@ -56,6 +56,7 @@ def unpack(base: pathlib.Path, arch: str) -> None:
         if (base / target).exists() or link.startswith("etc"):
             (base / link).symlink_to(target)
     (base / "etc/nsswitch.conf").write_text("hosts: files dns\n")
+    (base / "run").mkdir()  # iptables-legacy makes its lock file there where the host's is not mounted
 
 
 def download(work: pathlib.Path, arch: str) -> None:

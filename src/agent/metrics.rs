@@ -142,23 +142,24 @@ impl AgentMetrics {
 
     /// The directory changed.
     pub fn known(&self, directory: &Directory) {
-        let value = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.pods.set(value(directory.known.pods));
-        self.bindings.set(value(directory.known.bindings));
         self.identities.set(value(directory.granted.len()));
         self.served.granted(&directory.granted);
     }
 
-    /// How many bindings there are, those that concern nobody here included.
+    /// So many bindings are known, whether or not they concern a pod here.
     pub fn bindings(&self, count: usize) {
-        self.bindings.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.bindings.set(value(count));
     }
 
     /// The folder was read.
     pub fn malformed(&self, documents: usize) {
-        self.malformed
-            .set(i64::try_from(documents).unwrap_or(i64::MAX));
+        self.malformed.set(value(documents));
     }
+}
+
+fn value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn counters(

@@ -11,6 +11,7 @@ pub mod compose;
 pub mod conditions;
 pub mod config;
 pub mod directory;
+pub mod events;
 pub mod evidence;
 pub mod forward;
 pub mod gate;

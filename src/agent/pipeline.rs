@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::assigned;
 use super::audit::{self, Audit, Caller};
 use super::directory::Published;
+use super::events::{Events, Refused};
 use super::forward::Forwarder;
 use super::grants::PodGrants;
 use super::instance;
@@ -22,7 +23,7 @@ use super::obtain::{Broker, Obtained, TokenSource};
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
-use super::select::{Chosen, Decision, choose, select};
+use super::select::{Chosen, Decision, Refusal, choose, select};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 use crate::model::query::{Selector, TokenQuery};
@@ -43,6 +44,8 @@ pub struct Pipeline<S: TokenSource> {
     pub forwarder: Arc<Forwarder>,
     /// Remembers who got what.
     pub audit: Arc<Audit>,
+    /// Tells pods' owners of refusals.
+    pub events: Events,
     /// Counts.
     pub metrics: Arc<AgentMetrics>,
 }
@@ -85,7 +88,7 @@ impl<S: TokenSource> Pipeline<S> {
             Decision::Refused(refusal) => {
                 self.metrics.refused(&refusal);
                 let fault = refusal.fault();
-                self.record_fault(&pod, None, query, &fault);
+                self.record_fault(&pod, None, query, &fault, Some(&refusal));
                 return Err(fault);
             }
         };
@@ -104,7 +107,7 @@ impl<S: TokenSource> Pipeline<S> {
         match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
-                self.record_fault(&pod, Some(grant), query, &fault);
+                self.record_fault(&pod, Some(grant), query, &fault, None);
                 Err(fault)
             }
         }
@@ -192,10 +195,19 @@ impl<S: TokenSource> Pipeline<S> {
         grant: Option<&Grant>,
         query: &TokenQuery,
         fault: &Fault,
+        refusal: Option<&Refusal>,
     ) {
+        let identity = grant.map(|grant| &grant.identity.name);
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity,
+            resource: Some(&query.resource),
+        });
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
-            identity: grant.map(|grant| &grant.identity.name),
+            identity,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
             reason: reason(fault),
@@ -219,7 +231,11 @@ impl<S: TokenSource> Pipeline<S> {
     /// The tenant of the pod's default identity; it needs no call to anybody.
     async fn tenant_info(&self, peer: IpAddr) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await?;
-        let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| refusal.fault())?;
+        let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| {
+            let fault = refusal.fault();
+            self.tell_owner(&pod, &fault, Some(&refusal));
+            fault
+        })?;
         let tenant = grant.identity.tenant_id;
         let tenant =
             tenant.ok_or_else(|| Fault::identity_not_found("the identity states no tenantID"))?;
@@ -230,6 +246,27 @@ impl<S: TokenSource> Pipeline<S> {
     }
 
     async fn metadata(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
+        let answered = self.passed_on(peer, query).await;
+        if let Err(fault) = &answered
+            && let Ok(pod) = self.locator.known(peer)
+        {
+            self.tell_owner(&pod, fault, None);
+        }
+        answered
+    }
+
+    /// Tells the pod's owner of a refusal that is not about a token.
+    fn tell_owner(&self, pod: &PodGrants, fault: &Fault, refusal: Option<&Refusal>) {
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity: None,
+            resource: None,
+        });
+    }
+
+    async fn passed_on(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
         let directory = self.directory.load().clone();
         let exceptions = &directory.exceptions;
         if exceptions.is_empty() {

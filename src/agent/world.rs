@@ -230,7 +230,7 @@ impl World {
     }
 
     /// All identities, in no order.
-    pub fn identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
+    pub fn all_identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
         self.identities.values().map(|known| &known.facts)
     }
 

@@ -1,11 +1,15 @@
-//! Flags of `lanyard uninstall`.
+//! Flags of `lanyard uninstall`: of this node, or of every node of a cluster.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use super::duration;
+use crate::agent::bootguard;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
+use crate::removal::{self, Removal, RemovalError};
 
 /// Flags of `lanyard uninstall`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +26,44 @@ pub struct Args {
     /// The host's root file system (`/` on the host itself): removes a boot guard from it, too.
     #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
     boot_guard: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// Flags of `lanyard uninstall --cluster`.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Of every node of a cluster")]
+struct ClusterArgs {
+    /// Instead of this node: ask every agent of a cluster to clean its own, and wait for their word.
+    /// `helm uninstall` does this by itself.
+    #[arg(long)]
+    cluster: bool,
+    /// Kubeconfig; absent: the pod's service account, or your own kubeconfig.
+    #[arg(long, env = "LANYARD_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Namespace of the agents.
+    #[arg(long, env = "LANYARD_NAMESPACE", default_value = "lanyard-system")]
+    namespace: String,
+    /// `DaemonSet` of the agents.
+    #[arg(long, default_value = "lanyard-agent", value_name = "NAME")]
+    daemonset: String,
+    /// `ConfigMap` that the agents watch for.
+    #[arg(
+        long,
+        env = "LANYARD_REMOVAL_MARKER",
+        default_value = "lanyard-removal",
+        value_name = "NAME"
+    )]
+    removal_marker: String,
+    /// How long to wait for the nodes.
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = duration::parse)]
+    timeout: Duration,
+    /// Succeed although nodes did not confirm, or no agents were found; they are named all the same.
+    #[arg(long)]
+    best_effort: bool,
+    /// Image for the commands that are printed for nodes that did not confirm.
+    #[arg(long, value_name = "IMAGE", default_value = concat!("lanyard:", env!("CARGO_PKG_VERSION")))]
+    image: String,
 }
 
 impl Args {
@@ -30,6 +72,10 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        if self.cluster.cluster {
+            return runtime.block_on(self.cluster.run());
+        }
+        let forgotten = self.boot_guard.is_none() && Path::new(bootguard::UNIT).exists();
         let leave = Leave {
             backend: self.iptables_backend,
             address: self.agent_address,
@@ -43,6 +89,43 @@ impl Args {
         for line in done {
             println!("{line}");
         }
+        if forgotten {
+            println!(
+                "the boot guard stays ({}): add --boot-guard=/ to remove it",
+                bootguard::UNIT
+            );
+        }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl ClusterArgs {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let cluster = crate::kubernetes::connect(self.kubeconfig.as_deref()).await?;
+        let removal = Removal {
+            namespace: self.namespace,
+            daemonset: self.daemonset,
+            marker: self.removal_marker,
+            timeout: self.timeout,
+        };
+        println!(
+            "asking the agents of {}/{} to remove their rules (at most {} s)",
+            removal.namespace,
+            removal.daemonset,
+            removal.timeout.as_secs()
+        );
+        let outcome = match removal::remove(&cluster, &removal).await {
+            Err(absent @ RemovalError::NoAgents { .. }) if self.best_effort => {
+                println!("{absent}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            asked => asked?,
+        };
+        print!("{}", outcome.report(&self.image));
+        Ok(if outcome.complete() || self.best_effort {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }

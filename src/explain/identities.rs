@@ -74,7 +74,7 @@ fn missing(found: &Found, name: &ObjectName) -> Step {
 
 /// The identity that was probably meant by a name that does not exist.
 pub(super) fn likely(found: &Found, name: &ObjectName) -> Option<ObjectName> {
-    let all = || found.world.identities().map(|identity| &identity.name);
+    let all = || found.world.all_identities().map(|identity| &identity.name);
     let here = all().filter(|other| other.namespace == name.namespace);
     let near = near_names(&name.name, here.map(|other| &*other.name));
     if let Some(near) = near.first() {

@@ -187,7 +187,7 @@ fn nothing(found: &Found, view: &PodView) -> Vec<Remedy> {
     }
     let mut here: Vec<_> = found
         .world
-        .identities()
+        .all_identities()
         .filter(|identity| identity.name.namespace == *own)
         .collect();
     here.sort_by_key(|identity| &identity.name);
@@ -308,7 +308,7 @@ fn not_granted(
     let pod = &view.facts;
     let mut named: Vec<&IdentityFacts> = found
         .world
-        .identities()
+        .all_identities()
         .map(AsRef::as_ref)
         .filter(|identity| match selector {
             Selector::ClientId(id) => identity.client_id == *id,

@@ -24,7 +24,7 @@ use crate::traces::Traces;
 
 /// How long a single command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(5);
-const NODES_LIMIT: Duration = Duration::from_secs(90);
+const NODES_LIMIT: Duration = Duration::from_mins(3);
 
 /// A running cluster.
 #[derive(Debug)]
@@ -39,8 +39,13 @@ pub struct Cluster {
 impl Cluster {
     /// The one in that folder, which must run.
     pub fn open(places: &Places, programs: &Programs) -> Result<Self> {
-        let traces = Traces::read(places).filter(Traces::live);
+        let traces = Traces::read(places)?.filter(Traces::live);
         let traces = traces.context("no cluster runs here: `make cluster` brings one up")?;
+        Self::of(places, programs, &traces)
+    }
+
+    /// The one with these traces, also while it is coming up.
+    pub(crate) fn of(places: &Places, programs: &Programs, traces: &Traces) -> Result<Self> {
         let first = traces
             .processes
             .last()
@@ -50,7 +55,7 @@ impl Cluster {
             places: places.clone(),
             programs: programs.clone(),
             first,
-            cgroup: traces.cgroup,
+            cgroup: traces.cgroup.clone(),
             azure: Client::new(client::path_of(first, AZURE)),
         })
     }
@@ -172,7 +177,7 @@ impl Cluster {
             "-n",
             namespace,
             "--for=condition=Ready",
-            "--timeout=60s",
+            "--timeout=120s",
         ];
         let name = format!("pod/{pod}");
         if let Err(error) = self.kubectl(&[&wait[..], &[&name]].concat()).await {

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lanyard::lab::until;
+use nix::sys::signal::Signal;
 
 use crate::cluster::{Cluster, Part};
 use crate::control::Control;
 use crate::node_files::STARTUP_TAINT;
 use crate::plan::NodePlan;
 use crate::process::{self, Output};
-use crate::supervise::{Order, client};
+use crate::supervise::{FIRST_OF_NODE, Order, client};
 use crate::{traces, wires};
 
 const REBOOT_LIMIT: Duration = Duration::from_secs(30);
@@ -50,16 +51,16 @@ impl<'a> Node<'a> {
 
     /// Its first process's pid as the machine numbers it, while the node runs.
     pub fn pid(&self) -> Result<u32> {
-        let named = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|byte| *byte == 0)
-                .any(|word| word == self.name().as_bytes())
-        };
-        let parent = process::children(self.cluster.first)
+        let children = process::children(self.cluster.first).into_iter();
+        let mut parents = children.filter(|&pid| process::has_argument(pid, &self.name()));
+        let first = parents.next().map(process::children).unwrap_or_default();
+        // Before that it is a shell that still sees the cluster's files, not the node's.
+        let mut first = first
             .into_iter()
-            .find(named);
-        let first = parent.and_then(|parent| process::children(parent).first().copied());
-        first.with_context(|| format!("{} does not run", self.name()))
+            .filter(|&pid| process::has_argument(pid, FIRST_OF_NODE));
+        first
+            .next()
+            .with_context(|| format!("{} does not run", self.name()))
     }
 
     /// Runs a shell command as the node's root, in all of its namespaces.
@@ -72,7 +73,7 @@ impl<'a> Node<'a> {
         let mut command = process::inside(
             self.pid()?,
             &[
-                "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/",
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
             ],
             "/bin/sh",
         );
@@ -138,7 +139,10 @@ impl<'a> Node<'a> {
         let pid = self.pid()?;
         let traced = traces::Traced::of(pid).context("the node ended")?;
         traced.kill();
-        let gone = async || !traced.lives() && self.pid().is_err();
+        // Its parent ends with it; this waits until it has.
+        let ended = Order::Stop(self.name(), Signal::SIGKILL as i32);
+        client::order(first, &ended).await?;
+        let gone = async || !traced.lives();
         until(REBOOT_LIMIT, "the node's end", gone).await?;
         wires::unplug(first, &self.plan).await?;
         traces::empty_cgroups(&self.cluster.cgroup, &self.name()).await

@@ -24,6 +24,7 @@ mkdir -p var/lib/kubelet var/lib/containerd var/log/node var/tmp
 mount --bind "$logs" var/log/node
 : >.first
 mount --bind "$init" .first
+mount -o remount,bind,ro .first
 # A boot: these are empty.
 mount -t tmpfs -o mode=0755 tmpfs run
 mkdir run/lock run/netns

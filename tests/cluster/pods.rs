@@ -1,7 +1,7 @@
 //! Pods for trials: manifests of a small Debian with curl that sleeps.
 //!
 //! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults'
-//! host names (there is no DNS in the cluster) and, by a ConfigMap, their authority.
+//! host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
 
 use std::fmt::Write as _;
 
@@ -100,7 +100,7 @@ impl<'a> Pod<'a> {
 }
 
 impl Cluster {
-    /// Makes a namespace with the ConfigMap `azure-ca`, and waits for its default service account.
+    /// Makes a namespace with the `ConfigMap` `azure-ca`, and waits for its default service account.
     pub async fn namespace(&self, name: &str) -> Result<()> {
         let ca = self.azure_ca()?.replace('\n', "\n    ");
         self.apply(&format!(

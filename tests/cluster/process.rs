@@ -113,3 +113,10 @@ pub fn children(pid: u32) -> Vec<u32> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&child| parent(child) == Some(pid)).collect()
 }
+
+/// Whether `word` is one of the arguments that a process was started with.
+pub fn has_argument(pid: u32, word: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .any(|argument| argument == word.as_bytes())
+}

@@ -5,9 +5,7 @@
 //! and their parent removes the cluster after the child's end or a signal; should the parent be
 //! killed, the kernel ends the cluster, and the next run removes what is left on the disk.
 
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,39 +13,25 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cluster::Cluster;
 use crate::plan::Places;
+use crate::trial::{self, Line};
 use crate::up::{self, Wish};
 use crate::{programs, supervise, traces};
-
-/// A line of the table.
-pub struct Line {
-    name: &'static str,
-    act: fn(Arc<Cluster>) -> Act,
-}
-
-/// A trial's future.
-pub type Act = Pin<Box<dyn Future<Output = Result<()>>>>;
-
-/// A line of the table.
-pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
-    Line { name, act }
-}
 
 const KEPT: &str = "kept";
 const TEST: &str = "test";
 
 /// Everything that this program can be.
-pub fn main(lines: Vec<Line>) -> ExitCode {
+pub fn main(lines: &[Line]) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
-        ["--first-process-of-cluster", target] => supervise::run(Some(target), false),
-        ["--first-process-of-node"] => supervise::run(None, true),
+        [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
+        [supervise::FIRST_OF_NODE] => supervise::run(None, true),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
-        ["--on", name, rest @ ..] => return trials(&lines, name, rest),
-        _ => return whole(&lines, &args),
+        ["--on", name, rest @ ..] => return trial::run(lines, &Places::of(name), rest),
+        _ => return whole(lines, &args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,7 +58,8 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
     };
     possible()?;
     let places = Places::of(KEPT);
-    let running = traces::Traces::read(&places).is_some_and(|traces| traces.live());
+    let _lock = traces::lock(&places)?;
+    let running = traces::Traces::read(&places)?.is_some_and(|traces| traces.live());
     if running {
         eprintln!("cluster: it is up already (`make cluster-down` removes it)");
     } else {
@@ -111,14 +96,18 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
 async fn take_down() -> Result<()> {
     for name in [KEPT, TEST] {
         let places = Places::of(name);
-        let traces = traces::Traces::read(&places);
-        // A test run that is under way has a parent that removes its cluster.
-        if name == TEST && traces.is_some_and(|traces| traces.live()) {
-            eprintln!("cluster: a test run is under way; its own cluster is left to it");
-            continue;
-        }
+        let lock = match traces::lock(&places) {
+            Ok(lock) => lock,
+            // It has a parent that removes its cluster.
+            Err(error) if name == TEST => {
+                eprintln!("cluster: a test run's own cluster is left to it: {error:#}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         traces::remove(&places).await?;
-        traces::forget_logs(&places)?;
+        traces::forget(&places)?;
+        drop(lock);
     }
     eprintln!("cluster: nothing of it is left");
     Ok(())
@@ -140,7 +129,7 @@ fn whole(lines: &[Line], args: &[String]) -> ExitCode {
         let reason = hindrance.map(|error| format!("{error:#}"));
         let trials = lines.iter().map(|line| {
             let reason = reason.clone().unwrap_or_default();
-            Trial::ignorable_test(line.name, move || Ok(Completion::ignored_with(reason)))
+            Trial::ignorable_test(line.name(), move || Ok(Completion::ignored_with(reason)))
         });
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     }
@@ -156,9 +145,7 @@ fn whole(lines: &[Line], args: &[String]) -> ExitCode {
 
 async fn guarded(args: &[String]) -> Result<bool> {
     let places = Places::of(TEST);
-    if traces::Traces::read(&places).is_some_and(|traces| traces.live()) {
-        bail!("another test run of this tree is under way");
-    }
+    let _lock = traces::lock(&places)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let start = Instant::now();
@@ -198,29 +185,4 @@ async fn guarded(args: &[String]) -> Result<bool> {
     traces::remove(&places).await?;
     eprintln!("cluster: removed; {} s in all", start.elapsed().as_secs());
     outcome
-}
-
-/// The trials on a cluster that runs, one after the other.
-fn trials(lines: &[Line], name: &str, rest: &[&str]) -> ExitCode {
-    let mut arguments = Arguments::from_iter(["cluster"].iter().chain(rest));
-    arguments.test_threads = Some(1);
-    let opened = programs::places(&up::cache())
-        .and_then(|programs| Cluster::open(&Places::of(name), &programs))
-        .map(Arc::new);
-    let trials = lines.iter().map(|line| {
-        let (act, opened) = (
-            line.act,
-            opened.as_ref().map_err(|e| format!("{e:#}")).cloned(),
-        );
-        Trial::test(line.name, move || {
-            let cluster = opened?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?;
-            runtime
-                .block_on(act(cluster))
-                .map_err(|error| format!("{error:#}").into())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -3,6 +3,7 @@
 //! In: a cluster's folder. Out: nothing of it any more. Blocks until its processes are gone, bounded.
 //! Invariant: a process is ended only where pid and start time are the recorded ones.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub struct Traces {
     pub processes: Vec<Traced>,
     /// Name of its folder below every cgroup controller, with a leading `/`.
     pub cgroup: String,
+    /// Whether it came up; a bringing-up that died on the way leaves `false`.
+    #[serde(default)]
+    pub complete: bool,
 }
 
 impl Traced {
@@ -61,9 +65,12 @@ impl Traced {
 
 impl Traces {
     /// Those of a cluster that has been started; none where nothing was.
-    pub fn read(places: &Places) -> Option<Self> {
-        let text = std::fs::read_to_string(places.traces()).ok()?;
-        serde_json::from_str(&text).ok()
+    pub fn read(places: &Places) -> Result<Option<Self>> {
+        let path = places.traces();
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => serde_json::from_str(&text?).with_context(|| path.display().to_string()),
+        }
     }
 
     /// Records them.
@@ -73,15 +80,31 @@ impl Traces {
         Ok(std::fs::rename(draft, places.traces())?)
     }
 
-    /// Whether the cluster runs.
+    /// Whether the cluster runs, all of it.
     pub fn live(&self) -> bool {
-        !self.processes.is_empty() && self.processes.iter().all(|process| process.lives())
+        self.complete
+            && !self.processes.is_empty()
+            && self.processes.iter().all(|process| process.lives())
     }
+}
+
+/// Keeps others of this tree from bringing the same cluster up or down, as long as it is held.
+pub fn lock(places: &Places) -> Result<File> {
+    let path = places.root.with_extension("lock");
+    std::fs::create_dir_all(
+        path.parent()
+            .context("a cluster's folder without a parent")?,
+    )?;
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    let busy =
+        "somebody else is at work on this tree's cluster: a test run, or an `up`, or a `down`";
+    file.try_lock().context(busy)?;
+    Ok(file)
 }
 
 /// Removes a cluster, living or dead, with all it left.
 pub async fn remove(places: &Places) -> Result<()> {
-    if let Some(traces) = Traces::read(places) {
+    if let Some(traces) = Traces::read(places)? {
         for process in &traces.processes {
             process.kill();
         }
@@ -180,11 +203,11 @@ pub fn keep_logs(places: &Places) -> PathBuf {
     }
 }
 
-/// Removes the logs that were kept.
-pub fn forget_logs(places: &Places) -> Result<()> {
+/// Removes the logs that were kept, and the lock's file.
+pub fn forget(places: &Places) -> Result<()> {
     let kept = places.root.with_extension("logs");
     if kept.exists() {
         std::fs::remove_dir_all(&kept).with_context(|| kept.display().to_string())?;
     }
-    Ok(())
+    Ok(std::fs::remove_file(places.root.with_extension("lock"))?)
 }

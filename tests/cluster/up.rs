@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::control::{AZURE_READY, Control};
 use crate::plan::{API_PORT, CONTROL, NODES, Places};
 use crate::programs::Programs;
-use crate::supervise::{Order, client};
+use crate::supervise::{FIRST_OF_CLUSTER, Order, client};
 use crate::traces::{self, Traced, Traces};
 use crate::{images, node_files, pki, process, programs, wires};
 
@@ -30,7 +30,7 @@ pub struct Wish {
     pub taint: bool,
 }
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Says what is done; the time is that since the start.
 struct Progress(Instant);
@@ -85,6 +85,7 @@ async fn raise(
     let mut traces = Traces {
         processes: Vec::new(),
         cgroup,
+        complete: false,
     };
     traces.write(places)?;
     traces::make_cgroups(&traces.cgroup)?;
@@ -99,7 +100,7 @@ async fn raise(
     for plan in &NODES {
         wires::node(first, plan).await?;
     }
-    let cluster = Cluster::open(places, programs)?;
+    let cluster = Cluster::of(places, programs, &traces)?;
     let ready = async || cluster.kubectl(&["get", "--raw", "/readyz"]).await.is_ok();
     until(LIMIT, "the API server to be ready", ready).await?;
     progress.say("controllers, scheduler, nodes");
@@ -119,6 +120,8 @@ async fn raise(
     until(LIMIT, "the default service account", account).await?;
     let azure = client::path_of(first, AZURE_READY);
     until(LIMIT, "simulated Azure to listen", async || azure.exists()).await?;
+    traces.complete = true;
+    traces.write(places)?;
     progress.say("ready");
     Ok(cluster)
 }
@@ -175,7 +178,7 @@ async fn start(
         .args([include_str!("control.sh"), "control"])
         .arg(places.first_process());
     command
-        .arg("--first-process-of-cluster")
+        .arg(FIRST_OF_CLUSTER)
         .arg(format!("{CONTROL}:{API_PORT}"));
     command.stdin(Stdio::from(OwnedFd::from(listener)));
     let mut child = command

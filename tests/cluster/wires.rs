@@ -10,6 +10,8 @@
 //!                             10.200.0.2 (vault, Entra ID)   pods 10.244.N.0/24, masqueraded
 //! ```
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use lanyard::lab::{IMDS, WIRE_SERVER};
 
@@ -24,7 +26,8 @@ pub async fn core(first: u32) -> Result<()> {
     );
     let mut routes = String::new();
     for node in NODES {
-        routes += &format!("route add {} via {}\n", node.pods(), node.address());
+        // Writing to a String does not fail, here and below.
+        let _ = writeln!(routes, "route add {} via {}", node.pods(), node.address());
     }
     lines += &routes;
     process::ip(first, None, &lines).await?;
@@ -52,14 +55,15 @@ pub async fn node(first: u32, plan: &NodePlan) -> Result<()> {
          route add default via {CLOUD}\nroute add {imds}/32 via {CLOUD}\n"
     );
     for other in NODES.iter().filter(|other| other.number != number) {
-        lines += &format!("route add {} via {}\n", other.pods(), other.address());
+        let _ = writeln!(lines, "route add {} via {}", other.pods(), other.address());
     }
     process::ip(first, Some(&name), &lines).await?;
     let mut script = "echo 1 >/proc/sys/net/ipv4/ip_forward\n".to_owned();
     // As Azure's nodes do for pods; the ports tell a pod's connection from the node's own.
     for cloud in [*imds, WIRE_SERVER, VAULT] {
-        script += &format!(
-            "iptables-{} -w -t nat -A POSTROUTING -s {PODS} -d {cloud}/32 -p tcp -j MASQUERADE --to-ports {}-{}\n",
+        let _ = writeln!(
+            script,
+            "iptables-{} -w -t nat -A POSTROUTING -s {PODS} -d {cloud}/32 -p tcp -j MASQUERADE --to-ports {}-{}",
             plan.iptables,
             MASQUERADED.start(),
             MASQUERADED.end()

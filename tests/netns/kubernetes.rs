@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use lanyard::api::binding::AzureIdentityBinding;
 use lanyard::demo::cast::{Cast, MANIFESTS, NAMESPACE, VAULT_RESOURCE};
 use lanyard::lab::{Agent, AgentSetup, Get, IMDS, Pod, Style, until};
+use serde_json::json;
 
 use crate::apiserver::{ApiServer, token_status};
 use crate::harness::Stage;
@@ -246,10 +247,7 @@ pub async fn a_bindings_change_of_mind_takes_effect_at_once(stage: Stage) -> Res
     let sampling = sample(&scene.cast.payments, last.clone(), stop.clone());
     let admin = scene.api.admin();
     let changing = scene.cast.lab.cloud().run(async move || {
-        let kubeconfig = kube::config::Kubeconfig::read_from(admin)?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        let bindings: Api<AzureIdentityBinding> =
-            Api::namespaced(kube::Client::try_from(config)?, NAMESPACE);
+        let bindings: Api<AzureIdentityBinding> = Api::namespaced(client(&admin).await?, NAMESPACE);
         let mut binding = bindings.get("payments").await?;
         binding.metadata.resource_version = None;
         binding.metadata.uid = None;
@@ -286,4 +284,127 @@ pub async fn a_bindings_change_of_mind_takes_effect_at_once(stage: Stage) -> Res
         ensure!(median < Duration::from_millis(100), "{what}: {median:?}");
     }
     Ok(())
+}
+
+/// Where most of a full cluster does not concern this node, its changes cost this node next to nothing.
+pub async fn a_full_clusters_changes_cost_little(stage: Stage) -> Result<()> {
+    const PODS: usize = 107;
+    const BINDINGS: usize = 1000;
+    const CHANGES: u32 = 300;
+    let scene = Scene::raise(stage).await?;
+    let node = scene.cast.lab.node().name().to_owned();
+    let agent = scene.cast.lab.agent(&scene.setup()).await?;
+    let pid = agent.process.pid();
+    println!("with 3 pods: {}", resident(pid)?);
+    let admin = scene.api.admin();
+    let filled = scene.cast.lab.cloud().run(async move || {
+        let client = client(&admin).await?;
+        for number in 0..10 {
+            let name = format!("team-{number}");
+            create(&client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
+        }
+        for number in 0..PODS {
+            let name = format!("filler-{number}");
+            let ip = format!("10.99.0.{number}");
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "payments"},
+                "annotations": {"note": "x".repeat(2000)}},
+                "spec": {"nodeName": node, "serviceAccountName": "payments", "containers": [{"name": "main", "image": "none",
+                    "env": (0..40).map(|n| json!({"name": format!("N{n}"), "value": "v".repeat(40)})).collect::<Vec<_>>()}]}});
+            create(&client, &pod).await?;
+            let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
+            let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), NAMESPACE);
+            pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        }
+        for number in 0..BINDINGS {
+            create(&client, &foreign(number)).await?;
+        }
+        anyhow::Ok(())
+    });
+    filled.await??;
+    scene.shows(&agent, "lanyard_pods 110").await?;
+    scene
+        .shows(&agent, &format!("lanyard_bindings {}", BINDINGS + 2))
+        .await?;
+    println!("with 110 pods and {BINDINGS} bindings: {}", resident(pid)?);
+    for namespace in ["team-1", NAMESPACE] {
+        let (admin, before) = (scene.api.admin(), ticks(pid)?);
+        let changed = scene.cast.lab.cloud().run(async move || {
+            let bindings: Api<AzureIdentityBinding> =
+                Api::namespaced(client(&admin).await?, namespace);
+            let name = if namespace == NAMESPACE {
+                "reports"
+            } else {
+                "b-1"
+            };
+            for number in 0..CHANGES {
+                let change = json!({"spec": {"default": number % 2 == 0}});
+                bindings
+                    .patch(name, &PatchParams::default(), &Patch::Merge(&change))
+                    .await?;
+            }
+            anyhow::Ok(())
+        });
+        changed.await??;
+        let spent = Duration::from_millis((ticks(pid)? - before) * 10);
+        let each = spent / CHANGES;
+        println!("a binding's change in namespace {namespace}: {each:?} of processor time");
+        ensure!(
+            each < Duration::from_millis(20),
+            "{namespace}: {each:?} for each change"
+        );
+    }
+    println!("at the end: {}", resident(pid)?);
+    scene.gets(&scene.cast.payments, 200).await
+}
+
+fn foreign(number: usize) -> serde_json::Value {
+    json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentityBinding",
+        "metadata": {"name": format!("b-{number}"), "namespace": format!("team-{}", number % 10)},
+        "spec": {"identity": "id", "subjects": [{"podSelector": {"matchLabels": {"app": format!("a-{number}")}}}]}})
+}
+
+async fn client(kubeconfig: &std::path::Path) -> Result<kube::Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+async fn create(client: &kube::Client, object: &serde_json::Value) -> Result<()> {
+    let text = |field: &str| object.pointer(field).and_then(serde_json::Value::as_str);
+    let kind = text("/kind").context("kind")?;
+    let (prefix, plural) = match kind {
+        "Namespace" => ("/api/v1", "namespaces"),
+        "Pod" => ("/api/v1", "pods"),
+        _ => ("/apis/lanyard.dev/v1alpha1", "azureidentitybindings"),
+    };
+    let place = text("/metadata/namespace").map_or(String::new(), |ns| format!("/namespaces/{ns}"));
+    let request = hyper::Request::post(format!("{prefix}{place}/{plural}"))
+        .header("content-type", "application/json")
+        .body(serde_json::to_vec(object)?)?;
+    client.request_text(request).await?;
+    Ok(())
+}
+
+fn resident(pid: u32) -> Result<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let lines = status
+        .lines()
+        .filter(|line| line.starts_with("VmRSS") || line.starts_with("Rss"));
+    Ok(lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join(", "))
+}
+
+/// Processor time of a process, in hundredths of a second.
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .context("stat")?
+        .split_whitespace()
+        .collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }

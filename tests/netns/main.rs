@@ -11,7 +11,9 @@
 mod apiserver;
 mod bootguard;
 mod clients;
+mod events;
 mod evidence;
+mod gate;
 mod guard;
 mod harness;
 mod interception;
@@ -70,6 +72,8 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             bootguard::a_rebooted_node_is_closed_until_the_agent_starts
         ),
+        play!(Both, gate::the_taint_goes_when_the_proof_is_there),
+        play!(Both, gate::the_marker_clears_the_node_for_good),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
@@ -142,6 +146,8 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Any, events::a_refusal_is_an_event_on_the_pod),
+        play!(Any, events::explain_reads_the_cluster),
         play!(
             Any,
             kubernetes::an_agent_that_restarts_without_the_api_server_serves_whom_it_knew
@@ -159,6 +165,7 @@ fn scenarios() -> Vec<Scenario> {
             Any,
             kubernetes::a_bindings_change_of_mind_takes_effect_at_once
         ),
+        play!(Any, kubernetes::a_full_clusters_changes_cost_little),
     ]
 }
 

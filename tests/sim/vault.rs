@@ -74,9 +74,12 @@ async fn the_allowed_identity_reads_the_secret() {
         assert_eq!(body["attributes"]["enabled"], true);
         let versioned = id.strip_prefix("https://demo.vault.azure.net").unwrap();
         let headers = format!("Authorization: Bearer {token}\r\n");
-        let target = format!("{versioned}?api-version=7.4");
-        let again = fetch(&simulator, "demo.vault.azure.net", &target, &headers).await;
-        assert_eq!(again.json()["value"], "hunter2");
+        // The second is how the SDK for JavaScript writes it.
+        for version in ["api-version=7.4", "api%2Dversion=7.4"] {
+            let target = format!("{versioned}?{version}");
+            let again = fetch(&simulator, "demo.vault.azure.net", &target, &headers).await;
+            assert_eq!(again.json()["value"], "hunter2");
+        }
     }
     let last = simulator.journal().pop().unwrap();
     assert_eq!(last.identity.as_deref(), Some("payments"));

@@ -72,11 +72,6 @@ impl Content {
         &self.addresses
     }
 
-    /// Whether nothing was known.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// How many pods it holds.
     pub fn pods(&self) -> usize {
         self.pods.len()

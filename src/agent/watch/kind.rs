@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::slim;
 use crate::api::object::{Object, read};
 use crate::api::{API_VERSION, Malformed};
 use crate::kubernetes::Collection;
@@ -166,6 +167,9 @@ impl Kind {
     }
 
     fn object(self, text: &RawValue, version: &str) -> Result<Object, Malformed> {
+        if self == Self::Pods {
+            return slim::read(text.get());
+        }
         let mut value: Value =
             serde_json::from_str(text.get()).map_err(|error| Malformed::at("object", error))?;
         // Items of a list do not say what they are, and metadata alone calls itself something else.

@@ -6,6 +6,7 @@
 
 mod compute;
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod fake;
 mod follow;
 mod health;
@@ -14,6 +15,7 @@ mod lookup;
 mod metrics;
 mod mirror;
 mod pause;
+mod slim;
 mod verdict;
 mod watchdog;
 

@@ -147,10 +147,9 @@ impl Vaults {
             Err(why) => return self.challenge(&why),
         };
         let query = request.uri().query().unwrap_or_default();
-        if !query
-            .split('&')
-            .any(|pair| pair.starts_with("api-version="))
-        {
+        // Decoded: the SDK for JavaScript writes `api%2Dversion`.
+        let versioned = |pair: &str| decode(pair, true).starts_with("api-version=");
+        if !query.split('&').any(versioned) {
             let message = "api-version must be specified";
             return error(StatusCode::BAD_REQUEST, "BadParameter", message);
         }

@@ -29,6 +29,10 @@ use serde::{Deserialize, Serialize};
 
 /// Where the socket is, in the process's own mount namespace.
 pub const SOCKET: &str = "/run/supervise.sock";
+/// First argument of a cluster's first process; the API server's address follows.
+pub const FIRST_OF_CLUSTER: &str = "--first-process-of-cluster";
+/// First argument of a node's first process (node.sh says it, too).
+pub const FIRST_OF_NODE: &str = "--first-process-of-node";
 /// Rest before a service that ended unasked is started again (systemd's `RestartSec`).
 const REST: Duration = Duration::from_millis(500);
 const END_LIMIT: Duration = Duration::from_secs(20);
