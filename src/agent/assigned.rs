@@ -57,7 +57,6 @@ pub fn admit(assignments: &NodeAssignments, grant: &Grant) -> Result<Grant, Faul
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod tests {
     use std::sync::Arc;
 
@@ -128,11 +127,11 @@ mod tests {
             node(&json!([entry("Pending")])),
             node(&json!([entry("Removing")])),
             node(
-                json!([{"resourceID": arm("rg-b", "id"), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
+                &json!([{"resourceID": arm("rg-b", "id"), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
             ),
             // Same client id, other ARM id: the ARM id says who it is.
             node(
-                json!([{"resourceID": arm("rg-b", "id"), "clientID": guid(1), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
+                &json!([{"resourceID": arm("rg-b", "id"), "clientID": guid(1), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
             ),
         ] {
             assert!(is_on_its_way(&node, &grant()), "{node:?}");
