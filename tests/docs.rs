@@ -28,6 +28,14 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--harness",
     "--unix-socket",
     "--cacert",
+    // Of helm, kubectl and az.
+    "--create-namespace",
+    "--wait",
+    "--set",
+    "--take-ownership",
+    "--no-hooks",
+    "--identities",
+    "--node-taints",
 ];
 
 fn root() -> &'static Path {
