@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use lanyard::agent::events::reason::Reason;
 use lanyard::cli::Cli;
 use lanyard::model::fault::FaultKind;
 
@@ -110,6 +111,23 @@ fn every_kind_of_error_has_a_heading_in_troubleshooting() {
             kind.as_str()
         );
     }
+}
+
+/// Alerts and scripts look for the reasons of Events: the list in the document is the code's.
+#[test]
+fn every_reason_of_an_event_is_documented_and_no_other() {
+    let text = read("TROUBLESHOOTING.md");
+    let table = text
+        .split("\n## Events on pods\n")
+        .nth(1)
+        .expect("the section");
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: Vec<&str> = rows.collect();
+    let told: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(documented, told);
 }
 
 /// Whoever searches for the words in hand must find them.

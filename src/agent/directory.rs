@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
 use super::world::World;
-use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::facts::{ExceptionFacts, NodeAssignments, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
@@ -33,6 +33,8 @@ pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
     /// Metadata paths that are forwarded.
     pub exceptions: Vec<Arc<ExceptionFacts>>,
+    /// Which identities are on this node, where that counts.
+    pub assignments: NodeAssignments,
     /// How many pods and bindings are known.
     pub known: Known,
     /// Identities granted to live pods.
@@ -107,6 +109,7 @@ impl Directory {
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
+            assignments: world.assignments(),
             known,
             granted,
         }

@@ -3,14 +3,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::assigned;
 use super::audit::{self, Audit, Caller};
 use super::directory::Published;
+use super::events::{Events, Refused};
 use super::forward::Forwarder;
 use super::grants::PodGrants;
 use super::instance;
@@ -20,11 +23,14 @@ use super::obtain::{Broker, Obtained, TokenSource};
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
-use super::select::{Chosen, Decision, choose, select};
+use super::select::{Chosen, Decision, Refusal, choose, select};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 use crate::model::query::{Selector, TokenQuery};
 use crate::serve;
+
+/// How long a request waits for an identity that is on its way to this node.
+const ASSIGNMENT_HOLD: Duration = Duration::from_secs(3);
 
 /// Everything that an answer needs.
 pub struct Pipeline<S: TokenSource> {
@@ -38,6 +44,8 @@ pub struct Pipeline<S: TokenSource> {
     pub forwarder: Arc<Forwarder>,
     /// Remembers who got what.
     pub audit: Arc<Audit>,
+    /// Tells pods' owners of refusals.
+    pub events: Events,
     /// Counts.
     pub metrics: Arc<AgentMetrics>,
 }
@@ -80,7 +88,7 @@ impl<S: TokenSource> Pipeline<S> {
             Decision::Refused(refusal) => {
                 self.metrics.refused(&refusal);
                 let fault = refusal.fault();
-                self.record_fault(&pod, None, query, &fault);
+                self.record_fault(&pod, None, query, &fault, Some(&refusal));
                 return Err(fault);
             }
         };
@@ -88,7 +96,10 @@ impl<S: TokenSource> Pipeline<S> {
         if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
             return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
         }
-        let obtained = self.broker.obtain(grant, &query.resource, &asker).await;
+        let obtained = match self.on_this_node(peer, query, &pod, grant).await {
+            Ok(grant) => self.broker.obtain(&grant, &query.resource, &asker).await,
+            Err(fault) => Err(fault),
+        };
         let still_his = obtained.and_then(|obtained| {
             self.still_granted(peer, query, &pod, grant)?;
             Ok(obtained)
@@ -96,10 +107,33 @@ impl<S: TokenSource> Pipeline<S> {
         match still_his {
             Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
             Err(fault) => {
-                self.record_fault(&pod, Some(grant), query, &fault);
+                self.record_fault(&pod, Some(grant), query, &fault, None);
                 Err(fault)
             }
         }
+    }
+
+    /// Whether the identity is on this node, where that counts; waits a little while it is on its way.
+    async fn on_this_node(
+        &self,
+        peer: IpAddr,
+        query: &TokenQuery,
+        pod: &PodGrants,
+        grant: &Grant,
+    ) -> Result<Grant, Fault> {
+        if assigned::is_on_its_way(&self.directory.load().assignments, grant) {
+            let waits = |now: &PodGrants| {
+                let same = now.pod.uid == pod.pod.uid;
+                let granted = matches!(select(now, query), Decision::Granted(again, _) if again.identity == grant.identity);
+                same && granted
+                    && assigned::is_on_its_way(&self.directory.load().assignments, grant)
+            };
+            self.locator
+                .wait_while(peer, ASSIGNMENT_HOLD, waits)
+                .await?;
+            self.still_granted(peer, query, pod, grant)?;
+        }
+        assigned::admit(&self.directory.load().assignments, grant)
     }
 
     /// The wait may have been long: what was granted before it is looked at again.
@@ -161,10 +195,19 @@ impl<S: TokenSource> Pipeline<S> {
         grant: Option<&Grant>,
         query: &TokenQuery,
         fault: &Fault,
+        refusal: Option<&Refusal>,
     ) {
+        let identity = grant.map(|grant| &grant.identity.name);
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity,
+            resource: Some(&query.resource),
+        });
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
-            identity: grant.map(|grant| &grant.identity.name),
+            identity,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
             reason: reason(fault),
@@ -188,7 +231,11 @@ impl<S: TokenSource> Pipeline<S> {
     /// The tenant of the pod's default identity; it needs no call to anybody.
     async fn tenant_info(&self, peer: IpAddr) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await?;
-        let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| refusal.fault())?;
+        let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| {
+            let fault = refusal.fault();
+            self.tell_owner(&pod, &fault, Some(&refusal));
+            fault
+        })?;
         let tenant = grant.identity.tenant_id;
         let tenant =
             tenant.ok_or_else(|| Fault::identity_not_found("the identity states no tenantID"))?;
@@ -199,6 +246,27 @@ impl<S: TokenSource> Pipeline<S> {
     }
 
     async fn metadata(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
+        let answered = self.passed_on(peer, query).await;
+        if let Err(fault) = &answered
+            && let Ok(pod) = self.locator.known(peer)
+        {
+            self.tell_owner(&pod, fault, None);
+        }
+        answered
+    }
+
+    /// Tells the pod's owner of a refusal that is not about a token.
+    fn tell_owner(&self, pod: &PodGrants, fault: &Fault, refusal: Option<&Refusal>) {
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity: None,
+            resource: None,
+        });
+    }
+
+    async fn passed_on(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
         let directory = self.directory.load().clone();
         let exceptions = &directory.exceptions;
         if exceptions.is_empty() {

@@ -22,6 +22,8 @@ pub struct Touched {
     pub everything: bool,
     /// The exceptions.
     pub exceptions: bool,
+    /// Which identities are on this node.
+    pub assignments: bool,
 }
 
 impl Touched {
@@ -31,6 +33,7 @@ impl Touched {
         Self {
             everything: true,
             exceptions: true,
+            assignments: true,
             ..Self::default()
         }
     }

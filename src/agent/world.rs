@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::touched::Touched;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, NodeAssignments,
+    PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -19,6 +20,8 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(ObjectKey),
+    /// Assignments count, and the `AzureAssignment` of this name is this node's.
+    Compute(Arc<str>),
 }
 
 /// Changes that a source found together.
@@ -60,7 +63,9 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
-    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
+    assignments: BTreeMap<Arc<str>, Arc<AssignmentFacts>>,
+    /// The name of this node's `AzureAssignment`, where assignments count.
+    compute: Option<Arc<str>>,
 }
 
 impl World {
@@ -70,6 +75,10 @@ impl World {
         match change {
             Change::Apply(object) => self.apply(object, now, touched),
             Change::Delete(key) => self.delete(&key, touched),
+            Change::Compute(name) => {
+                touched.assignments |= self.compute.as_ref() != Some(&name);
+                self.compute = Some(name);
+            }
         }
     }
 
@@ -116,8 +125,12 @@ impl World {
                 }
             }
             Object::Assignment(assignment) => {
-                touched.everything = true;
-                self.assignments.insert(assignment.name.clone(), assignment);
+                let before = self.assignments.get(&assignment.name);
+                if before.is_none_or(|before| **before != assignment) {
+                    touched.assignments = true;
+                    self.assignments
+                        .insert(assignment.name.clone(), Arc::new(assignment));
+                }
             }
         }
     }
@@ -166,9 +179,7 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
-            "AzureAssignment" => {
-                touched.everything |= self.assignments.remove(name).is_some();
-            }
+            "AzureAssignment" => touched.assignments |= self.assignments.remove(name).is_some(),
             _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
         }
     }
@@ -194,8 +205,8 @@ impl World {
         self.namespaces.iter()
     }
 
-    /// The identities of a namespace.
-    pub fn identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
+    /// The identities of a namespace, with the time since when they are known.
+    pub fn known_identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
         let all = self.identities.values();
         all.filter(move |known| *known.facts.name.namespace == *namespace)
     }
@@ -244,6 +255,23 @@ impl World {
     /// The exceptions, by name.
     pub fn exceptions(&self) -> impl Iterator<Item = &Arc<ExceptionFacts>> {
         self.exceptions.values()
+    }
+
+    /// The assignments to this node.
+    #[must_use]
+    pub fn assignments(&self) -> NodeAssignments {
+        self.own_assignment()
+            .map_or(NodeAssignments::Ignored, |(_, own)| {
+                NodeAssignments::Required(own)
+            })
+    }
+
+    /// Where assignments count: the name of this node's `AzureAssignment`, and what it says.
+    #[must_use]
+    pub fn own_assignment(&self) -> Option<(Arc<str>, Option<Arc<AssignmentFacts>>)> {
+        let own = self.compute.clone()?;
+        let facts = self.assignments.get(&own).cloned();
+        Some((own, facts))
     }
 
     /// How many bindings there are.

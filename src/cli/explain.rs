@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 
 use crate::agent::manifests;
-use crate::explain::{self, Explanation, Found, Question};
+use crate::explain::{self, Explanation, Found, Question, Verdict};
 use crate::kubernetes::{self, CallError, Cluster, Kind};
 use crate::model::ids::{ArmId, Guid, ObjectName};
 use crate::model::query::Selector;
@@ -70,7 +70,25 @@ pub enum Output {
 impl Args {
     /// Explains.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let explanation = match &self.manifests {
+        let explanation = match self.explanation() {
+            Ok(explanation) => explanation,
+            Err(error) => {
+                // Not 1: that would say "refused".
+                eprintln!("lanyard: cannot tell: {error:#}");
+                return Ok(ExitCode::from(Verdict::Unclear.exit_code()));
+            }
+        };
+        let text = match self.output {
+            Output::Text => explain::text(&explanation),
+            Output::Json => format!("{:#}\n", explain::json(&explanation)),
+        };
+        // A reader that went away (`| head`) is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(ExitCode::from(explanation.verdict.exit_code()))
+    }
+
+    fn explanation(&self) -> anyhow::Result<Explanation> {
+        Ok(match &self.manifests {
             Some(folder) => {
                 let question = self.question("default");
                 explain::explain(&in_folder(folder)?, &question)
@@ -80,14 +98,7 @@ impl Args {
                 .build()
                 .context("cannot start the runtime")?
                 .block_on(self.in_cluster())?,
-        };
-        let text = match self.output {
-            Output::Text => explain::text(&explanation),
-            Output::Json => format!("{:#}\n", explain::json(&explanation)),
-        };
-        // A reader that went away (`| head`) is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        Ok(ExitCode::from(explanation.verdict.exit_code()))
+        })
     }
 
     fn question(&self, current: &str) -> Question {

@@ -349,7 +349,7 @@ fn a_malformed_identity() {
         &[
             "is refused: AzureIdentity shop/payments is there, but cannot be used (spec.clientID",
             "shop/payments is there, but cannot be used",
-            "spec.clientID: `not-a-guid` is not a GUID",
+            "spec.clientID: `not-a-guid`",
         ],
     );
 }

@@ -29,6 +29,7 @@ mod sdks;
 mod smoke;
 mod supervise;
 mod traces;
+mod trial;
 mod up;
 mod upgrade;
 mod wires;
@@ -36,7 +37,7 @@ mod witness;
 
 use std::process::ExitCode;
 
-use runner::{Line, line};
+use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {

@@ -11,6 +11,7 @@
 mod apiserver;
 mod bootguard;
 mod clients;
+mod events;
 mod evidence;
 mod gate;
 mod guard;
@@ -145,6 +146,26 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Any, events::a_refusal_is_an_event_on_the_pod),
+        play!(Any, events::explain_reads_the_cluster),
+        play!(
+            Any,
+            kubernetes::an_agent_that_restarts_without_the_api_server_serves_whom_it_knew
+        ),
+        play!(
+            Any,
+            kubernetes::a_routed_heir_of_the_time_without_an_agent_gets_nothing
+        ),
+        play!(
+            Any,
+            kubernetes::a_bridged_heir_of_the_time_without_an_agent_gets_nothing
+        ),
+        play!(Any, kubernetes::what_is_older_than_allowed_is_not_believed),
+        play!(
+            Any,
+            kubernetes::a_bindings_change_of_mind_takes_effect_at_once
+        ),
+        play!(Any, kubernetes::a_full_clusters_changes_cost_little),
     ]
 }
 

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
 use lanyard::agent::directory::{Directory, Published};
+use lanyard::agent::events::Events;
 use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
@@ -96,6 +97,7 @@ pub async fn stage_with(options: Options) -> Stage {
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

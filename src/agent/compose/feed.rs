@@ -13,6 +13,7 @@ use super::spawn;
 use crate::agent::checkpoint::{Content, Store};
 use crate::agent::config::{Config, Source};
 use crate::agent::directory::Directory;
+use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
 use crate::agent::index::Index;
 use crate::agent::manifests;
@@ -51,6 +52,10 @@ pub async fn feed(
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;
             remembered = recall(&store, &health);
+            // Not a part that the agent needs: it may end.
+            let (tellings, dropped) = pipeline.events.start();
+            let (teller, node) = (cluster.clone(), source.node.clone());
+            tokio::spawn(publish(teller, node, tellings, dropped));
             let watch = Watch {
                 cluster,
                 source: source.clone(),

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::agent::audit::Audit;
 use crate::agent::config::{Config, Source};
 use crate::agent::directory::Published;
+use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
@@ -130,6 +131,7 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
         )?,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        events: Events::register(registry)?,
         metrics: Arc::new(AgentMetrics::register(registry)?),
     })
 }

@@ -1,0 +1,122 @@
+//! Sends what is to be told as Events (`events.k8s.io/v1`) on the pod.
+//!
+//! In: tellings. Out: an Event that is created, or the one of before with a higher count. Every call
+//! has a deadline; while the API server is away tellings are dropped and counted, nothing is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use prometheus::IntCounter;
+use serde_json::json;
+
+use super::reason::Reason;
+use super::{Telling, Tellings};
+use crate::kubernetes::{CallError, Cluster};
+use crate::serve::clock;
+
+/// Who reports.
+const CONTROLLER: &str = "lanyard.dev/agent";
+/// An Event is counted up for as long as the API server keeps it for certain (an hour is usual).
+const KEPT: Duration = Duration::from_mins(50);
+/// Events remembered, to be counted up.
+const MAX_SENT: usize = 4096;
+
+/// Sends until nobody tells any more. `node` says which agent it is.
+pub async fn publish(cluster: Cluster, node: String, mut tellings: Tellings, dropped: IntCounter) {
+    let mut sent = Sent::default();
+    while let Some(telling) = tellings.recv().await {
+        if let Err(error) = send(&cluster, &node, &telling, &mut sent).await {
+            dropped.inc();
+            tracing::debug!(pod = %telling.pod, %error, "an Event was not sent");
+        }
+    }
+}
+
+/// The Events of before, by pod, reason and words.
+#[derive(Debug, Default)]
+struct Sent {
+    names: HashMap<(Arc<str>, Reason, String), (String, Duration)>,
+}
+
+impl Sent {
+    /// The name of the Event to count up.
+    fn name(&mut self, telling: &Telling, now: Duration) -> Option<String> {
+        self.names
+            .retain(|_, (_, created)| now.saturating_sub(*created) < KEPT);
+        let key = key(telling);
+        self.names.get(&key).map(|(name, _)| name.clone())
+    }
+
+    fn keep(&mut self, telling: &Telling, name: String, now: Duration) {
+        if self.names.len() < MAX_SENT {
+            self.names.insert(key(telling), (name, now));
+        }
+    }
+}
+
+fn key(telling: &Telling) -> (Arc<str>, Reason, String) {
+    (telling.uid.clone(), telling.reason, telling.note.clone())
+}
+
+async fn send(
+    cluster: &Cluster,
+    node: &str,
+    telling: &Telling,
+    sent: &mut Sent,
+) -> Result<(), CallError> {
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &telling.pod.namespace);
+    let (now, since) = (clock::now(), clock::since_epoch());
+    if telling.count > 1
+        && let Some(name) = sent.name(telling, since)
+    {
+        let patch = json!({"series": {"count": telling.count, "lastObservedTime": MicroTime(now)}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        match cluster.call(events.patch(&name, &params, &patch)).await {
+            Ok(_) => return Ok(()),
+            // It was deleted meanwhile: another one is made.
+            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let event = event(telling, node, MicroTime(now));
+    let created = cluster
+        .call(events.create(&PostParams::default(), &event))
+        .await?;
+    sent.keep(telling, created.metadata.name.unwrap_or_default(), since);
+    Ok(())
+}
+
+fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
+    let pod = &telling.pod;
+    // As others name theirs: the object, and what makes it unique. The name of a pod may be long.
+    let stem: String = pod.name.chars().take(200).collect();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{stem}.{:x}", now.0.as_nanosecond())),
+            namespace: Some(pod.namespace.to_string()),
+            ..ObjectMeta::default()
+        },
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.to_string()),
+            name: Some(pod.name.to_string()),
+            uid: Some(telling.uid.to_string()),
+            ..ObjectReference::default()
+        }),
+        event_time: Some(now),
+        type_: Some("Warning".to_owned()),
+        reason: Some(telling.reason.as_str().to_owned()),
+        action: Some("AnswerMetadataRequest".to_owned()),
+        note: Some(telling.note.clone()),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(node.chars().take(128).collect()),
+        ..Event::default()
+    }
+}

@@ -1,0 +1,250 @@
+//! Which refusals a pod's owner is told of, and in which words. Pure.
+//!
+//! In: a fault, and how far the request had come. Out: a stable reason and a note of at most 1 KiB,
+//! or nothing: what passes by itself is no Event. A note holds names of objects and our own words; of
+//! what the pod sent only what cannot be a secret, of what Azure said only its error code.
+
+use crate::agent::select::Refusal;
+use crate::model::fault::{Fault, FaultKind};
+use crate::model::ids::ObjectName;
+
+/// Longest note that Kubernetes takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// The stable reasons, as `kubectl describe pod` shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No identity is granted, or not the one asked for.
+    IdentityNotGranted,
+    /// Several are granted and nothing says which.
+    IdentityAmbiguous,
+    /// The identity is limited to other audiences.
+    ResourceNotAllowed,
+    /// Azure and the `AzureIdentity` disagree, or the identity is not on this node.
+    IdentityNotUsable,
+    /// Azure refused the token for good.
+    TokenRefused,
+    /// A metadata path that no exception opens.
+    MetadataPathClosed,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 6] = [
+        Self::IdentityNotGranted,
+        Self::IdentityAmbiguous,
+        Self::ResourceNotAllowed,
+        Self::IdentityNotUsable,
+        Self::TokenRefused,
+        Self::MetadataPathClosed,
+    ];
+
+    /// The word of the Event.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IdentityNotGranted => "IdentityNotGranted",
+            Self::IdentityAmbiguous => "IdentityAmbiguous",
+            Self::ResourceNotAllowed => "ResourceNotAllowed",
+            Self::IdentityNotUsable => "IdentityNotUsable",
+            Self::TokenRefused => "TokenRefused",
+            Self::MetadataPathClosed => "MetadataPathClosed",
+        }
+    }
+
+    /// The reason for a fault; `None` for what passes by itself, or is the program's own mistake.
+    /// `refusal`: selection's, where that refused.
+    #[must_use]
+    pub fn of(kind: FaultKind, refusal: Option<&Refusal>) -> Option<Self> {
+        match (kind, refusal) {
+            (FaultKind::IdentityNotFound, Some(Refusal::ResourceNotAllowed(_))) => {
+                Some(Self::ResourceNotAllowed)
+            }
+            (FaultKind::IdentityNotFound, Some(_)) => Some(Self::IdentityNotGranted),
+            (FaultKind::IdentityNotFound, None) => Some(Self::IdentityNotUsable),
+            (FaultKind::IdentityAmbiguous, _) => Some(Self::IdentityAmbiguous),
+            (FaultKind::UpstreamRefused, _) => Some(Self::TokenRefused),
+            (FaultKind::PathForbidden, _) => Some(Self::MetadataPathClosed),
+            _ => None,
+        }
+    }
+}
+
+/// What the note is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The pod.
+    pub pod: &'a ObjectName,
+    /// The identity, where one was chosen.
+    pub identity: Option<&'a ObjectName>,
+    /// The audience asked for, where a token was.
+    pub resource: Option<&'a str>,
+}
+
+/// The note.
+#[must_use]
+pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
+    let ObjectName { namespace, name } = about.pod;
+    let what = match reason {
+        Reason::IdentityNotGranted | Reason::ResourceNotAllowed | Reason::IdentityNotUsable => {
+            sentence(&fault.detail)
+        }
+        Reason::IdentityAmbiguous => {
+            "Several identities are granted to this pod, its request names none, and nothing says which is the default"
+                .to_owned()
+        }
+        Reason::TokenRefused => refused(fault, about),
+        Reason::MetadataPathClosed => closed(&fault.detail),
+    };
+    let mut note = format!(
+        "{what}. What to change: lanyard explain {name} -n {namespace}; TROUBLESHOOTING.md#{}",
+        fault.kind.as_str()
+    );
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - 3));
+        note.push_str("...");
+    }
+    note
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        let kept: String = letters.take(700).collect();
+        format!("{}{kept}", first.to_uppercase())
+    })
+}
+
+/// Azure's words stay in the log: they may quote what the pod sent. Its error code says enough.
+fn refused(fault: &Fault, about: About<'_>) -> String {
+    let code = error_code(&fault.public).map_or(String::new(), |code| format!(" ({code})"));
+    let identity = about.identity.map_or_else(
+        || "the pod's identity".to_owned(),
+        |name| format!("AzureIdentity {name}"),
+    );
+    let resource = about.resource.filter(|resource| is_harmless(resource));
+    let resource = resource.map_or(String::new(), |resource| format!(" for {resource}"));
+    format!("Azure refused a token of {identity}{resource}{code}; the agent's log has its words")
+}
+
+/// `AADSTS…` with its digits, Entra's own error number.
+fn error_code(text: &str) -> Option<&str> {
+    let start = text.find("AADSTS")?;
+    let digits = text[start + 6..]
+        .bytes()
+        .take_while(u8::is_ascii_digit)
+        .count();
+    (1..=9)
+        .contains(&digits)
+        .then(|| &text[start..start + 6 + digits])
+}
+
+/// An audience that looks like one: short, and of the characters that URLs of services have.
+fn is_harmless(resource: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b":/.-_".contains(&b);
+    let short = resource.split(['/', '.']).all(|part| part.len() <= 63);
+    resource.len() <= 128 && short && resource.bytes().all(plain)
+}
+
+fn closed(path: &str) -> String {
+    const ROOTS: [&str; 5] = [
+        "instance",
+        "attested",
+        "loadbalancer",
+        "scheduledevents",
+        "versions",
+    ];
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let known = matches!(segments[..], ["metadata", root, ..] if ROOTS.contains(&root));
+    let harmless = known && path.len() <= 96 && segments.iter().all(|segment| segment.len() <= 24);
+    let path = if harmless { path } else { "asked for" };
+    format!(
+        "The metadata path {path} is closed to pods; an operator can open it with an AzureMetadataException"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::grants::Missing;
+
+    fn about(pod: &ObjectName) -> About<'_> {
+        About {
+            pod,
+            identity: Some(pod),
+            resource: Some("https://vault.azure.net"),
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_no_event() {
+        for kind in FaultKind::ALL {
+            let told = Reason::of(kind, None).is_some();
+            assert!(!(told && kind.may_retry()), "{kind:?}");
+        }
+        for kind in [
+            FaultKind::MetadataHeaderMissing,
+            FaultKind::PathNotFound,
+            FaultKind::Internal,
+        ] {
+            assert_eq!(Reason::of(kind, None), None, "SDKs probe like that");
+        }
+    }
+
+    #[test]
+    fn a_note_names_the_thing_the_command_and_the_heading() {
+        let refusal =
+            Refusal::AnnotationNotGranted(ObjectName::new("shop", "paymets"), Missing::NoIdentity);
+        let fault = refusal.fault();
+        let reason = Reason::of(fault.kind, Some(&refusal)).unwrap();
+        let pod = ObjectName::new("shop", "web");
+        assert_eq!(
+            note(reason, &fault, about(&pod)),
+            "The annotation names shop/paymets, but there is no such AzureIdentity. What to change: lanyard explain web -n shop; TROUBLESHOOTING.md#identity_not_found"
+        );
+        assert_eq!(reason.as_str(), "IdentityNotGranted");
+    }
+
+    #[test]
+    fn azures_words_and_what_a_pod_invents_stay_out() {
+        let pod = ObjectName::new("shop", "web");
+        let fault = Fault::new(
+            FaultKind::UpstreamRefused,
+            "AADSTS500011: resource eyJhbGciOi.secret not found",
+        );
+        let told = note(Reason::TokenRefused, &fault, about(&pod));
+        assert!(
+            told.contains("(AADSTS500011)") && told.contains("for https://vault.azure.net"),
+            "{told}"
+        );
+        assert!(!told.contains("secret"), "{told}");
+        let token = About {
+            resource: Some(
+                "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9eyJhdWQiOiJodHRwczovL3ZhdWx0LmF6dXJlLm5ldCJ9",
+            ),
+            ..about(&pod)
+        };
+        assert!(!note(Reason::TokenRefused, &fault, token).contains("eyJ"));
+        for path in [
+            "/metadata/instance/eyjhbgcioijsuzi1niisinr5cci6ikpxvcj9",
+            "/metadata/hunter2",
+        ] {
+            let fault = Fault::new(FaultKind::PathForbidden, "closed").with_detail(path);
+            let told = note(Reason::MetadataPathClosed, &fault, about(&pod));
+            assert!(!told.contains("eyj") && !told.contains("hunter2"), "{told}");
+        }
+        let fault = Fault::new(FaultKind::PathForbidden, "closed")
+            .with_detail("/metadata/instance/compute");
+        assert!(
+            note(Reason::MetadataPathClosed, &fault, about(&pod))
+                .contains("path /metadata/instance/compute is")
+        );
+    }
+
+    #[test]
+    fn a_note_is_never_longer_than_kubernetes_takes() {
+        let pod = ObjectName::new("n".repeat(63), "p".repeat(253));
+        let fault = Fault::identity_not_found("ä".repeat(5000));
+        assert!(note(Reason::IdentityNotUsable, &fault, about(&pod)).len() <= MAX_NOTE);
+    }
+}
