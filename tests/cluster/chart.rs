@@ -126,11 +126,13 @@ pub async fn uninstall_names_the_node_that_did_not_answer(cluster: &Cluster) -> 
     cluster.agents_ready().await?;
     let node = cluster.node(2);
     // The node is cut off: its kubelet says nothing and its agent does nothing.
+    cluster.kubectl(&["cordon", "node-2"]).await?;
     node.kubelet()?.stop().await?;
     node.shell("kill -STOP $(pidof lanyard)").await?;
     let said = uninstall(cluster).await;
     node.shell("kill -CONT $(pidof lanyard)").await?;
     node.kubelet()?.start().await?;
+    cluster.kubectl(&["uncordon", "node-2"]).await?;
     let said = said?;
     ensure!(
         said.contains("gone from 1 of 2 nodes")
