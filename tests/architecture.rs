@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("probe", &[]),
     ("removal", &["kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
+    ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "removal",
             "serve",
             "sim",
+            "suggest",
         ],
     ),
 ];
@@ -64,6 +66,8 @@ const PURE: &[&str] = &[
     "src/agent/intercept/save.rs",
     "src/agent/intercept/script.rs",
     "src/agent/knowledge.rs",
+    "src/agent/observe/answerer.rs",
+    "src/agent/observe/table.rs",
     "src/agent/obtain/key.rs",
     "src/agent/obtain/slot.rs",
     "src/agent/obtain/turns.rs",
@@ -89,6 +93,7 @@ const PURE: &[&str] = &[
     "src/probe/token.rs",
     "src/removal/outcome.rs",
     "src/explain/",
+    "src/suggest/",
 ];
 
 const IMPURE: &[&str] = &[

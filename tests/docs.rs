@@ -36,7 +36,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--take-ownership",
     "--no-hooks",
     "--identities",
-    "--node-taints",
+    "--nodepool-initialization-taints",
 ];
 
 fn root() -> &'static Path {

@@ -23,6 +23,7 @@ pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
+pub mod observe;
 pub mod obtain;
 pub mod passthrough;
 pub mod pipeline;

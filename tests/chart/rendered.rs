@@ -70,6 +70,10 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
         ("agent.metrics.port=0", "port"),
         ("agent.extraArgs={agent}", "extraArgs"),
         ("controller.enabled=true", "comes with a later version"),
+        (
+            "agent.enforcement=observe,agent.bootGuard.enabled=true",
+            "until you enforce",
+        ),
     ] {
         let told = refusal(set);
         assert!(told.contains(words), "{set}: {told}");

@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod locate;
 mod metadata;
+mod observe;
 mod paths;
 mod policy;
 mod secrecy;
