@@ -113,7 +113,7 @@ impl Directory {
             enforced: world
                 .namespaces()
                 .filter(|(_, labels)| labels.get(ENFORCE_LABEL).is_some_and(|on| on == "true"))
-                .map(|(name, _)| name.into())
+                .map(|(name, _)| name.as_str().into())
                 .collect(),
             known,
             granted,

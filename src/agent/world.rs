@@ -223,13 +223,6 @@ impl World {
         self.identities.values().map(|known| &known.facts)
     }
 
-    /// All namespaces that are known, in no order.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Labels)> {
-        self.namespaces
-            .iter()
-            .map(|(name, labels)| (name.as_str(), labels))
-    }
-
     /// The bindings of all namespaces, in no order of namespaces.
     pub fn all_bindings(&self) -> impl Iterator<Item = &Arc<BindingFacts>> {
         self.bindings.values().flat_map(BTreeMap::values)
