@@ -50,7 +50,7 @@ test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=â€
 	$(CARGO) test --test netns -- $(FILTER)
 
 test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=â€¦ for some)
-	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (20 more where Kubernetes is not built yet)"
+	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (10 more where Kubernetes is not built yet)"
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)
 

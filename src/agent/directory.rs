@@ -10,9 +10,9 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
-use super::observe::ENFORCE_LABEL;
+use super::observe::is_enforced;
 use super::world::World;
-use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::facts::{ExceptionFacts, NodeAssignments, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
@@ -34,6 +34,8 @@ pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
     /// Metadata paths that are forwarded.
     pub exceptions: Vec<Arc<ExceptionFacts>>,
+    /// Which identities are on this node, where that counts.
+    pub assignments: NodeAssignments,
     /// How many pods and bindings are known.
     pub known: Known,
     /// Identities granted to live pods.
@@ -110,10 +112,11 @@ impl Directory {
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
+            assignments: world.assignments(),
             enforced: world
                 .namespaces()
-                .filter(|(_, labels)| labels.get(ENFORCE_LABEL).is_some_and(|on| on == "true"))
-                .map(|(name, _)| name.as_str().into())
+                .filter(|(_, labels)| is_enforced(labels))
+                .map(|(name, _)| name.into())
                 .collect(),
             known,
             granted,

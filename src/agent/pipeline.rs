@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::assigned;
 use super::audit::{self, Audit, Caller};
 use super::directory::Published;
 use super::events::{Events, Refused};
@@ -29,6 +31,9 @@ use crate::model::grant::{Asker, Grant};
 use crate::model::ids::ObjectName;
 use crate::model::query::{Selector, TokenQuery};
 use crate::serve;
+
+/// How long a request waits for an identity that is on its way to this node.
+const ASSIGNMENT_HOLD: Duration = Duration::from_secs(3);
 
 /// Everything that an answer needs.
 pub struct Pipeline<S: TokenSource> {
@@ -117,7 +122,10 @@ impl<S: TokenSource> Pipeline<S> {
         if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
             return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
         }
-        let obtained = self.broker.obtain(grant, &query.resource, &asker).await;
+        let obtained = match self.on_this_node(peer, query, &pod, grant).await {
+            Ok(grant) => self.broker.obtain(&grant, &query.resource, &asker).await,
+            Err(fault) => Err(fault),
+        };
         let still_his = obtained.and_then(|obtained| {
             self.still_granted(peer, query, &pod, grant)?;
             Ok(obtained)
@@ -129,6 +137,29 @@ impl<S: TokenSource> Pipeline<S> {
                 Err(fault)
             }
         }
+    }
+
+    /// Whether the identity is on this node, where that counts; waits a little while it is on its way.
+    async fn on_this_node(
+        &self,
+        peer: IpAddr,
+        query: &TokenQuery,
+        pod: &PodGrants,
+        grant: &Grant,
+    ) -> Result<Grant, Fault> {
+        if assigned::is_on_its_way(&self.directory.load().assignments, grant) {
+            let waits = |now: &PodGrants| {
+                let same = now.pod.uid == pod.pod.uid;
+                let granted = matches!(select(now, query), Decision::Granted(again, _) if again.identity == grant.identity);
+                same && granted
+                    && assigned::is_on_its_way(&self.directory.load().assignments, grant)
+            };
+            self.locator
+                .wait_while(peer, ASSIGNMENT_HOLD, waits)
+                .await?;
+            self.still_granted(peer, query, pod, grant)?;
+        }
+        assigned::admit(&self.directory.load().assignments, grant)
     }
 
     /// The wait may have been long: what was granted before it is looked at again.

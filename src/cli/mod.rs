@@ -44,6 +44,6 @@ pub enum Command {
     Demo(demo::Args),
     /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
     Dev(dev::Args),
-    /// Print the kinds of lanyard.dev as CustomResourceDefinitions (YAML).
+    /// Print the kinds of lanyard.dev as custom resource definitions (YAML).
     Crds(crds::Args),
 }

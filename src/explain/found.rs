@@ -117,11 +117,9 @@ impl Found {
                 if let (Object::Pod(facts), Some(parts)) = (&object, pod) {
                     self.pods.insert(facts.name.clone(), parts.view(facts));
                 }
-                self.world.change(
-                    Change::Apply(object),
-                    Duration::ZERO,
-                    &mut Touched::default(),
-                );
+                let mut touched = Touched::default();
+                self.world
+                    .change(Change::Apply(object), Duration::ZERO, &mut touched);
             }
             Ok(None) => {}
             Err(malformed) => self.broken.push(Broken {

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
 mod cast;
+mod chart;
 mod clients;
 mod cluster;
 mod control;
@@ -22,11 +23,13 @@ mod pods;
 mod process;
 mod programs;
 mod release;
+mod rights;
 mod runner;
 mod sdks;
 mod smoke;
 mod supervise;
 mod traces;
+mod trial;
 mod up;
 mod upgrade;
 mod wires;
@@ -34,7 +37,7 @@ mod witness;
 
 use std::process::ExitCode;
 
-use runner::{Line, line};
+use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {
@@ -59,6 +62,14 @@ fn lines() -> Vec<Line> {
         play!(upgrade::a_restart_of_the_agents_fails_no_request),
         play!(upgrade::an_upgrade_of_the_release_fails_no_request),
         play!(outage::known_pods_are_served_while_the_api_server_is_away),
+        play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
+        play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
+        play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
+        play!(chart::its_test_proves_interception_from_a_pod),
+        // From here on they take the release away.
+        play!(chart::an_older_chart_is_upgraded_with_its_crds),
+        play!(chart::uninstall_leaves_the_crds_and_the_users_objects),
+        play!(chart::uninstall_names_the_node_that_did_not_answer),
     ]
 }
 

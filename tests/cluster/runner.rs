@@ -5,9 +5,7 @@
 //! and their parent removes the cluster after the child's end or a signal; should the parent be
 //! killed, the kernel ends the cluster, and the next run removes what is left on the disk.
 
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,24 +13,10 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cluster::Cluster;
 use crate::plan::Places;
+use crate::trial::{self, Line};
 use crate::up::{self, Wish};
 use crate::{programs, supervise, traces};
-
-/// A line of the table.
-pub struct Line {
-    name: &'static str,
-    act: fn(Arc<Cluster>) -> Act,
-}
-
-/// A trial's future.
-pub type Act = Pin<Box<dyn Future<Output = Result<()>>>>;
-
-/// A line of the table.
-pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
-    Line { name, act }
-}
 
 const KEPT: &str = "kept";
 const TEST: &str = "test";
@@ -46,7 +30,7 @@ pub fn main(lines: &[Line]) -> ExitCode {
         [supervise::FIRST_OF_NODE] => supervise::run(None, true),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
-        ["--on", name, rest @ ..] => return trials(lines, name, rest),
+        ["--on", name, rest @ ..] => return trial::run(lines, &Places::of(name), rest),
         _ => return whole(lines, &args),
     };
     match done {
@@ -145,7 +129,7 @@ fn whole(lines: &[Line], args: &[String]) -> ExitCode {
         let reason = hindrance.map(|error| format!("{error:#}"));
         let trials = lines.iter().map(|line| {
             let reason = reason.clone().unwrap_or_default();
-            Trial::ignorable_test(line.name, move || Ok(Completion::ignored_with(reason)))
+            Trial::ignorable_test(line.name(), move || Ok(Completion::ignored_with(reason)))
         });
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     }
@@ -201,29 +185,4 @@ async fn guarded(args: &[String]) -> Result<bool> {
     traces::remove(&places).await?;
     eprintln!("cluster: removed; {} s in all", start.elapsed().as_secs());
     outcome
-}
-
-/// The trials on a cluster that runs, one after the other.
-fn trials(lines: &[Line], name: &str, rest: &[&str]) -> ExitCode {
-    let mut arguments = Arguments::from_iter(["cluster"].iter().chain(rest));
-    arguments.test_threads = Some(1);
-    let opened = programs::places(&up::cache())
-        .and_then(|programs| Cluster::open(&Places::of(name), &programs))
-        .map(Arc::new);
-    let trials = lines.iter().map(|line| {
-        let (act, opened) = (
-            line.act,
-            opened.as_ref().map_err(|e| format!("{e:#}")).cloned(),
-        );
-        Trial::test(line.name, move || {
-            let cluster = opened?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?;
-            runtime
-                .block_on(act(cluster))
-                .map_err(|error| format!("{error:#}").into())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

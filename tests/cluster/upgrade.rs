@@ -12,7 +12,7 @@ use crate::loads::Crowd;
 use crate::release::{DAEMON_SET, NAMESPACE};
 
 /// At least 30 s, and long enough for both nodes to change over one after the other.
-const LOAD: Duration = Duration::from_secs(60);
+const LOAD: Duration = Duration::from_secs(45);
 
 /// `kubectl rollout restart`.
 pub async fn a_restart_of_the_agents_fails_no_request(cluster: &Cluster) -> Result<()> {

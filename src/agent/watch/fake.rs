@@ -194,7 +194,7 @@ impl Fake {
             ),
             _ if query.contains("watch=true") => self.watch(plural, &query),
             Mood::Hangs => {
-                tokio::time::sleep(Duration::from_secs(3600)).await;
+                tokio::time::sleep(Duration::from_hours(1)).await;
                 plain(500, &json!({}))
             }
             Mood::Works if plural == "readyz" => plain(200, &json!("ok")),

@@ -29,13 +29,13 @@ fn quick() -> Timing {
     let millis = Duration::from_millis;
     Timing {
         call: millis(500),
-        silence: millis(60_000),
+        silence: Duration::from_mins(1),
         lifetime: Duration::from_mins(5),
         first_pause: millis(5),
         longest_pause: millis(50),
         tick: millis(10),
         ask: millis(500),
-        routine_ask: millis(60_000),
+        routine_ask: Duration::from_mins(1),
         urgent_ask: millis(20),
     }
 }
