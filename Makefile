@@ -49,7 +49,7 @@ test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=�
 	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
 
-test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=… for some)
+test-cluster: deps-cluster image ## Tests on a Kubernetes of their own (FILTER=… for some)
 	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (10 more where Kubernetes is not built yet)"
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)

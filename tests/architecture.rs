@@ -133,7 +133,7 @@ fn sources(folder: &str) -> Vec<Source> {
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let code = text
-                    .split("#[cfg(test)]\nmod tests {")
+                    .split("\nmod tests {")
                     .next()
                     .unwrap()
                     .to_owned();
