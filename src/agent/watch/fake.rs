@@ -88,9 +88,10 @@ impl Fake {
     /// Creates or replaces an object of a collection, and tells whoever watches.
     pub fn put(&self, plural: &str, object: Value) -> u64 {
         let version = self.put_silently(plural, object);
+        let text = version.to_string();
         let state = self.state.lock();
         let changed = state.objects.iter().find(|(key, object)| {
-            key.0 == plural && object["metadata"]["resourceVersion"] == version.to_string()
+            key.0 == plural && object["metadata"]["resourceVersion"].as_str() == Some(&text)
         });
         let object = changed.unwrap().1.clone();
         drop(state);
