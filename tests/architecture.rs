@@ -57,6 +57,7 @@ const PURE: &[&str] = &[
     "src/agent/events/reason.rs",
     "src/agent/checkpoint/content.rs",
     "src/agent/checkpoint/format.rs",
+    "src/agent/assigned.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",

@@ -178,6 +178,12 @@ impl Published {
         self.too_old.load(Ordering::Relaxed)
     }
 
+    /// How many wait for the next.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.generation.receiver_count()
+    }
+
     /// Changes with every snapshot. Subscribe before the first look, so that none is missed.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()

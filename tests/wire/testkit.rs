@@ -158,6 +158,21 @@ impl Stage {
         self.change(changes, Duration::from_secs(1));
     }
 
+    /// From now on assignments count, and the one of this name is the node's.
+    pub fn require_assignments(&self, name: &str) {
+        let own = Change::Compute(name.into());
+        self.change(std::iter::once(own), Duration::from_secs(1));
+    }
+
+    /// Until some request waits for a change of what is known.
+    pub async fn until_waiting(&self) {
+        let begun = Instant::now();
+        while self.directory.waiting() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "nobody waits");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     fn change(&self, changes: impl Iterator<Item = Change>, now: Duration) {
         let mut world = self.world.lock();
         changes.for_each(|change| world.change(change, now, &mut Touched::default()));

@@ -114,6 +114,9 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     }
     admin.cut();
     stop.cancel();
+    // With the tasks goes this instance's lock: only then is it known whether another one lives.
+    tasks.shutdown().await;
+    intercept::forget_removed(&config.state_dir).await;
     match failed {
         None => Ok(()),
         Some(ended) => ended
