@@ -133,11 +133,7 @@ fn sources(folder: &str) -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text
-                    .split("\nmod tests {")
-                    .next()
-                    .unwrap()
-                    .to_owned();
+                let code = text.split("\nmod tests {").next().unwrap().to_owned();
                 let path = path.strip_prefix(root()).unwrap().to_owned();
                 let name = path.to_str().unwrap();
                 let is_test = name.ends_with("tests.rs")

@@ -192,7 +192,7 @@ impl Writer {
     /// The operator's part: metadata paths.
     pub fn exceptions(&mut self, namespace: &str, asked: &Asked<'_>) {
         for (account, lines) in &asked.paths {
-            let mut paths: Vec<&str> = lines.iter().filter_map(|line| path_of(line)).collect();
+            let mut paths: Vec<&str> = lines.iter().copied().filter_map(path_of).collect();
             let secret = |path: &str| path.split('/').any(|part| NODE_SECRETS.contains(&part));
             let secrets: Vec<&str> = paths.iter().copied().filter(|path| secret(path)).collect();
             paths.retain(|path| !secret(path));
@@ -284,7 +284,7 @@ fn what(line: &Line) -> String {
     }
 }
 
-fn path_of<'a>(line: &&'a Line) -> Option<&'a str> {
+fn path_of(line: &Line) -> Option<&str> {
     match &line.what {
         What::Path { path } => Some(path),
         _ => None,
