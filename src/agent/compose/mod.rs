@@ -97,6 +97,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     );
     admin.cut();
     stop.cancel();
+    if *owned.borrow() == Ownership::Removed {
+        // Nothing of Lanyard's stays on a node that was left; this instance's claim ends with its tasks.
+        tasks.shutdown().await;
+        if let Err(error) = intercept::forget(&config.state_dir).await {
+            tracing::warn!(%error, "state files are left");
+        }
+    }
     match failed {
         None => Ok(()),
         Some(ended) => ended

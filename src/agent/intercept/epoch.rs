@@ -159,7 +159,8 @@ impl StateDir {
             .filter(|epoch| !living.contains(epoch))
             .for_each(|dead| remove(instance(dead)));
         if living.is_empty() {
-            for name in ["epoch", "removed", "rules.lock"] {
+            // The checkpoint is the watch's, and of no use without an agent.
+            for name in ["epoch", "removed", "checkpoint", "rules.lock"] {
                 remove(name.to_owned());
             }
             // Not ours alone: others' files keep it.

@@ -30,7 +30,7 @@ pub use address::claim_address;
 pub use backend::{Backend, BackendChoice};
 pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;
-pub use uninstall::uninstall;
+pub use uninstall::{forget, uninstall};
 
 /// The backend that this node uses.
 pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptError> {

@@ -15,6 +15,16 @@ use super::epoch::StateDir;
 use super::exec::Iptables;
 use super::script::removal_script;
 
+/// Removes the state files that nobody alive needs: for the end of an agent whose rules are removed.
+/// Rules are not touched: they may be a newer instance's.
+pub async fn forget(state_dir: &Path) -> Result<(), InterceptError> {
+    let state = StateDir::new(state_dir);
+    if state.exists() {
+        state.clear(state.lock().await?);
+    }
+    Ok(())
+}
+
 /// Removes rules, address and state files; what was done, one line each.
 pub async fn uninstall(
     choice: BackendChoice,
