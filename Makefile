@@ -8,7 +8,7 @@ CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
 # Integration tests that need neither a lab nor a Kubernetes: a file or a folder in tests/ each.
-PLAIN  := $(filter-out netns apiserver cluster,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+PLAIN  := $(filter-out netns apiserver cluster chart,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
@@ -49,9 +49,10 @@ test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=�
 	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
 
-test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=… for some)
+test-cluster: deps-cluster image ## Tests on a Kubernetes of their own (FILTER=… for some)
 	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (10 more where Kubernetes is not built yet)"
 	$(CARGO) test --test cluster -- $(FILTER)
+	$(CARGO) test --test chart -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md

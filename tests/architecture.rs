@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("probe", &[]),
     ("removal", &["kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
+    ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "removal",
             "serve",
             "sim",
+            "suggest",
         ],
     ),
 ];
@@ -55,6 +57,7 @@ const PURE: &[&str] = &[
     "src/agent/events/reason.rs",
     "src/agent/checkpoint/content.rs",
     "src/agent/checkpoint/format.rs",
+    "src/agent/assigned.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -64,6 +67,8 @@ const PURE: &[&str] = &[
     "src/agent/intercept/save.rs",
     "src/agent/intercept/script.rs",
     "src/agent/knowledge.rs",
+    "src/agent/observe/answerer.rs",
+    "src/agent/observe/table.rs",
     "src/agent/obtain/key.rs",
     "src/agent/obtain/slot.rs",
     "src/agent/obtain/turns.rs",
@@ -89,6 +94,7 @@ const PURE: &[&str] = &[
     "src/probe/token.rs",
     "src/removal/outcome.rs",
     "src/explain/",
+    "src/suggest/",
 ];
 
 const IMPURE: &[&str] = &[
@@ -127,11 +133,7 @@ fn sources(folder: &str) -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text
-                    .split("#[cfg(test)]\nmod tests {")
-                    .next()
-                    .unwrap()
-                    .to_owned();
+                let code = text.split("\nmod tests {").next().unwrap().to_owned();
                 let path = path.strip_prefix(root()).unwrap().to_owned();
                 let name = path.to_str().unwrap();
                 let is_test = name.ends_with("tests.rs")

@@ -57,7 +57,6 @@ pub fn admit(assignments: &NodeAssignments, grant: &Grant) -> Result<Grant, Faul
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod tests {
     use std::sync::Arc;
 
@@ -87,7 +86,7 @@ mod tests {
             .remove(0)
     }
 
-    fn node(entries: serde_json::Value) -> NodeAssignments {
+    fn node(entries: &serde_json::Value) -> NodeAssignments {
         let name = VM
             .parse::<crate::model::compute::Compute>()
             .unwrap()
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_assigned_identity_is_new_since_its_assignment() {
-        let admitted = admit(&node(json!([entry("Assigned")])), &grant()).unwrap();
+        let admitted = admit(&node(&json!([entry("Assigned")])), &grant()).unwrap();
         assert_eq!(admitted.first_seen.as_secs(), 1_795_237_200);
     }
 
@@ -124,15 +123,15 @@ mod tests {
     fn what_is_on_its_way_or_unknown_is_told_to_try_again() {
         for node in [
             NodeAssignments::Required(None),
-            node(json!([])),
-            node(json!([entry("Pending")])),
-            node(json!([entry("Removing")])),
+            node(&json!([])),
+            node(&json!([entry("Pending")])),
+            node(&json!([entry("Removing")])),
             node(
-                json!([{"resourceID": arm("rg-b", "id"), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
+                &json!([{"resourceID": arm("rg-b", "id"), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
             ),
             // Same client id, other ARM id: the ARM id says who it is.
             node(
-                json!([{"resourceID": arm("rg-b", "id"), "clientID": guid(1), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
+                &json!([{"resourceID": arm("rg-b", "id"), "clientID": guid(1), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]),
             ),
         ] {
             assert!(is_on_its_way(&node, &grant()), "{node:?}");
@@ -144,7 +143,7 @@ mod tests {
 
     #[test]
     fn azures_refusal_is_final_and_its_words_are_for_the_log() {
-        let fault = admit(&node(json!([entry("Failed")])), &grant()).unwrap_err();
+        let fault = admit(&node(&json!([entry("Failed")])), &grant()).unwrap_err();
         assert_eq!(fault.kind, FaultKind::IdentityNotFound);
         assert!(fault.detail.contains(
             "a/id could not be assigned to this node: LinkedAuthorizationFailed: not yours"
@@ -158,7 +157,7 @@ mod tests {
         let facts = Arc::make_mut(&mut grant.identity);
         facts.resource_id = None;
         let known = json!([{"resourceID": arm("rg-x", "y"), "clientID": guid(1), "state": "Assigned", "since": "2026-11-21T05:00:00Z"}]);
-        assert!(admit(&node(known), &grant).is_ok());
-        assert!(admit(&node(json!([entry("Assigned")])), &grant).is_err());
+        assert!(admit(&node(&known), &grant).is_ok());
+        assert!(admit(&node(&json!([entry("Assigned")])), &grant).is_err());
     }
 }

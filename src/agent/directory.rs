@@ -10,6 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
+use super::observe::is_enforced;
 use super::world::World;
 use crate::model::facts::{ExceptionFacts, NodeAssignments, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
@@ -39,6 +40,8 @@ pub struct Directory {
     pub known: Known,
     /// Identities granted to live pods.
     pub granted: HashSet<ObjectName>,
+    /// Namespaces whose pods are refused although the agent observes.
+    pub enforced: HashSet<Arc<str>>,
 }
 
 /// Sizes, for metrics.
@@ -110,6 +113,11 @@ impl Directory {
             claims,
             exceptions: world.exceptions().cloned().collect(),
             assignments: world.assignments(),
+            enforced: world
+                .namespaces()
+                .filter(|(_, labels)| is_enforced(labels))
+                .map(|(name, _)| name.into())
+                .collect(),
             known,
             granted,
         }
@@ -168,6 +176,12 @@ impl Published {
     /// Whether it is.
     pub fn is_too_old(&self) -> bool {
         self.too_old.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for the next.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.generation.receiver_count()
     }
 
     /// Changes with every snapshot. Subscribe before the first look, so that none is missed.

@@ -20,10 +20,8 @@ pub struct Touched {
     pub namespaces: HashSet<Arc<str>>,
     /// Something that may bear on every pod.
     pub everything: bool,
-    /// The exceptions.
-    pub exceptions: bool,
-    /// Which identities are on this node.
-    pub assignments: bool,
+    /// Exceptions, this node's assignments, or which namespaces are enforced.
+    pub beside_grants: bool,
 }
 
 impl Touched {
@@ -32,8 +30,7 @@ impl Touched {
     pub fn all() -> Self {
         Self {
             everything: true,
-            exceptions: true,
-            assignments: true,
+            beside_grants: true,
             ..Self::default()
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::observe::is_enforced;
 use super::touched::Touched;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
@@ -76,7 +77,7 @@ impl World {
             Change::Apply(object) => self.apply(object, now, touched),
             Change::Delete(key) => self.delete(&key, touched),
             Change::Compute(name) => {
-                touched.assignments |= self.compute.as_ref() != Some(&name);
+                touched.beside_grants |= self.compute.as_ref() != Some(&name);
                 self.compute = Some(name);
             }
         }
@@ -95,7 +96,10 @@ impl World {
                 }
             }
             Object::Namespace(name, labels) => {
-                if self.namespaces.get(&name) != Some(&labels) {
+                let before = self.namespaces.get(&name);
+                if before != Some(&labels) {
+                    touched.beside_grants |=
+                        before.is_some_and(is_enforced) != is_enforced(&labels);
                     touched.namespaces.insert(name.as_str().into());
                     self.namespaces.insert(name, labels);
                 }
@@ -119,7 +123,7 @@ impl World {
             Object::Exception(exception) => {
                 let before = self.exceptions.get(&exception.name);
                 if before.is_none_or(|before| **before != exception) {
-                    touched.exceptions = true;
+                    touched.beside_grants = true;
                     self.exceptions
                         .insert(exception.name.clone(), Arc::new(exception));
                 }
@@ -127,7 +131,7 @@ impl World {
             Object::Assignment(assignment) => {
                 let before = self.assignments.get(&assignment.name);
                 if before.is_none_or(|before| **before != assignment) {
-                    touched.assignments = true;
+                    touched.beside_grants = true;
                     self.assignments
                         .insert(assignment.name.clone(), Arc::new(assignment));
                 }
@@ -158,7 +162,8 @@ impl World {
                 }
             }
             "Namespace" => {
-                if self.namespaces.remove(&**name).is_some() {
+                if let Some(labels) = self.namespaces.remove(&**name) {
+                    touched.beside_grants |= is_enforced(&labels);
                     touched.namespaces.insert(name.clone());
                 }
             }
@@ -179,8 +184,8 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
-            "AzureAssignment" => touched.assignments |= self.assignments.remove(name).is_some(),
-            _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
+            "AzureAssignment" => touched.beside_grants |= self.assignments.remove(name).is_some(),
+            _ => touched.beside_grants |= self.exceptions.remove(name).is_some(),
         }
     }
 
@@ -198,11 +203,6 @@ impl World {
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Arc<PodFacts>> {
         self.pods.get(name)
-    }
-
-    /// All namespaces with their labels.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&String, &Labels)> {
-        self.namespaces.iter()
     }
 
     /// The identities of a namespace, with the time since when they are known.
@@ -232,6 +232,13 @@ impl World {
     /// All identities, in no order.
     pub fn all_identities(&self) -> impl Iterator<Item = &Arc<IdentityFacts>> {
         self.identities.values().map(|known| &known.facts)
+    }
+
+    /// All namespaces that are known, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Labels)> {
+        self.namespaces
+            .iter()
+            .map(|(name, labels)| (name.as_str(), labels))
     }
 
     /// The bindings of all namespaces, in no order of namespaces.

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod health;
 pub mod probe;
 pub mod simulate;
+pub mod suggest;
 pub mod uninstall;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ pub enum Command {
     Agent(Box<agent::Args>),
     /// Say why a pod gets what it gets, step by step, and what to change.
     Explain(Box<explain::Args>),
+    /// Print what the traffic that agents observed would need: identities, bindings, policies, exceptions.
+    Suggest(suggest::Args),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
     /// From inside a pod: are its metadata requests intercepted, and does anything of the node leak?

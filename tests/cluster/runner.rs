@@ -125,7 +125,9 @@ fn possible() -> Result<()> {
 fn whole(lines: &[Line], args: &[String]) -> ExitCode {
     let arguments = Arguments::from_args();
     let hindrance = possible().err();
-    if arguments.list || hindrance.is_some() {
+    // A filter may be meant for another test program only.
+    let asked = lines.iter().any(|line| line.is_asked_for(&arguments));
+    if arguments.list || hindrance.is_some() || !asked {
         let reason = hindrance.map(|error| format!("{error:#}"));
         let trials = lines.iter().map(|line| {
             let reason = reason.clone().unwrap_or_default();

@@ -4,7 +4,6 @@
 //! the trials. Invariant: after a failure what the cluster looked like at that moment is among the
 //! logs, before the next trial changes it.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +33,18 @@ impl Line {
     /// Its name: file and function.
     pub fn name(self) -> &'static str {
         self.name
+    }
+
+    /// Whether the test runner's arguments leave it in.
+    pub fn is_asked_for(self, arguments: &Arguments) -> bool {
+        let matches = |wanted: &String| {
+            if arguments.exact {
+                self.name == wanted
+            } else {
+                self.name.contains(wanted)
+            }
+        };
+        arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
     }
 }
 
@@ -70,13 +81,13 @@ async fn play(line: Line, cluster: Arc<Cluster>) -> Result<()> {
     let Err(error) = played else { return Ok(()) };
     let picture = picture(line, &cluster).await;
     Err(error).with_context(|| match picture {
-        Ok(path) => format!("the cluster then: {}", path.display()),
+        Ok(name) => format!("what the cluster looked like: {name} among the logs"),
         Err(none) => format!("no picture of the cluster: {none:#}"),
     })
 }
 
 /// What a person would look at first, as a file among the logs.
-async fn picture(line: Line, cluster: &Cluster) -> Result<PathBuf> {
+async fn picture(line: Line, cluster: &Cluster) -> Result<String> {
     const LOOKS: [&str; 6] = [
         "get nodes -o wide",
         "get pods -A -o wide",
@@ -91,7 +102,7 @@ async fn picture(line: Line, cluster: &Cluster) -> Result<PathBuf> {
         let seen = cluster.kubectl_with(&words, "").await?;
         text += &["$ kubectl ", look, "\n", &seen.stdout, &seen.stderr, "\n"].concat();
     }
-    let path = cluster.logs().join(line.name.replace("::", "-") + ".txt");
-    std::fs::write(&path, text)?;
-    Ok(path)
+    let name = line.name.replace("::", "-") + ".txt";
+    std::fs::write(cluster.logs().join(&name), text)?;
+    Ok(name)
 }

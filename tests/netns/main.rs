@@ -19,6 +19,7 @@ mod harness;
 mod interception;
 mod kubernetes;
 mod leak;
+mod observe;
 mod programs;
 mod readiness;
 mod reuse;
@@ -146,6 +147,11 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Both, observe::nobody_notices_an_agent_that_observes),
+        play!(
+            Both,
+            observe::a_restart_moves_between_observing_and_enforcing
+        ),
         play!(Any, events::a_refusal_is_an_event_on_the_pod),
         play!(Any, events::explain_reads_the_cluster),
         play!(

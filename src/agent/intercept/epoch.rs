@@ -159,8 +159,7 @@ impl StateDir {
             .filter(|epoch| !living.contains(epoch))
             .for_each(|dead| remove(instance(dead)));
         if living.is_empty() {
-            // The checkpoint is the watch's, and of no use without an agent.
-            for name in ["epoch", "removed", "checkpoint", "rules.lock"] {
+            for name in ["checkpoint", "epoch", "removed", "rules.lock"] {
                 remove(name.to_owned());
             }
             // Not ours alone: others' files keep it.

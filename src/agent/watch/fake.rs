@@ -198,7 +198,19 @@ impl Fake {
                 plain(500, &json!({}))
             }
             Mood::Works if plural == "readyz" => plain(200, &json!("ok")),
+            Mood::Works if path.contains("/nodes/") => self.node(&plural),
             Mood::Works => self.list(&plural, &query),
+        }
+    }
+
+    fn node(&self, name: &str) -> Answer {
+        let key = ("nodes".to_owned(), name.to_owned());
+        match self.state.lock().objects.get(&key) {
+            Some(node) => plain(200, node),
+            None => plain(
+                404,
+                &json!({"kind": "Status", "code": 404, "message": "not found"}),
+            ),
         }
     }
 

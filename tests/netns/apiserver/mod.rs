@@ -21,7 +21,7 @@ const VERSION: &str = "kubernetes-1.34.4";
 /// Of the wire between cloud and node.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 1, 1);
 const PORT: u16 = 6443;
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 const ADMIN: &str = "admin-token";
 const AGENT: &str = "agent-token";
 
