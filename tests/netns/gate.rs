@@ -172,7 +172,9 @@ pub async fn the_marker_clears_the_node_for_good(stage: Stage) -> Result<()> {
     is_clean(&node, &b, &root).await?;
     let page = ready_page(&node, &agent).await;
     ensure!(page.contains("removal: ConfigMap"), "{page}");
-    agent.process.kill9().await?;
+    agent.process.term();
+    agent.process.wait_exit(WAIT).await?;
+    ensure!(!node.state_dir().exists(), "state files are left");
     let _agent = cast.lab.agent(&setup.second("agent-3", 9466)).await?;
     ensure!(rules(&node, &b).await?.contains("LANYARD-"));
     Ok(())

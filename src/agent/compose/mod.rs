@@ -103,7 +103,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     pipeline.broker.set_draining();
     admin.begin();
     if pipeline.observer.is_observing() {
-        open_again(&keeping, owned).await;
+        open_again(&keeping, owned.clone()).await;
     }
     let ended = drain
         .complete(config.drain, signals.second.cancelled())
@@ -116,7 +116,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     stop.cancel();
     // With the tasks goes this instance's lock: only then is it known whether another one lives.
     tasks.shutdown().await;
-    intercept::forget_removed(&config.state_dir).await;
+    let left = *owned.borrow() == Ownership::Removed;
+    intercept::forget_removed(&config.state_dir, left).await;
     match failed {
         None => Ok(()),
         Some(ended) => ended

@@ -16,9 +16,10 @@ use super::exec::Iptables;
 use super::script::removal_script;
 
 /// For an agent that ends after the rules were removed: the last one takes the state files with it.
-pub async fn forget_removed(state_dir: &Path) {
+/// `left`: this agent knows so itself, and may never have laid any.
+pub async fn forget_removed(state_dir: &Path, left: bool) {
     let state = StateDir::new(state_dir);
-    if !state.is_removed() {
+    if !state.exists() || !(left || state.is_removed()) {
         return;
     }
     match state.lock().await {
