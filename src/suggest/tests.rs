@@ -37,6 +37,7 @@ fn path(path: &str) -> What {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what a line holds is optional")]
 fn identity(name: &str, n: u8) -> Option<Answerer> {
     Some(Answerer {
         client_id: Some(format!("00000000-0000-4000-8000-0000000000{n:02x}")),

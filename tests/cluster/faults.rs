@@ -121,7 +121,8 @@ pub async fn a_rebooted_node_is_closed_before_its_agent_starts(cluster: &Cluster
     cluster.agents_ready().await?;
 
     // Agents come late: none may run at all when the nodes boot.
-    let nowhere = "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"kubernetes.io/os\":\"none\"}}}}}";
+    let nowhere =
+        "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"kubernetes.io/os\":\"none\"}}}}}";
     choose_nodes(cluster, nowhere).await?;
     let gone = async || Ok(cluster.agents().await?.is_empty());
     cluster.wait_for("no agent to be left", LIMIT, gone).await?;
@@ -186,9 +187,7 @@ async fn evict(cluster: &Cluster, name: &str) -> Result<()> {
 
 /// The same pods, with another container in each.
 async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
-    let restarts = |agent: &Value| {
-        agent["status"]["containerStatuses"][0]["restartCount"].as_u64()
-    };
+    let restarts = |agent: &Value| agent["status"]["containerStatuses"][0]["restartCount"].as_u64();
     let again = async || {
         let after = cluster.agents().await?;
         Ok(before.iter().all(|old| {
@@ -196,7 +195,9 @@ async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
             now.is_some_and(|now| restarts(now) > restarts(old))
         }))
     };
-    cluster.wait_for("the agents to be restarted", LIMIT, again).await?;
+    cluster
+        .wait_for("the agents to be restarted", LIMIT, again)
+        .await?;
     cluster.agents_ready().await
 }
 

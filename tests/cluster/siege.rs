@@ -35,9 +35,10 @@ impl<'a> Siege<'a> {
         cast::raise(cluster, namespace).await?;
         let mark = cluster.mark().await?;
         let (mut granted, mut strangers) = (Vec::new(), Vec::new());
-        for (node, program, stranger) in
-            [(1, "program-1", "stranger-1"), (2, "program-2", "stranger-2")]
-        {
+        for (node, program, stranger) in [
+            (1, "program-1", "stranger-1"),
+            (2, "program-2", "stranger-2"),
+        ] {
             let program = Pod::new(namespace, program, node).identity(PAYMENTS.name);
             let program = program.labels(GRANTED);
             granted.push(Asking::start(cluster, program, &image, GRANTED_RATE).await?);
