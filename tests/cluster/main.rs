@@ -28,6 +28,7 @@ mod programs;
 mod release;
 mod rights;
 mod runner;
+mod scrape;
 mod sdks;
 mod siege;
 mod smoke;
@@ -75,6 +76,7 @@ fn lines() -> Vec<Line> {
         play!(faults::an_agent_that_goes_lets_nothing_through),
         play!(faults::rules_that_are_flushed_come_back),
         play!(faults::a_rebooted_node_is_closed_before_its_agent_starts),
+        play!(scrape::prometheus_finds_the_agents_and_counts_what_was_caused),
         play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
         play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
