@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use lanyard::lab::{Get, Lab, Process, until};
 use tokio::io::AsyncWriteExt as _;
-
-use crate::harness::CannotRun;
 
 /// Where Kubernetes' programs are cached, by version.
 const VERSION: &str = "kubernetes-1.34.4";
@@ -48,7 +46,10 @@ fn programs() -> Result<PathBuf> {
         .context("neither LANYARD_CACHE nor HOME is set")?;
     let programs = cache.join(VERSION).join("bin");
     if !programs.join("kube-apiserver").exists() {
-        return Err(CannotRun(format!("{} has no kube-apiserver", programs.display())).into());
+        bail!(
+            "{} has no kube-apiserver: `make programs` builds it",
+            programs.display()
+        );
     }
     Ok(programs)
 }
