@@ -13,6 +13,7 @@ mod clients;
 mod cluster;
 mod control;
 mod faults;
+mod figures;
 mod images;
 mod install;
 mod loads;
@@ -77,6 +78,7 @@ fn lines() -> Vec<Line> {
         play!(faults::rules_that_are_flushed_come_back),
         play!(faults::a_rebooted_node_is_closed_before_its_agent_starts),
         play!(scrape::prometheus_finds_the_agents_and_counts_what_was_caused),
+        play!(figures::of_the_agents),
         play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
         play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
