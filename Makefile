@@ -8,7 +8,7 @@ CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
 # Integration tests that need neither a lab nor a Kubernetes: a file or a folder in tests/ each.
-PLAIN  := $(filter-out netns apiserver cluster,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+PLAIN  := $(filter-out netns apiserver cluster chart,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
@@ -26,6 +26,9 @@ demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leav
 	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) build --bin lanyard
 	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
+
+programs: deps-cluster ## Build Kubernetes and Helm for tests, where they are not cached yet (~/.cache/lanyard)
+	@$(CARGO) test --quiet --test cluster -- programs
 
 cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure; it stays up
 	@$(CARGO) test --quiet --test cluster -- up
@@ -45,13 +48,14 @@ test-unit: ## Tests that need no network namespaces
 	$(CARGO) test --no-fail-fast --lib --bins $(addprefix --test ,$(PLAIN))
 	$(CARGO) test --doc
 
-test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=… for some)
+test-net: programs ## Tests in network namespaces, both iptables backends (FILTER=… for some)
 	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
 
-test-cluster: deps-cluster ## Tests on a Kubernetes of their own (FILTER=… for some)
-	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (20 more where Kubernetes is not built yet)"
+test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… for some)
+	@echo "== cluster tests: Kubernetes in namespaces, usually a quarter of an hour"
 	$(CARGO) test --test cluster -- $(FILTER)
+	$(CARGO) test --test chart -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md

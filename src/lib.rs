@@ -25,3 +25,4 @@ pub mod probe;
 pub mod removal;
 pub mod serve;
 pub mod sim;
+pub mod suggest;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => args.run(),
         Command::Agent(args) => args.run(),
         Command::Explain(args) => args.run(),
+        Command::Suggest(args) => args.run(),
         Command::Uninstall(args) => args.run(),
         Command::Crds(args) => args.run(),
         Command::Probe(args) => args.run(),

@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("probe", &[]),
     ("removal", &["kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
+    ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
     ("lab", &[]),
     ("demo", &["lab", "sim"]),
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "removal",
             "serve",
             "sim",
+            "suggest",
         ],
     ),
 ];
@@ -53,6 +55,9 @@ const PURE: &[&str] = &[
     "src/agent/conditions.rs",
     "src/agent/events/ledger.rs",
     "src/agent/events/reason.rs",
+    "src/agent/checkpoint/content.rs",
+    "src/agent/checkpoint/format.rs",
+    "src/agent/assigned.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/intercept/backend.rs",
@@ -61,6 +66,9 @@ const PURE: &[&str] = &[
     "src/agent/intercept/rules.rs",
     "src/agent/intercept/save.rs",
     "src/agent/intercept/script.rs",
+    "src/agent/knowledge.rs",
+    "src/agent/observe/answerer.rs",
+    "src/agent/observe/table.rs",
     "src/agent/obtain/key.rs",
     "src/agent/obtain/slot.rs",
     "src/agent/obtain/turns.rs",
@@ -74,12 +82,19 @@ const PURE: &[&str] = &[
     "src/agent/selftest/talk.rs",
     "src/agent/selftest/verdict.rs",
     "src/agent/sightings.rs",
+    "src/agent/touched.rs",
+    "src/agent/watch/kind.rs",
+    "src/agent/watch/mirror.rs",
+    "src/agent/watch/slim.rs",
+    "src/agent/watch/verdict.rs",
     "src/agent/world.rs",
     "src/azure/imds/answer.rs",
+    "src/probe/judge.rs",
     "src/probe/report.rs",
     "src/probe/token.rs",
     "src/removal/outcome.rs",
     "src/explain/",
+    "src/suggest/",
 ];
 
 const IMPURE: &[&str] = &[
@@ -118,11 +133,7 @@ fn sources(folder: &str) -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text
-                    .split("#[cfg(test)]\nmod tests {")
-                    .next()
-                    .unwrap()
-                    .to_owned();
+                let code = text.split("\nmod tests {").next().unwrap().to_owned();
                 let path = path.strip_prefix(root()).unwrap().to_owned();
                 let name = path.to_str().unwrap();
                 let is_test = name.ends_with("tests.rs")

@@ -29,6 +29,14 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--harness",
     "--unix-socket",
     "--cacert",
+    // Of helm, kubectl and az.
+    "--create-namespace",
+    "--wait",
+    "--set",
+    "--take-ownership",
+    "--no-hooks",
+    "--identities",
+    "--nodepool-initialization-taints",
 ];
 
 fn root() -> &'static Path {

@@ -10,8 +10,9 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
+use super::observe::is_enforced;
 use super::world::World;
-use crate::model::facts::{ExceptionFacts, PodFacts, PodLife};
+use crate::model::facts::{ExceptionFacts, NodeAssignments, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 
 /// Who an address belongs to.
@@ -33,10 +34,14 @@ pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
     /// Metadata paths that are forwarded.
     pub exceptions: Vec<Arc<ExceptionFacts>>,
+    /// Which identities are on this node, where that counts.
+    pub assignments: NodeAssignments,
     /// How many pods and bindings are known.
     pub known: Known,
     /// Identities granted to live pods.
     pub granted: HashSet<ObjectName>,
+    /// Namespaces whose pods are refused although the agent observes.
+    pub enforced: HashSet<Arc<str>>,
 }
 
 /// Sizes, for metrics.
@@ -107,6 +112,12 @@ impl Directory {
         Self {
             claims,
             exceptions: world.exceptions().cloned().collect(),
+            assignments: world.assignments(),
+            enforced: world
+                .namespaces()
+                .filter(|(_, labels)| is_enforced(labels))
+                .map(|(name, _)| name.into())
+                .collect(),
             known,
             granted,
         }
@@ -165,6 +176,12 @@ impl Published {
     /// Whether it is.
     pub fn is_too_old(&self) -> bool {
         self.too_old.load(Ordering::Relaxed)
+    }
+
+    /// How many wait for the next.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.generation.receiver_count()
     }
 
     /// Changes with every snapshot. Subscribe before the first look, so that none is missed.

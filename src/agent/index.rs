@@ -111,7 +111,7 @@ impl<W: Witness> Index<W> {
                 continue;
             };
             let changed = std::mem::take(&mut touched);
-            let differs = book.update(world, &changed) || changed.exceptions;
+            let differs = book.update(world, &changed) || changed.beside_grants;
             if differs || moved {
                 sightings.retain(world);
                 let directory = Directory::with(

@@ -89,6 +89,31 @@ impl Locator {
             }
         }
     }
+
+    /// The pod at an address: as soon as `waits` does not hold for it any more, and as it then is
+    /// after `hold`. Whoever finds no place to wait gets it at once.
+    pub async fn wait_while(
+        &self,
+        peer: IpAddr,
+        hold: Duration,
+        waits: impl Fn(&PodGrants) -> bool,
+    ) -> Result<Arc<PodGrants>, Fault> {
+        let Some(_place) = Waiting::enter(&self.waiting, canonical(peer)) else {
+            return self.known(peer);
+        };
+        let deadline = Instant::now() + hold;
+        let mut changes = self.directory.subscribe();
+        loop {
+            let pod = self.known(peer)?;
+            if !waits(&pod) {
+                return Ok(pod);
+            }
+            let woken = tokio::time::timeout_at(deadline, changes.changed()).await;
+            if !matches!(woken, Ok(Ok(()))) {
+                return Ok(pod);
+            }
+        }
+    }
 }
 
 /// An IPv4 peer of a dual-stack listener comes as `::ffff:a.b.c.d`.

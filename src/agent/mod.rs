@@ -3,6 +3,7 @@
 //! [`pipeline`] is the request's way, [`index`] keeps what it looks things up in, `intercept` brings
 //! pods' connections here, and [`compose`] starts and ends it all.
 
+pub mod assigned;
 pub mod audit;
 pub mod bootguard;
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
+pub mod observe;
 pub mod obtain;
 pub mod passthrough;
 pub mod pipeline;

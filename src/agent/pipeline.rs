@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::assigned;
 use super::audit::{self, Audit, Caller};
 use super::directory::Published;
 use super::events::{Events, Refused};
@@ -17,15 +19,21 @@ use super::grants::PodGrants;
 use super::instance;
 use super::locate::Locator;
 use super::metrics::AgentMetrics;
+use super::observe::Observer;
 use super::obtain::{Broker, Obtained, TokenSource};
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
 use super::select::{Chosen, Decision, Refusal, choose, select};
+use crate::model::facts::PodFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
+use crate::model::ids::ObjectName;
 use crate::model::query::{Selector, TokenQuery};
 use crate::serve;
+
+/// How long a request waits for an identity that is on its way to this node.
+const ASSIGNMENT_HOLD: Duration = Duration::from_secs(3);
 
 /// Everything that an answer needs.
 pub struct Pipeline<S: TokenSource> {
@@ -41,6 +49,8 @@ pub struct Pipeline<S: TokenSource> {
     pub audit: Arc<Audit>,
     /// Tells pods' owners of refusals.
     pub events: Events,
+    /// Passes on what would be refused, where the agent only observes.
+    pub observer: Arc<Observer>,
     /// Counts.
     pub metrics: Arc<AgentMetrics>,
 }
@@ -52,36 +62,57 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
         request: Request<Incoming>,
     ) -> Response<Full<bytes::Bytes>> {
         let started = Instant::now();
-        let (head, _) = request.into_parts();
-        let answered = match receive(&head) {
-            Ok(Ask::Token(query)) => self.token(peer.ip(), &query).await,
+        let (head, body) = request.into_parts();
+        let asked = receive(&head);
+        let answered = match &asked {
+            Ok(Ask::Token(query)) => self.token(peer.ip(), query).await,
             Ok(Ask::TenantInfo) => self.tenant_info(peer.ip()).await,
             Ok(Ask::Probe(nonce)) => Ok(respond::probe(
                 instance::VERSION,
                 instance::id(),
                 nonce.as_str(),
             )),
-            Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), &query).await,
-            Err(fault) => Err(fault),
+            Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), query).await,
+            Err(fault) => Err(fault.clone()),
         };
-        let answer = answered.unwrap_or_else(|fault| {
-            tracing::debug!(peer = %peer.ip(), %fault, "request failed");
-            self.metrics.failed(fault.kind);
-            respond::fault(&fault)
-        });
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(fault) => {
+                tracing::debug!(peer = %peer.ip(), %fault, "request failed");
+                let pod = self.locator.known(peer.ip()).ok();
+                let pod = pod.as_ref().map(|grants| &*grants.pod);
+                if self.only_observes(pod) {
+                    let observer = &self.observer;
+                    // Boxed: seldom needed, and large.
+                    Box::pin(observer.pass_on(pod, &asked, &fault, &head, body)).await
+                } else {
+                    self.metrics.failed(fault.kind);
+                    respond::fault(&fault)
+                }
+            }
+        };
         self.metrics.answered(started.elapsed());
         answer
     }
 }
 
 impl<S: TokenSource> Pipeline<S> {
+    /// Whether what would be refused to this pod is passed on. A pod that is not known is of no
+    /// namespace that is enforced.
+    fn only_observes(&self, pod: Option<&PodFacts>) -> bool {
+        self.observer.is_observing()
+            && pod.is_none_or(|pod| {
+                let enforced = &self.directory.load().enforced;
+                !enforced.contains(&pod.name.namespace)
+            })
+    }
+
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await;
         let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
         let (grant, chosen) = match select(&pod, query) {
             Decision::Granted(grant, chosen) => (grant, chosen),
             Decision::Refused(refusal) => {
-                self.metrics.refused(&refusal);
                 let fault = refusal.fault();
                 self.record_fault(&pod, None, query, &fault, Some(&refusal));
                 return Err(fault);
@@ -91,7 +122,10 @@ impl<S: TokenSource> Pipeline<S> {
         if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
             return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
         }
-        let obtained = self.broker.obtain(grant, &query.resource, &asker).await;
+        let obtained = match self.on_this_node(peer, query, &pod, grant).await {
+            Ok(grant) => self.broker.obtain(&grant, &query.resource, &asker).await,
+            Err(fault) => Err(fault),
+        };
         let still_his = obtained.and_then(|obtained| {
             self.still_granted(peer, query, &pod, grant)?;
             Ok(obtained)
@@ -103,6 +137,29 @@ impl<S: TokenSource> Pipeline<S> {
                 Err(fault)
             }
         }
+    }
+
+    /// Whether the identity is on this node, where that counts; waits a little while it is on its way.
+    async fn on_this_node(
+        &self,
+        peer: IpAddr,
+        query: &TokenQuery,
+        pod: &PodGrants,
+        grant: &Grant,
+    ) -> Result<Grant, Fault> {
+        if assigned::is_on_its_way(&self.directory.load().assignments, grant) {
+            let waits = |now: &PodGrants| {
+                let same = now.pod.uid == pod.pod.uid;
+                let granted = matches!(select(now, query), Decision::Granted(again, _) if again.identity == grant.identity);
+                same && granted
+                    && assigned::is_on_its_way(&self.directory.load().assignments, grant)
+            };
+            self.locator
+                .wait_while(peer, ASSIGNMENT_HOLD, waits)
+                .await?;
+            self.still_granted(peer, query, pod, grant)?;
+        }
+        assigned::admit(&self.directory.load().assignments, grant)
     }
 
     /// The wait may have been long: what was granted before it is looked at again.
@@ -167,6 +224,13 @@ impl<S: TokenSource> Pipeline<S> {
         refusal: Option<&Refusal>,
     ) {
         let identity = grant.map(|grant| &grant.identity.name);
+        if self.only_observes(Some(&pod.pod)) {
+            self.record_observed(Caller::Pod(&pod.pod), identity, query, fault);
+            return;
+        }
+        if let Some(refusal) = refusal {
+            self.metrics.refused(refusal);
+        }
         self.events.refused(&Refused {
             pod: &pod.pod,
             fault,
@@ -184,9 +248,30 @@ impl<S: TokenSource> Pipeline<S> {
         });
     }
 
+    /// What would have been refused, and was not.
+    fn record_observed(
+        &self,
+        caller: Caller<'_>,
+        identity: Option<&ObjectName>,
+        query: &TokenQuery,
+        fault: &Fault,
+    ) {
+        self.audit.record(&audit::Decision {
+            caller,
+            identity,
+            resource: &query.resource,
+            outcome: "observed",
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
     /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
     fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
         let peer = peer.to_canonical().to_string();
+        if self.only_observes(None) {
+            return self.record_observed(Caller::Unknown(&peer), None, query, fault);
+        }
         self.audit.record(&audit::Decision {
             caller: Caller::Unknown(&peer),
             identity: None,
@@ -226,6 +311,9 @@ impl<S: TokenSource> Pipeline<S> {
 
     /// Tells the pod's owner of a refusal that is not about a token.
     fn tell_owner(&self, pod: &PodGrants, fault: &Fault, refusal: Option<&Refusal>) {
+        if self.only_observes(Some(&pod.pod)) {
+            return;
+        }
         self.events.refused(&Refused {
             pod: &pod.pod,
             fault,

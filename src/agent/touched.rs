@@ -20,8 +20,8 @@ pub struct Touched {
     pub namespaces: HashSet<Arc<str>>,
     /// Something that may bear on every pod.
     pub everything: bool,
-    /// The exceptions.
-    pub exceptions: bool,
+    /// Exceptions, this node's assignments, or which namespaces are enforced.
+    pub beside_grants: bool,
 }
 
 impl Touched {
@@ -30,7 +30,7 @@ impl Touched {
     pub fn all() -> Self {
         Self {
             everything: true,
-            exceptions: true,
+            beside_grants: true,
             ..Self::default()
         }
     }

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::observe::is_enforced;
 use super::touched::Touched;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
-    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, NodeAssignments,
+    PodFacts, PolicyFacts,
 };
 use crate::model::ids::ObjectName;
 
@@ -19,6 +21,8 @@ pub enum Change {
     Apply(Object),
     /// The object is gone.
     Delete(ObjectKey),
+    /// Assignments count, and the `AzureAssignment` of this name is this node's.
+    Compute(Arc<str>),
 }
 
 /// Changes that a source found together.
@@ -60,7 +64,9 @@ pub struct World {
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
     exceptions: BTreeMap<Arc<str>, Arc<ExceptionFacts>>,
-    assignments: BTreeMap<Arc<str>, AssignmentFacts>,
+    assignments: BTreeMap<Arc<str>, Arc<AssignmentFacts>>,
+    /// The name of this node's `AzureAssignment`, where assignments count.
+    compute: Option<Arc<str>>,
 }
 
 impl World {
@@ -70,6 +76,10 @@ impl World {
         match change {
             Change::Apply(object) => self.apply(object, now, touched),
             Change::Delete(key) => self.delete(&key, touched),
+            Change::Compute(name) => {
+                touched.beside_grants |= self.compute.as_ref() != Some(&name);
+                self.compute = Some(name);
+            }
         }
     }
 
@@ -86,7 +96,10 @@ impl World {
                 }
             }
             Object::Namespace(name, labels) => {
-                if self.namespaces.get(&name) != Some(&labels) {
+                let before = self.namespaces.get(&name);
+                if before != Some(&labels) {
+                    touched.beside_grants |=
+                        before.is_some_and(is_enforced) != is_enforced(&labels);
                     touched.namespaces.insert(name.as_str().into());
                     self.namespaces.insert(name, labels);
                 }
@@ -110,14 +123,18 @@ impl World {
             Object::Exception(exception) => {
                 let before = self.exceptions.get(&exception.name);
                 if before.is_none_or(|before| **before != exception) {
-                    touched.exceptions = true;
+                    touched.beside_grants = true;
                     self.exceptions
                         .insert(exception.name.clone(), Arc::new(exception));
                 }
             }
             Object::Assignment(assignment) => {
-                touched.everything = true;
-                self.assignments.insert(assignment.name.clone(), assignment);
+                let before = self.assignments.get(&assignment.name);
+                if before.is_none_or(|before| **before != assignment) {
+                    touched.beside_grants = true;
+                    self.assignments
+                        .insert(assignment.name.clone(), Arc::new(assignment));
+                }
             }
         }
     }
@@ -145,7 +162,8 @@ impl World {
                 }
             }
             "Namespace" => {
-                if self.namespaces.remove(&**name).is_some() {
+                if let Some(labels) = self.namespaces.remove(&**name) {
+                    touched.beside_grants |= is_enforced(&labels);
                     touched.namespaces.insert(name.clone());
                 }
             }
@@ -166,10 +184,8 @@ impl World {
                 }
             }
             "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
-            "AzureAssignment" => {
-                touched.everything |= self.assignments.remove(name).is_some();
-            }
-            _ => touched.exceptions |= self.exceptions.remove(name).is_some(),
+            "AzureAssignment" => touched.beside_grants |= self.assignments.remove(name).is_some(),
+            _ => touched.beside_grants |= self.exceptions.remove(name).is_some(),
         }
     }
 
@@ -189,13 +205,8 @@ impl World {
         self.pods.get(name)
     }
 
-    /// All namespaces with their labels.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&String, &Labels)> {
-        self.namespaces.iter()
-    }
-
-    /// The identities of a namespace.
-    pub fn identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
+    /// The identities of a namespace, with the time since when they are known.
+    pub fn known_identities(&self, namespace: &str) -> impl Iterator<Item = &KnownIdentity> {
         let all = self.identities.values();
         all.filter(move |known| *known.facts.name.namespace == *namespace)
     }
@@ -223,6 +234,13 @@ impl World {
         self.identities.values().map(|known| &known.facts)
     }
 
+    /// All namespaces that are known, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Labels)> {
+        self.namespaces
+            .iter()
+            .map(|(name, labels)| (name.as_str(), labels))
+    }
+
     /// The bindings of all namespaces, in no order of namespaces.
     pub fn all_bindings(&self) -> impl Iterator<Item = &Arc<BindingFacts>> {
         self.bindings.values().flat_map(BTreeMap::values)
@@ -244,6 +262,23 @@ impl World {
     /// The exceptions, by name.
     pub fn exceptions(&self) -> impl Iterator<Item = &Arc<ExceptionFacts>> {
         self.exceptions.values()
+    }
+
+    /// The assignments to this node.
+    #[must_use]
+    pub fn assignments(&self) -> NodeAssignments {
+        self.own_assignment()
+            .map_or(NodeAssignments::Ignored, |(_, own)| {
+                NodeAssignments::Required(own)
+            })
+    }
+
+    /// Where assignments count: the name of this node's `AzureAssignment`, and what it says.
+    #[must_use]
+    pub fn own_assignment(&self) -> Option<(Arc<str>, Option<Arc<AssignmentFacts>>)> {
+        let own = self.compute.clone()?;
+        let facts = self.assignments.get(&own).cloned();
+        Some((own, facts))
     }
 
     /// How many bindings there are.

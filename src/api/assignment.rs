@@ -29,36 +29,11 @@ use crate::model::facts::{AssignedFacts, AssignmentFacts, Standing};
     doc = "Which user-assigned identities one virtual machine or scale set has or is getting. Lanyard's controller writes it and nobody else; there is one for each compute resource, however many pods it runs."
 )]
 #[kube(
-    printcolumn(
-        name = "Assigned",
-        type_ = "integer",
-        json_path = ".status.assigned",
-        description = "Identities that Azure has put on the compute resource."
-    ),
-    printcolumn(
-        name = "Pending",
-        type_ = "integer",
-        json_path = ".status.pending",
-        description = "Identities on their way."
-    ),
-    printcolumn(
-        name = "Failed",
-        type_ = "integer",
-        json_path = ".status.failed",
-        description = "Identities that Azure refused."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Compute",
-        type_ = "string",
-        json_path = ".spec.computeID",
-        priority = 1,
-        description = "ARM id of the virtual machine or scale set."
-    )
+    printcolumn = r#"{"name": "Assigned", "type": "integer", "jsonPath": ".status.assigned", "description": "Identities that Azure has put on the compute resource."}"#,
+    printcolumn = r#"{"name": "Pending", "type": "integer", "jsonPath": ".status.pending", "description": "Identities on their way."}"#,
+    printcolumn = r#"{"name": "Failed", "type": "integer", "jsonPath": ".status.failed", "description": "Identities that Azure refused."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Compute", "type": "string", "jsonPath": ".spec.computeID", "priority": 1, "description": "ARM id of the virtual machine or scale set."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureAssignmentSpec {

@@ -29,39 +29,15 @@ use crate::model::ids::ObjectName;
     doc = "A grant: gives an AzureIdentity of this namespace to pods. A pod chooses among what it was granted with the annotation lanyard.dev/identity; the annotation alone grants nothing."
 )]
 #[kube(
-    printcolumn(
-        name = "Identity",
-        type_ = "string",
-        json_path = ".spec.identity",
-        description = "The AzureIdentity that is granted."
-    ),
-    printcolumn(
-        name = "Default",
-        type_ = "boolean",
-        json_path = ".spec.default",
-        description = "Whether it answers requests that name no identity."
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.matchedPods",
-        description = "How many pods the subjects match, as far as the controller knows."
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether the grant is in force, as far as the controller knows."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "Identity", "type": "string", "jsonPath": ".spec.identity", "description": "The AzureIdentity that is granted."}"#,
+    printcolumn = r#"{"name": "Default", "type": "boolean", "jsonPath": ".spec.default", "description": "Whether it answers requests that name no identity."}"#,
+    printcolumn = r#"{"name": "Pods", "type": "integer", "jsonPath": ".status.matchedPods", "description": "How many pods the subjects match, as far as the controller knows."}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Whether the grant is in force, as far as the controller knows."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureIdentityBindingSpec {
-    /// Name of the AzureIdentity, in this namespace, for example `payments`.
+    /// Name of the `AzureIdentity`, in this namespace, for example `payments`.
     #[schemars(transform = IDENTITY.schema())]
     pub identity: String,
     /// Which pods get it. A pod that fits any entry is granted the identity; inside an entry everything

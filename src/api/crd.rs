@@ -1,4 +1,4 @@
-//! The kinds as CustomResourceDefinitions: from the Rust types to the YAML that `lanyard crds`
+//! The kinds as `CustomResourceDefinition`s: from the Rust types to the YAML that `lanyard crds`
 //! prints and the chart carries. Pure: the same types give the same text, byte for byte.
 //!
 //! What the derived schema lacks is added here: descriptions that `kubectl explain` can show, and

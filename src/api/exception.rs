@@ -25,29 +25,10 @@ use crate::model::path::PlainPath;
     doc = "Lets pods read metadata of their node that is closed to them otherwise. The agent forwards the listed paths (GET only) for the pods of the listed service accounts; tokens and identities are never forwarded."
 )]
 #[kube(
-    printcolumn(
-        name = "Namespace",
-        type_ = "string",
-        json_path = ".spec.namespace",
-        description = "Namespace of the pods."
-    ),
-    printcolumn(
-        name = "Service accounts",
-        type_ = "string",
-        json_path = ".spec.serviceAccounts",
-        description = "Service accounts of the pods."
-    ),
-    printcolumn(
-        name = "Paths",
-        type_ = "string",
-        json_path = ".spec.paths",
-        description = "What they may read."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "Namespace", "type": "string", "jsonPath": ".spec.namespace", "description": "Namespace of the pods."}"#,
+    printcolumn = r#"{"name": "Service accounts", "type": "string", "jsonPath": ".spec.serviceAccounts", "description": "Service accounts of the pods."}"#,
+    printcolumn = r#"{"name": "Paths", "type": "string", "jsonPath": ".spec.paths", "description": "What they may read."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[STAYS_CLOSED]))]

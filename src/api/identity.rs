@@ -33,43 +33,12 @@ use crate::model::ids::{Guid, ObjectName};
     doc = "A managed identity of Azure that pods may be given. It takes three: this object says who the identity is, an AzureIdentityBinding says which pods get it, and an AzureIdentityPolicy of the cluster's operators admits it for this namespace."
 )]
 #[kube(
-    printcolumn(
-        name = "Client ID",
-        type_ = "string",
-        json_path = ".spec.clientID",
-        description = "Client id, as the spec states it."
-    ),
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether pods can get its tokens, as far as the controller knows."
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        description = "Why it is or is not ready."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Sources",
-        type_ = "string",
-        json_path = ".spec.tokenSources",
-        priority = 1,
-        description = "Where tokens come from; empty: the node's IMDS."
-    ),
-    printcolumn(
-        name = "Resource ID",
-        type_ = "string",
-        json_path = ".spec.resourceID",
-        priority = 1,
-        description = "ARM id, as the spec states it."
-    )
+    printcolumn = r#"{"name": "Client ID", "type": "string", "jsonPath": ".spec.clientID", "description": "Client id, as the spec states it."}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Whether pods can get its tokens, as far as the controller knows."}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is or is not ready."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Sources", "type": "string", "jsonPath": ".spec.tokenSources", "priority": 1, "description": "Where tokens come from; empty: the node's IMDS."}"#,
+    printcolumn = r#"{"name": "Resource ID", "type": "string", "jsonPath": ".spec.resourceID", "priority": 1, "description": "ARM id, as the spec states it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[
@@ -109,11 +78,13 @@ pub struct AzureIdentitySpec {
     #[schemars(transform = source::LIST.schema(), transform = Rules(&[source::TWICE]))]
     pub token_sources: Option<Vec<TokenSource>>,
     /// Lets Lanyard create the identity in Azure and remove it with this object. Then `clientID`,
-    /// `objectID` and `resourceID` are left out: the status tells them.
+    /// `objectID` and `resourceID` are left out: the status tells them. Comes with a later version of
+    /// Lanyard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIdentity>,
     /// Never take the identity off a virtual machine or scale set again, even when no pod uses it
-    /// any more. For identities that others rely on, too.
+    /// any more. For identities that others rely on, too. Counts where Lanyard's controller assigns
+    /// identities.
     #[serde(default)]
     pub immutable: bool,
     /// The audiences that tokens may be asked for, for example `[https://vault.azure.net]`. Left out:
@@ -286,7 +257,9 @@ mod tests {
     use super::*;
 
     fn facts(object: Value) -> Result<IdentityFacts, Malformed> {
-        let identity: AzureIdentity = serde_json::from_value(object).unwrap();
+        let Ok(identity) = serde_json::from_value::<AzureIdentity>(object) else {
+            panic!("an AzureIdentity");
+        };
         identity.facts(ObjectName::new("shop", "payments"))
     }
 

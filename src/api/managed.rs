@@ -15,7 +15,7 @@ use super::rules::{Format, Rule, Rules};
 pub struct ManagedIdentity {
     /// ARM id of the resource group to create it in, for example
     /// `/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop`. An
-    /// AzureIdentityPolicy must list it under `managedResourceGroups`.
+    /// `AzureIdentityPolicy` must list it under `managedResourceGroups`.
     #[schemars(transform = GROUP_ID.schema())]
     pub resource_group: String,
     /// Azure region to create it in, for example `westeurope`.

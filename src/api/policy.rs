@@ -27,37 +27,11 @@ use crate::model::facts::{PolicyFacts, PolicyScope};
     doc = "What the cluster's operators let namespaces use. Nothing is allowed by default: an AzureIdentity that no policy admits for its namespace gives no tokens. Several policies for a namespace add up."
 )]
 #[kube(
-    printcolumn(
-        name = "Namespaces",
-        type_ = "string",
-        json_path = ".spec.namespaces.matchLabels",
-        description = "Labels of the namespaces."
-    ),
-    printcolumn(
-        name = "Prefixes",
-        type_ = "string",
-        json_path = ".spec.resourceIDPrefixes",
-        description = "What the ARM ids of their identities start with."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
-    printcolumn(
-        name = "Tenants",
-        type_ = "string",
-        json_path = ".spec.tenantIDs",
-        priority = 1,
-        description = "Tenants of their identities; empty: any."
-    ),
-    printcolumn(
-        name = "Node identity",
-        type_ = "boolean",
-        json_path = ".spec.allowNodeIdentity",
-        priority = 1,
-        description = "Whether they may use the node's own identity."
-    )
+    printcolumn = r#"{"name": "Namespaces", "type": "string", "jsonPath": ".spec.namespaces.matchLabels", "description": "Labels of the namespaces."}"#,
+    printcolumn = r#"{"name": "Prefixes", "type": "string", "jsonPath": ".spec.resourceIDPrefixes", "description": "What the ARM ids of their identities start with."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Tenants", "type": "string", "jsonPath": ".spec.tenantIDs", "priority": 1, "description": "Tenants of their identities; empty: any."}"#,
+    printcolumn = r#"{"name": "Node identity", "type": "boolean", "jsonPath": ".spec.allowNodeIdentity", "priority": 1, "description": "Whether they may use the node's own identity."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureIdentityPolicySpec {
@@ -74,23 +48,23 @@ pub struct AzureIdentityPolicySpec {
     #[serde(rename = "tenantIDs", default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = TENANTS.schema())]
     pub tenant_ids: Option<Vec<String>>,
-    /// Resource groups, by ARM id, in which their AzureIdentities may say `managed`: Lanyard creates and
-    /// removes identities there. Left out: none.
+    /// Resource groups, by ARM id, in which an `AzureIdentity` of theirs may say `managed`: Lanyard creates
+    /// and removes identities there. Left out: none. Comes with a later version of Lanyard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = GROUPS.schema())]
     pub managed_resource_groups: Option<Vec<String>>,
-    /// What their AzureIdentities may name as `authorityHost` beside the cloud's own, for example
-    /// `[https://login.microsoftonline.us]`. Left out: none.
+    /// What an `AzureIdentity` of theirs may name as `authorityHost` beside the cloud's own, for example
+    /// `[https://login.microsoftonline.us]`. Left out: none. Comes with a later version of Lanyard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = AUTHORITIES.schema())]
     pub authority_hosts: Option<Vec<String>>,
-    /// What their AzureIdentities may name as `tokenEndpoint` of the source `federated`: pods'
-    /// service-account tokens are sent there. Left out: none.
+    /// What an `AzureIdentity` of theirs may name as `tokenEndpoint` of the source `federated`: pods'
+    /// service-account tokens are sent there. Left out: none. Comes with a later version of Lanyard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = ENDPOINTS.schema())]
     pub token_endpoints: Option<Vec<String>>,
-    /// Whether their AzureIdentities may use the source `nodeSystemAssigned`: their pods can then do
-    /// what the node can.
+    /// Whether an `AzureIdentity` of theirs may use the source `nodeSystemAssigned`: their pods can then
+    /// do what the node can. Comes with a later version of Lanyard.
     #[serde(default)]
     pub allow_node_identity: bool,
 }

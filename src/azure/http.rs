@@ -124,7 +124,7 @@ impl HttpClient {
 }
 
 /// An error with its causes: hyper's own texts name only the outermost step.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

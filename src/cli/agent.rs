@@ -18,7 +18,10 @@ use crate::serve::telemetry::{self, LogFormat};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Needs NET_ADMIN. The rules stay when the agent ends, so that pods never reach \
-the node's own identity; `lanyard uninstall` removes them."
+the node's own identity; `lanyard uninstall` removes them.\n\nFrom Kubernetes it needs to list and watch pods, \
+namespaces, azureidentities, azureidentitybindings, azureidentitypolicies and azuremetadataexceptions; \
+--startup-taint: get and patch nodes; --removal-marker: get and watch that ConfigMap, patch the one named \
+NAME-acks. The chart's ClusterRole gives just that."
 )]
 pub struct Args {
     /// Standalone: a folder of YAML manifests (pods, namespaces and the kinds of

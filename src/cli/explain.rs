@@ -164,16 +164,23 @@ async fn gather(cluster: &Cluster, name: &ObjectName) -> anyhow::Result<Found> {
     };
     if let Some(node) = pod.pointer("/spec/nodeName").and_then(Value::as_str) {
         on_node(cluster, node, &mut found).await;
+        if found.needs_assignments(node) {
+            list(cluster, Kind::ASSIGNMENT, &mut found).await;
+            found.count_assignments(node);
+        }
     }
     found.take(pod);
     for kind in Kind::OURS.into_iter().chain([Kind::NAMESPACE]) {
-        let objects = cluster.list(kind, None, &ListParams::default()).await;
-        match objects {
-            Ok(objects) => found.take_all(objects),
-            Err(error) => found.unreadable.push(unreadable(kind, &error)),
-        }
+        list(cluster, kind, &mut found).await;
     }
     Ok(found)
+}
+
+async fn list(cluster: &Cluster, kind: Kind, found: &mut Found) {
+    match cluster.list(kind, None, &ListParams::default()).await {
+        Ok(objects) => found.take_all(objects),
+        Err(error) => found.unreadable.push(unreadable(kind, &error)),
+    }
 }
 
 /// The node, and who else is on it: the agent, and pods that may claim the same address.

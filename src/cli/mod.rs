@@ -9,6 +9,7 @@ pub mod explain;
 pub mod health;
 pub mod probe;
 pub mod simulate;
+pub mod suggest;
 pub mod uninstall;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +30,8 @@ pub enum Command {
     Agent(Box<agent::Args>),
     /// Say why a pod gets what it gets, step by step, and what to change.
     Explain(Box<explain::Args>),
+    /// Print what the traffic that agents observed would need: identities, bindings, policies, exceptions.
+    Suggest(suggest::Args),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.
     Uninstall(uninstall::Args),
     /// From inside a pod: are its metadata requests intercepted, and does anything of the node leak?
@@ -41,6 +44,6 @@ pub enum Command {
     Demo(demo::Args),
     /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
     Dev(dev::Args),
-    /// Print the kinds of lanyard.dev as CustomResourceDefinitions (YAML).
+    /// Print the kinds of lanyard.dev as custom resource definitions (YAML).
     Crds(crds::Args),
 }

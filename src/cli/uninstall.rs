@@ -1,11 +1,12 @@
 //! Flags of `lanyard uninstall`: of this node, or of every node of a cluster.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::duration;
+use crate::agent::bootguard;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::removal::{self, Removal, RemovalError};
@@ -74,6 +75,7 @@ impl Args {
         if self.cluster.cluster {
             return runtime.block_on(self.cluster.run());
         }
+        let forgotten = self.boot_guard.is_none() && Path::new(bootguard::UNIT).exists();
         let leave = Leave {
             backend: self.iptables_backend,
             address: self.agent_address,
@@ -86,6 +88,12 @@ impl Args {
         }
         for line in done {
             println!("{line}");
+        }
+        if forgotten {
+            println!(
+                "the boot guard stays ({}): add --boot-guard=/ to remove it",
+                bootguard::UNIT
+            );
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -3,9 +3,11 @@
 use super::found::{Found, PodView};
 use super::{Explanation, Mark, Outcome, Question, Remedy, Section, Step, Verdict};
 use super::{bindings, identities, list, near_names, pod, remedy};
+use crate::agent::assigned;
 use crate::agent::grants::{Missing, PodGrants, grants};
 use crate::agent::select::{Chosen, Decision, Refusal, choose, select};
 use crate::model::facts::PodLife;
+use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Grant;
 use crate::model::query::{Selector, TokenQuery};
 
@@ -26,8 +28,12 @@ pub fn explain(found: &Found, question: &Question) -> Explanation {
     sections.extend(identities::section(found, &grants));
     sections.extend(pod::paths(found, view));
     let decided = decide(&grants, &question.selector, question.resource.as_deref());
+    sections.extend(identities::assignments(found, &grants));
     let mut explanation = match decided {
-        Ok((grant, chosen)) => granted(question, grant, chosen),
+        Ok((grant, chosen)) => match assigned::admit(&found.world.assignments(), grant) {
+            Ok(_) => granted(question, grant, chosen),
+            Err(fault) => not_assigned(question, &fault),
+        },
         Err(refusal) => refused(found, view, &grants, question, &refusal),
     };
     explanation.sections = sections;
@@ -93,6 +99,26 @@ fn granted(question: &Question, grant: &Grant, chosen: Chosen) -> Explanation {
             identity.client_id,
             chosen.as_str()
         ),
+        ..blank(question)
+    }
+}
+
+/// The identity is granted, and not on the node.
+fn not_assigned(question: &Question, fault: &Fault) -> Explanation {
+    let what = match fault.kind {
+        FaultKind::NotYetAssigned => {
+            "nothing: the controller is assigning it; look at its log if that lasts"
+        }
+        _ => "mend what Azure refused, then the controller tries again",
+    };
+    Explanation {
+        verdict: Verdict::Refused,
+        headline: format!("{} is refused: {}.", question.pod, fault.detail),
+        kind: Some(fault.kind.as_str()),
+        remedies: vec![Remedy {
+            what: what.to_owned(),
+            how: "kubectl get azureassignments\nkubectl describe azureassignments".to_owned(),
+        }],
         ..blank(question)
     }
 }

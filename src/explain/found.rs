@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
 use crate::api::object::{self, Object};
+use crate::model::compute::Compute;
 use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
 
@@ -67,6 +68,8 @@ pub struct Owner {
 pub struct NodeView {
     /// Whether [`TAINT`] is on it.
     pub tainted: bool,
+    /// The name of its `AzureAssignment`; `None` outside Azure.
+    pub assignment: Option<String>,
 }
 
 /// An agent's pod.
@@ -82,6 +85,8 @@ pub struct AgentView {
     pub phase: String,
     /// Whether it only observes.
     pub observes: bool,
+    /// Whether it waits for identities to be assigned to its node.
+    pub needs_assignments: bool,
 }
 
 /// An object that cannot be used.
@@ -117,11 +122,7 @@ impl Found {
                 if let (Object::Pod(facts), Some(parts)) = (&object, pod) {
                     self.pods.insert(facts.name.clone(), parts.view(facts));
                 }
-                self.world.change(
-                    Change::Apply(object),
-                    Duration::ZERO,
-                    &mut Touched::default(),
-                );
+                self.change(Change::Apply(object));
             }
             Ok(None) => {}
             Err(malformed) => self.broken.push(Broken {
@@ -143,6 +144,28 @@ impl Found {
     pub fn take_agents<'a>(&mut self, pods: impl IntoIterator<Item = &'a Value>) {
         let agents = pods.into_iter().filter_map(agent);
         self.agents = Some(agents.collect());
+    }
+
+    fn change(&mut self, change: Change) {
+        self.world
+            .change(change, Duration::ZERO, &mut Touched::default());
+    }
+
+    /// Whether an agent on this node waits for assignments.
+    pub fn needs_assignments(&self, node: &str) -> bool {
+        let mut agents = self.agents.iter().flatten();
+        agents.any(|agent| agent.node == node && agent.needs_assignments)
+    }
+
+    /// From here on the node's `AzureAssignment` counts, as it does to such an agent.
+    pub fn count_assignments(&mut self, node: &str) {
+        if let Some(name) = self
+            .nodes
+            .get(node)
+            .and_then(|node| node.assignment.clone())
+        {
+            self.change(Change::Compute(name.into()));
+        }
     }
 
     /// The broken object of a kind and name.
@@ -228,7 +251,14 @@ fn node(document: &Value) -> NodeView {
             .into_iter()
             .flatten()
             .any(|taint| taint["key"] == TAINT),
+        assignment: assignment_of(document),
     }
+}
+
+fn assignment_of(node: &Value) -> Option<String> {
+    let id = node.pointer("/spec/providerID")?.as_str()?;
+    let compute: Compute = id.parse().ok()?;
+    Some(compute.assignment_name())
 }
 
 fn agent(document: &Value) -> Option<AgentView> {
@@ -252,15 +282,20 @@ fn agent(document: &Value) -> Option<AgentView> {
         node: text("/spec/nodeName").unwrap_or_default().to_owned(),
         ready: ready && phase == "Running",
         phase,
-        observes: observes(document),
+        observes: is_told(document, "enforcement", "observe"),
+        needs_assignments: is_told(document, "assignments", "required"),
     })
 }
 
-/// Whether the agent was told to observe, by flag or variable.
-fn observes(document: &Value) -> bool {
+/// Whether the agent was told so, by flag or by variable.
+fn is_told(document: &Value, flag: &str, value: &str) -> bool {
     let containers = document
         .pointer("/spec/containers")
         .and_then(Value::as_array);
+    let (long, variable) = (
+        format!("--{flag}"),
+        format!("LANYARD_{}", flag.to_ascii_uppercase()),
+    );
     containers.into_iter().flatten().any(|container| {
         let arguments: Vec<&str> = ["command", "args"]
             .iter()
@@ -268,15 +303,12 @@ fn observes(document: &Value) -> bool {
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let by_flag = arguments.contains(&"--enforcement=observe")
+        let by_flag = arguments.contains(&format!("{long}={value}").as_str())
             || arguments
                 .windows(2)
-                .any(|pair| pair == ["--enforcement", "observe"]);
+                .any(|pair| pair == [long.as_str(), value]);
         let mut variables = container["env"].as_array().into_iter().flatten();
-        by_flag
-            || variables.any(|variable| {
-                variable["name"] == "LANYARD_ENFORCEMENT" && variable["value"] == "observe"
-            })
+        by_flag || variables.any(|set| set["name"] == variable.as_str() && set["value"] == value)
     })
 }
 

@@ -2,9 +2,10 @@
 
 use super::found::Found;
 use super::{Mark, Section, Step, list, near_names};
+use crate::agent::assigned;
 use crate::agent::conditions::{Clause, binds, refusing};
 use crate::agent::grants::PodGrants;
-use crate::model::facts::{IdentityFacts, PolicyFacts};
+use crate::model::facts::{IdentityFacts, PolicyFacts, Standing};
 use crate::model::ids::ObjectName;
 
 /// Policies shown that refuse.
@@ -35,6 +36,36 @@ pub(super) fn section(found: &Found, grants: &PodGrants) -> Option<Section> {
         title: "Identities".to_owned(),
         steps,
     })
+}
+
+/// How far the granted identities are on their way to the pod's node; `None` where that does not count.
+pub(super) fn assignments(found: &Found, grants: &PodGrants) -> Option<Section> {
+    let (name, own) = found.world.own_assignment()?;
+    let mut steps = Vec::new();
+    if own.is_none() {
+        let text = "the controller has not made it (yet): nothing is known to be on the node";
+        steps.push(Step::new(Mark::Note, text));
+    }
+    let assignments = found.world.assignments();
+    for grant in &grants.granted {
+        let identity = &grant.identity.name;
+        steps.push(match assigned::standing(&assignments, grant) {
+            None => Step::new(Mark::Fine, format!("{identity} needs nothing on the node")),
+            Some(Standing::Assigned { .. }) => {
+                Step::new(Mark::Fine, format!("{identity} is on the node"))
+            }
+            Some(Standing::Pending) => {
+                Step::new(Mark::Wrong, format!("{identity} is not on the node yet"))
+            }
+            Some(Standing::Failed { why }) => Step::new(
+                Mark::Wrong,
+                format!("{identity} could not be put on the node"),
+            )
+            .with(&*why),
+        });
+    }
+    let title = format!("Assigned to the node (AzureAssignment {name})");
+    Some(Section { title, steps })
 }
 
 fn step(found: &Found, name: &ObjectName) -> Step {

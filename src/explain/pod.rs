@@ -2,11 +2,10 @@
 
 use super::found::{Found, PodView};
 use super::{Mark, Section, Step, list, near_names};
+use crate::agent::observe::{ENFORCE_LABEL, is_enforced};
 use crate::api::IDENTITY_ANNOTATION;
 use crate::model::facts::PodLife;
 
-/// Label of a namespace whose pods are refused although the agents only observe.
-const ENFORCE_LABEL: &str = "lanyard.dev/enforce";
 /// Keys of other products that a pod may still carry.
 const OTHERS: [(&str, &str); 2] = [
     ("aadpodidbinding", "AAD Pod Identity"),
@@ -193,11 +192,7 @@ pub(super) fn interception(found: &Found, pod: &PodView) -> (Option<Section>, bo
 
 fn observing(found: &Found, pod: &PodView) -> Step {
     let labels = found.world.namespace(&pod.facts.name.namespace);
-    let enforced = labels.is_some_and(|labels| {
-        labels
-            .get(ENFORCE_LABEL)
-            .is_some_and(|value| value == "true")
-    });
+    let enforced = labels.is_some_and(is_enforced);
     let text = if enforced {
         format!(
             "the agent only observes, but this namespace is enforced (label {ENFORCE_LABEL}=true)"

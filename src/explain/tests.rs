@@ -400,6 +400,39 @@ fn without_a_ready_agent_nothing_is_certain() {
 }
 
 #[test]
+fn an_identity_that_is_not_on_the_node_yet() {
+    let node = r"
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+spec: {providerID: 'azure:///subscriptions/s/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachines/node-1'}
+";
+    let mut pending = found(&format!("{GOOD}---{node}"), &[]);
+    pending.take_agents(&[agent(
+        "node-1",
+        "True",
+        &["agent", "--assignments=required"],
+    )]);
+    assert!(pending.needs_assignments("node-1") && !pending.needs_assignments("node-2"));
+    assert_eq!(
+        ask(&pending).verdict,
+        Verdict::Granted,
+        "they do not count yet"
+    );
+    pending.count_assignments("node-1");
+    let explanation = ask(&pending);
+    assert_eq!(explanation.verdict, Verdict::Refused);
+    assert_eq!(explanation.kind, Some("not_yet_assigned"));
+    says(
+        &explanation,
+        &[
+            "(AzureAssignment vm-node-1-",
+            "shop/payments is not on the node yet",
+        ],
+    );
+}
+
+#[test]
 fn what_could_not_be_read_is_said() {
     let mut good = found(GOOD, &[]);
     good.unreadable

@@ -67,8 +67,15 @@ pub struct PageItems<'a> {
     /// About the list.
     pub metadata: ListMeta,
     /// The objects.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_is_empty")]
     pub items: Vec<&'a RawValue>,
+}
+
+/// An empty list of metadata has `null` for its objects.
+fn null_is_empty<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<&'a RawValue>, D::Error> {
+    Ok(Option::<Vec<&'a RawValue>>::deserialize(from)?.unwrap_or_default())
 }
 
 /// About a list.
@@ -308,4 +315,22 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_nothing_is_read() {
+        for items in ["null", "[]"] {
+            let page = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": {items}}}"#);
+            let page = Page(page.into());
+            let read = page.items().unwrap();
+            assert_eq!(
+                (read.items.len(), &*read.metadata.resource_version),
+                (0, "7")
+            );
+        }
+    }
 }

@@ -51,6 +51,8 @@ impl Kind {
     pub const NAMESPACE: Self = Self::core("Namespace", "namespaces");
     /// Nodes.
     pub const NODE: Self = Self::core("Node", "nodes");
+    /// What is assigned to nodes.
+    pub const ASSIGNMENT: Self = Self::ours("AzureAssignment", "azureassignments");
     /// The kinds of `lanyard.dev` that decide.
     pub const OURS: [Self; 4] = [
         Self::ours("AzureIdentity", "azureidentities"),

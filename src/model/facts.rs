@@ -249,7 +249,7 @@ pub struct ExceptionFacts {
 }
 
 /// An `AzureAssignment`: what a virtual machine or scale set has or is getting.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignmentFacts {
     /// The object's name, made from the compute resource's ARM id.
     pub name: Arc<str>,
@@ -258,7 +258,7 @@ pub struct AssignmentFacts {
 }
 
 /// One identity of an `AzureAssignment`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedFacts {
     /// ARM id of the identity.
     pub resource_id: ArmId,
@@ -269,7 +269,7 @@ pub struct AssignedFacts {
 }
 
 /// How far an identity's assignment to a compute resource is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Standing {
     /// On its way.
     Pending,
@@ -283,6 +283,28 @@ pub enum Standing {
         /// Why, in Azure's words.
         why: Arc<str>,
     },
+}
+
+/// What is known of the assignments to this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodeAssignments {
+    /// They do not count: there is no controller.
+    #[default]
+    Ignored,
+    /// They count; the `AzureAssignment` of this node's compute resource, if there is one.
+    Required(Option<Arc<AssignmentFacts>>),
+}
+
+impl NodeAssignments {
+    /// How far an identity is; `None` where that does not count.
+    #[must_use]
+    pub fn standing(&self, identity: &IdentityFacts) -> Option<Standing> {
+        let Self::Required(own) = self else {
+            return None;
+        };
+        let known = own.as_ref().map(|own| own.standing(identity));
+        Some(known.unwrap_or(Standing::Pending))
+    }
 }
 
 impl AssignmentFacts {

@@ -8,6 +8,7 @@
 
 mod checks;
 mod exchange;
+mod judge;
 mod report;
 mod token;
 

@@ -104,9 +104,17 @@ pub fn init(format: LogFormat, filter: &str) -> Result<LogLevel, TelemetryError>
     })
 }
 
+/// The Kubernetes client tells of every failed attempt as an error; who made the attempt tells it once.
+const QUIET: &str = "kube_client=off";
+
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    let mut directives = filter.trim().to_owned();
+    if !directives.contains("kube_client") {
+        let comma = if directives.is_empty() { "" } else { "," };
+        directives = format!("{directives}{comma}{QUIET}");
+    }
     EnvFilter::builder()
-        .parse(filter.trim())
+        .parse(directives)
         .map_err(|error| TelemetryError::Filter {
             filter: filter.to_owned(),
             reason: error.to_string(),
@@ -129,5 +137,8 @@ mod tests {
         );
         assert_eq!(level.current(), before);
         assert!(before.contains("lanyard=debug"), "{before}");
+        assert!(before.contains(QUIET), "{before}");
+        level.set("info,kube_client=debug").unwrap();
+        assert!(!level.current().contains(QUIET), "asked for by name");
     }
 }

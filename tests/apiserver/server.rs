@@ -18,7 +18,7 @@ use serde_json::Value;
 const URL: &str = "https://127.0.0.1:6443";
 const TOKEN: &str = "of-the-tests";
 /// How long the server may take to be ready on a loaded machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// The running server.
 pub struct Server {
@@ -96,6 +96,12 @@ impl Server {
         for (plural, ..) in crate::objects::KINDS {
             server.wait(&format!("/apis/lanyard.dev/v1alpha1/{plural}"));
         }
+        // Established is not yet described: kubectl's words come from there.
+        for (plural, ..) in crate::objects::KINDS {
+            server.patiently(plural, || {
+                server.try_kubectl(&["explain", plural]).map(drop)
+            });
+        }
         server.kubectl(&["create", "namespace", "shop"]);
         server
     }
@@ -138,58 +144,59 @@ impl Server {
 
     /// Runs kubectl; what it prints.
     pub fn kubectl(&self, args: &[&str]) -> String {
+        self.try_kubectl(args)
+            .unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+    }
+
+    fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.programs.join("kubectl"));
         command
             .arg("--kubeconfig")
-            .arg(self.folder.join("kubeconfig"))
-            .args(args);
-        // Its cache of discovery belongs to this server.
+            .arg(self.folder.join("kubeconfig"));
+        // No cache: what it once did not find it is to find later.
+        command
+            .arg("--cache-dir")
+            .arg(self.folder.join(format!("cache-{}", fastrand::u64(..))));
         let Output {
             status,
             stdout,
             stderr,
-        } = command.env("HOME", &self.folder).output().unwrap();
-        let (stdout, stderr) = (
-            String::from_utf8(stdout).unwrap(),
-            String::from_utf8_lossy(&stderr),
-        );
-        assert!(status.success(), "kubectl {args:?}: {stderr}");
-        stdout
+        } = command.args(args).output().unwrap();
+        if status.success() {
+            return Ok(String::from_utf8(stdout).unwrap());
+        }
+        Err(String::from_utf8_lossy(&stderr).into_owned())
     }
 
     fn wait(&self, path: &str) {
-        let deadline = Instant::now() + START;
-        loop {
+        self.patiently(path, || {
             let answer = self.runtime.block_on(async {
                 let request = Request::get(path).body(Vec::new()).unwrap();
                 tokio::time::timeout(Duration::from_secs(5), self.client.request_text(request))
                     .await
             });
-            if matches!(answer, Ok(Ok(_))) {
-                return;
+            match answer {
+                Ok(Ok(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
             }
-            let log = || {
-                std::fs::read_to_string(self.folder.join("kube-apiserver.log")).unwrap_or_default()
-            };
-            let end = |text: String| {
-                text.chars()
-                    .rev()
-                    .take(3000)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .rev()
-                    .collect::<String>()
-            };
+        });
+    }
+
+    /// Tries until it works; not for ever, and not when a part of the server has ended.
+    fn patiently(&self, what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
+        let deadline = Instant::now() + START;
+        while let Err(problem) = attempt() {
             let ended = self
                 .parts
                 .lock()
                 .iter_mut()
                 .any(|part| !matches!(part.try_wait(), Ok(None)));
-            assert!(
-                !ended && Instant::now() < deadline,
-                "{path}: {answer:?}\n{}",
-                end(log())
-            );
+            if ended || Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.folder.join("kube-apiserver.log"))
+                    .unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().take(10).collect();
+                panic!("{what}: {problem}\n{}", last.join("\n"));
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -227,7 +234,7 @@ fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| {
         panic!(
-            "{}: {error}. `make deps` installs etcd, `make cluster-programs` builds the others",
+            "{}: {error}. `make programs` installs etcd and builds the others",
             program.display()
         )
     })

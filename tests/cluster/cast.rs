@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 /// A managed identity of the simulated world.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
-    /// Name, in the world and as an AzureIdentity.
+    /// Name, in the world and as an `AzureIdentity`.
     pub name: &'static str,
     /// Client id.
     pub client_id: &'static str,

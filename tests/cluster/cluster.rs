@@ -24,7 +24,7 @@ use crate::traces::Traces;
 
 /// How long a single command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(5);
-const NODES_LIMIT: Duration = Duration::from_secs(90);
+const NODES_LIMIT: Duration = Duration::from_mins(3);
 
 /// A running cluster.
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl Cluster {
             "-n",
             namespace,
             "--for=condition=Ready",
-            "--timeout=60s",
+            "--timeout=120s",
         ];
         let name = format!("pod/{pod}");
         if let Err(error) = self.kubectl(&[&wait[..], &[&name]].concat()).await {

@@ -6,11 +6,15 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
+mod asking;
 mod cast;
+mod chart;
 mod clients;
 mod cluster;
 mod control;
+mod faults;
 mod images;
+mod install;
 mod loads;
 mod node;
 mod node_files;
@@ -22,11 +26,15 @@ mod pods;
 mod process;
 mod programs;
 mod release;
+mod rights;
 mod runner;
+mod scrape;
 mod sdks;
+mod siege;
 mod smoke;
 mod supervise;
 mod traces;
+mod trial;
 mod up;
 mod upgrade;
 mod wires;
@@ -34,7 +42,7 @@ mod witness;
 
 use std::process::ExitCode;
 
-use runner::{Line, line};
+use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {
@@ -55,10 +63,28 @@ fn lines() -> Vec<Line> {
         play!(outages::the_api_server_goes_and_comes),
         play!(outages::the_boot_guards_unit_runs_at_boot),
         play!(outages::a_new_node_carries_the_startup_taint),
+        play!(install::the_chart_installs_an_agent_on_each_node),
+        play!(install::an_annotation_selects_among_what_is_granted),
+        play!(install::a_refusal_is_an_event_on_the_pod_and_explained),
+        play!(install::a_bindings_change_of_mind_takes_effect_at_once),
+        play!(install::a_reused_address_gets_nothing_of_its_predecessor),
+        play!(install::a_pods_first_token_comes_soon),
         play!(sdks::every_client_gets_its_pods_identity_and_secret),
         play!(upgrade::a_restart_of_the_agents_fails_no_request),
         play!(upgrade::an_upgrade_of_the_release_fails_no_request),
         play!(outage::known_pods_are_served_while_the_api_server_is_away),
+        play!(faults::an_agent_that_goes_lets_nothing_through),
+        play!(faults::rules_that_are_flushed_come_back),
+        play!(faults::a_rebooted_node_is_closed_before_its_agent_starts),
+        play!(scrape::prometheus_finds_the_agents_and_counts_what_was_caused),
+        play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
+        play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
+        play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
+        play!(chart::its_test_proves_interception_from_a_pod),
+        // From here on they take the release away.
+        play!(chart::an_older_chart_is_upgraded_with_its_crds),
+        play!(chart::uninstall_leaves_the_crds_and_the_users_objects),
+        play!(chart::uninstall_names_the_node_that_did_not_answer),
     ]
 }
 

@@ -16,7 +16,7 @@ use crate::pods::Pod;
 
 const NAMESPACE: &str = "outage";
 /// The API server is away for this long …
-const OUTAGE: Duration = Duration::from_secs(60);
+const OUTAGE: Duration = Duration::from_mins(1);
 /// … and the agents are killed after this part of it.
 const BEFORE_KILL: Duration = Duration::from_secs(25);
 /// Start, outage, and some time after.

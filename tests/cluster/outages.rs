@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use crate::cluster::Cluster;
 use crate::pods::Pod;
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 const UNIT: &str = "/etc/systemd/system/lanyard-boot-guard.service";
 
 /// While the API server is away pods run on; when it is back, so is everything.

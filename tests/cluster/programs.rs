@@ -13,10 +13,10 @@ use tokio::process::Command;
 const HELM: &str = "4.3.1";
 /// Kubernetes' programs, and how many minutes each usually takes on two cores after the one before.
 const KUBERNETES: [(&str, u8); 6] = [
-    ("kubectl", 1),
-    ("kubelet", 4),
-    ("kube-apiserver", 3),
-    ("kube-controller-manager", 2),
+    ("kubectl", 2),
+    ("kubelet", 3),
+    ("kube-apiserver", 2),
+    ("kube-controller-manager", 1),
     ("kube-scheduler", 1),
     ("kube-proxy", 1),
 ];
@@ -77,7 +77,7 @@ pub async fn ensure(cache: &Path) -> Result<Programs> {
     }
     if !programs.helm.exists() {
         let package = format!("helm.sh/helm/v4/cmd/helm@v{HELM}");
-        let what = format!("helm {HELM} (7 of 7), usually 5 min on two cores");
+        let what = format!("helm {HELM} (7 of 7), usually 2 min on two cores");
         build(
             &what,
             &programs.helm,

@@ -1,13 +1,11 @@
-//! The test program's command line: `up`, `down`, or the trials on a cluster of their own.
+//! The test program's command line: `programs`, `up`, `down`, or the trials on a cluster of their own.
 //!
 //! In: arguments, the table of trials. Out: an exit status. Blocks until the trials are done.
 //! Invariant: the cluster of a test run ends with it, whatever ends it: the trials run in a child,
 //! and their parent removes the cluster after the child's end or a signal; should the parent be
 //! killed, the kernel ends the cluster, and the next run removes what is left on the disk.
 
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,24 +13,10 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cluster::Cluster;
 use crate::plan::Places;
+use crate::trial::{self, Line};
 use crate::up::{self, Wish};
 use crate::{programs, supervise, traces};
-
-/// A line of the table.
-pub struct Line {
-    name: &'static str,
-    act: fn(Arc<Cluster>) -> Act,
-}
-
-/// A trial's future.
-pub type Act = Pin<Box<dyn Future<Output = Result<()>>>>;
-
-/// A line of the table.
-pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
-    Line { name, act }
-}
 
 const KEPT: &str = "kept";
 const TEST: &str = "test";
@@ -44,9 +28,10 @@ pub fn main(lines: &[Line]) -> ExitCode {
     let done = match words.as_slice() {
         [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
         [supervise::FIRST_OF_NODE] => supervise::run(None, true),
+        ["programs"] => wait(programs::ensure(&up::cache())).map(drop),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
-        ["--on", name, rest @ ..] => return trials(lines, name, rest),
+        ["--on", name, rest @ ..] => return trial::run(lines, &Places::of(name), rest),
         _ => return whole(lines, &args),
     };
     match done {
@@ -141,11 +126,13 @@ fn possible() -> Result<()> {
 fn whole(lines: &[Line], args: &[String]) -> ExitCode {
     let arguments = Arguments::from_args();
     let hindrance = possible().err();
-    if arguments.list || hindrance.is_some() {
+    // A filter may be meant for another test program only.
+    let asked = lines.iter().any(|line| line.is_asked_for(&arguments));
+    if arguments.list || hindrance.is_some() || !asked {
         let reason = hindrance.map(|error| format!("{error:#}"));
         let trials = lines.iter().map(|line| {
             let reason = reason.clone().unwrap_or_default();
-            Trial::ignorable_test(line.name, move || Ok(Completion::ignored_with(reason)))
+            Trial::ignorable_test(line.name(), move || Ok(Completion::ignored_with(reason)))
         });
         return libtest_mimic::run(&arguments, trials.collect()).exit_code();
     }
@@ -201,29 +188,4 @@ async fn guarded(args: &[String]) -> Result<bool> {
     traces::remove(&places).await?;
     eprintln!("cluster: removed; {} s in all", start.elapsed().as_secs());
     outcome
-}
-
-/// The trials on a cluster that runs, one after the other.
-fn trials(lines: &[Line], name: &str, rest: &[&str]) -> ExitCode {
-    let mut arguments = Arguments::from_iter(["cluster"].iter().chain(rest));
-    arguments.test_threads = Some(1);
-    let opened = programs::places(&up::cache())
-        .and_then(|programs| Cluster::open(&Places::of(name), &programs))
-        .map(Arc::new);
-    let trials = lines.iter().map(|line| {
-        let (act, opened) = (
-            line.act,
-            opened.as_ref().map_err(|e| format!("{e:#}")).cloned(),
-        );
-        Trial::test(line.name, move || {
-            let cluster = opened?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?;
-            runtime
-                .block_on(act(cluster))
-                .map_err(|error| format!("{error:#}").into())
-        })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -99,7 +99,7 @@ pub async fn a_node_reboots(cluster: &Cluster) -> Result<()> {
     );
     let chain = node.exec("iptables -w -t nat -S MARK-1").await?;
     ensure!(chain.code != 0, "a rule survived: {chain:?}");
-    let limit = std::time::Duration::from_secs(90);
+    let limit = std::time::Duration::from_mins(3);
     let runs = async || Ok(cluster.pod_exec("smoke", "survivor", &["true"]).await?.code == 0);
     cluster
         .wait_for("the pod to run again", limit, runs)

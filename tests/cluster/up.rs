@@ -30,7 +30,7 @@ pub struct Wish {
     pub taint: bool,
 }
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Says what is done; the time is that since the start.
 struct Progress(Instant);

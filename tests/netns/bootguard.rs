@@ -13,11 +13,11 @@ use lanyard::lab::{AgentSetup, IMDS, Style, until};
 use crate::harness::Stage;
 use crate::standin::{Cloud, PATIENCE, asks, on_node};
 
-const UNIT: &str = "etc/systemd/system/lanyard-boot-guard.service";
+pub const UNIT: &str = "etc/systemd/system/lanyard-boot-guard.service";
 const ENABLED: &str = "etc/systemd/system/kubelet.service.wants/lanyard-boot-guard.service";
 
 /// A host with the machine's own iptables of that backend.
-fn host(stage: &Stage) -> Result<PathBuf> {
+pub fn host(stage: &Stage) -> Result<PathBuf> {
     let root = stage.lab.dir("host")?;
     std::fs::create_dir_all(root.join("etc"))?;
     let program = root.join(format!("usr/sbin/iptables-{}-restore", stage.backend));

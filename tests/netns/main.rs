@@ -13,11 +13,13 @@ mod bootguard;
 mod clients;
 mod events;
 mod evidence;
+mod gate;
 mod guard;
 mod harness;
 mod interception;
 mod kubernetes;
 mod leak;
+mod observe;
 mod programs;
 mod readiness;
 mod reuse;
@@ -71,6 +73,8 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             bootguard::a_rebooted_node_is_closed_until_the_agent_starts
         ),
+        play!(Both, gate::the_taint_goes_when_the_proof_is_there),
+        play!(Both, gate::the_marker_clears_the_node_for_good),
         play!(Any, shell::health_is_asked_over_a_socket),
         play!(Any, reuse::a_routed_pods_heir_gets_nothing),
         play!(Any, reuse::a_bridged_pods_heir_gets_nothing),
@@ -143,8 +147,31 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
+        play!(Both, observe::nobody_notices_an_agent_that_observes),
+        play!(
+            Both,
+            observe::a_restart_moves_between_observing_and_enforcing
+        ),
         play!(Any, events::a_refusal_is_an_event_on_the_pod),
         play!(Any, events::explain_reads_the_cluster),
+        play!(
+            Any,
+            kubernetes::an_agent_that_restarts_without_the_api_server_serves_whom_it_knew
+        ),
+        play!(
+            Any,
+            kubernetes::a_routed_heir_of_the_time_without_an_agent_gets_nothing
+        ),
+        play!(
+            Any,
+            kubernetes::a_bridged_heir_of_the_time_without_an_agent_gets_nothing
+        ),
+        play!(Any, kubernetes::what_is_older_than_allowed_is_not_believed),
+        play!(
+            Any,
+            kubernetes::a_bindings_change_of_mind_takes_effect_at_once
+        ),
+        play!(Any, kubernetes::a_full_clusters_changes_cost_little),
     ]
 }
 

@@ -12,7 +12,7 @@ use lanyard::lab::Namespace;
 
 use crate::harness::Stage;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Exit code and standard output of `lanyard …` inside a namespace.
 async fn runs(namespace: &Namespace, program: &str, args: &[&str]) -> Result<(i32, String)> {

@@ -4,12 +4,14 @@
 // Outside of `#[test]` functions these lints would hold; in tests a panic is the report.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod assignment;
 mod bad_input;
 mod cache;
 mod clients;
 mod contract;
 mod locate;
 mod metadata;
+mod observe;
 mod paths;
 mod policy;
 mod secrecy;

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
+use lanyard::agent::config::Enforcement;
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::Events;
 use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
+use lanyard::agent::observe::Observer;
 use lanyard::agent::obtain::{self, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
 use lanyard::azure::imds::ImdsClient;
+use lanyard::azure::relay::Relay;
 use lanyard::serve::{ConnMetrics, Drain, Limits, clock, serve};
 use lanyard::sim::{Entry, Listen, Simulator};
 use parking_lot::Mutex;
@@ -44,6 +47,7 @@ pub struct Options {
     /// How long an unknown pod is waited for.
     pub pod_wait: Duration,
     pub obtain: ObtainConfig,
+    pub enforcement: Enforcement,
     /// YAML behind the simulator's world.
     pub azure: &'static str,
 }
@@ -54,6 +58,7 @@ impl Default for Options {
             limits: Limits::default(),
             pod_wait: Duration::from_secs(20),
             obtain: ObtainConfig::default(),
+            enforcement: Enforcement::Enforce,
             azure: "",
         }
     }
@@ -64,6 +69,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub address: SocketAddr,
     pub drain: Drain,
+    pub observer: Arc<Observer>,
     registry: prometheus::Registry,
     directory: Arc<Published>,
     world: Mutex<World>,
@@ -91,12 +97,15 @@ pub async fn stage_with(options: Options) -> Stage {
     };
     let tasks = TaskTracker::new();
     let broker = obtain::compose(options.obtain, imds.clone(), wall, &registry, tasks).unwrap();
+    let relay = Relay::new(&endpoint).unwrap();
+    let observer = Arc::new(Observer::register(options.enforcement, relay, &registry).unwrap());
     let pipeline = Arc::new(Pipeline {
         locator: Locator::new(directory.clone(), options.pod_wait),
         directory: directory.clone(),
         broker,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        observer: observer.clone(),
         events: Events::register(&registry).unwrap(),
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
@@ -114,6 +123,7 @@ pub async fn stage_with(options: Options) -> Stage {
         simulator,
         address,
         drain,
+        observer,
         registry,
         directory,
         world: Mutex::default(),
@@ -146,6 +156,21 @@ impl Stage {
             Change::Delete(object::read(value, text).expect(text).expect(text).key())
         });
         self.change(changes, Duration::from_secs(1));
+    }
+
+    /// From now on assignments count, and the one of this name is the node's.
+    pub fn require_assignments(&self, name: &str) {
+        let own = Change::Compute(name.into());
+        self.change(std::iter::once(own), Duration::from_secs(1));
+    }
+
+    /// Until some request waits for a change of what is known.
+    pub async fn until_waiting(&self) {
+        let begun = Instant::now();
+        while self.directory.waiting() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "nobody waits");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     fn change(&self, changes: impl Iterator<Item = Change>, now: Duration) {

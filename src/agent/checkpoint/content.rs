@@ -15,7 +15,8 @@ use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
 use crate::api::object::Object;
 use crate::model::facts::{
-    BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PodLife, PolicyFacts,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PodLife,
+    PolicyFacts,
 };
 
 /// What was known.
@@ -29,6 +30,9 @@ pub struct Content {
     bindings: Vec<Arc<BindingFacts>>,
     policies: Vec<PolicyFacts>,
     exceptions: Vec<Arc<ExceptionFacts>>,
+    /// Where assignments count: the name of this node's `AzureAssignment`, and what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    assignments: Option<(Arc<str>, Option<Arc<AssignmentFacts>>)>,
 }
 
 impl Content {
@@ -38,7 +42,9 @@ impl Content {
         let pods: Vec<_> = world.pods().cloned().collect();
         let namespaces: BTreeSet<&str> = pods.iter().flat_map(|pod| namespaces(pod)).collect();
         let labels = |name: &&str| Some(((*name).to_owned(), world.namespace(name)?.clone()));
-        let identities = namespaces.iter().flat_map(|name| world.identities(name));
+        let identities = namespaces
+            .iter()
+            .flat_map(|name| world.known_identities(name));
         let bindings = namespaces.iter().flat_map(|name| world.bindings(name));
         let mut content = Self {
             namespaces: namespaces.iter().filter_map(labels).collect(),
@@ -48,6 +54,7 @@ impl Content {
             bindings: bindings.cloned().collect(),
             policies: world.policies().cloned().collect(),
             exceptions: world.exceptions().cloned().collect(),
+            assignments: world.own_assignment(),
             pods: Vec::new(),
             addresses,
         };
@@ -63,11 +70,6 @@ impl Content {
     /// The evidence for addresses.
     pub fn addresses(&self) -> &[Kept] {
         &self.addresses
-    }
-
-    /// Whether nothing was known.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 
     /// How many pods it holds.
@@ -108,6 +110,12 @@ impl Content {
         let (mut world, mut touched) = (World::default(), Touched::default());
         for object in objects {
             world.change(Change::Apply(object), Duration::ZERO, &mut touched);
+        }
+        if let Some((name, assignment)) = self.assignments {
+            let own = assignment.map(|own| Change::Apply(Object::Assignment((*own).clone())));
+            for change in [Change::Compute(name)].into_iter().chain(own) {
+                world.change(change, Duration::ZERO, &mut touched);
+            }
         }
         for (facts, first_seen) in self.identities {
             let apply = Change::Apply(Object::Identity((*facts).clone()));

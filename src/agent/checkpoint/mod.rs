@@ -135,23 +135,32 @@ impl Store {
     /// Keeps the file as new as what comes, until nobody sends any more.
     pub async fn keep(self, mut contents: watch::Receiver<Arc<Content>>, health: Arc<Health>) {
         let mut written: Option<Arc<Content>> = None;
-        let (mut at, mut failing) = (Instant::now(), false);
+        // When it was last looked, and when it was last written.
+        let (mut at, mut saved) = (Instant::now(), Instant::now());
+        let mut failing = false;
+        // Nothing is written before something was known: what a process before this one left counts on.
+        let mut known = false;
         loop {
-            let renewal = tokio::time::timeout_at(at + RENEWAL, contents.changed());
+            let renewal = tokio::time::timeout_at(saved + RENEWAL, contents.changed());
             let is_news = match renewal.await {
                 Ok(Ok(())) => true,
                 Ok(Err(_)) => return,
                 Err(_) => false,
             };
+            known |= is_news;
             if is_news {
                 tokio::time::sleep_until(at + PAUSE).await;
             }
             let content = contents.borrow_and_update().clone();
+            at = Instant::now();
             let same = written.as_ref().is_some_and(|before| **before == *content);
-            if content.is_empty() || (same && is_news) {
+            if same && saved.elapsed() < RENEWAL {
                 continue;
             }
-            at = Instant::now();
+            saved = at;
+            if !known {
+                continue;
+            }
             let (store, age) = (self.clone(), health.state_age());
             let saving = tokio::task::spawn_blocking({
                 let content = content.clone();

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Source};
+use crate::agent::config::{Config, Enforcement, Source};
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
@@ -27,9 +27,11 @@ use crate::agent::gate::Gate;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
+use crate::agent::observe::{self, Local, Observer};
 use crate::agent::obtain::{self, Broker, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::azure::imds::ImdsClient;
+use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
@@ -38,6 +40,8 @@ use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
 
 /// How often repeated decisions are told.
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
+/// How long removing the rules may take at the end of an agent that only observes.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
 /// Pause between attempts to take a listening address that another instance still has.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
@@ -55,6 +59,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let (drain, admin) = (Drain::new(), Drain::new());
     let mut tasks = JoinSet::new();
     let stop = CancellationToken::new();
+    let keeping = stop.child_token();
 
     let pipeline = Arc::new(pipeline(&config, &registry)?);
     let pages = Admin {
@@ -62,7 +67,14 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         log_level: levels,
     };
-    serve_health(&config, &pages, &admin, &mut tasks)?;
+    let local = Local {
+        pages: pages.clone(),
+        observed: {
+            let observer = pipeline.observer.clone();
+            Arc::new(move || observer.report())
+        },
+    };
+    serve_health(&config, local, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
     feed::feed(
         &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
@@ -75,12 +87,14 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         rules,
         !gate.is_to_leave(),
         &drain,
-        &stop,
+        &keeping,
         &mut tasks,
     )
     .await?;
     gate.start(&config, &owned, &mut tasks);
     tell_repeats(pipeline.audit.clone(), &mut tasks);
+    let observer = pipeline.observer.clone();
+    tokio::spawn(async move { observer.remind().await });
 
     let failed = tokio::select! {
         () = signals.first.cancelled() => None,
@@ -88,15 +102,22 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     pipeline.broker.set_draining();
     admin.begin();
+    if pipeline.observer.is_observing() {
+        open_again(&keeping, owned.clone()).await;
+    }
     let ended = drain
         .complete(config.drain, signals.second.cancelled())
         .await;
-    tracing::info!(
-        ?ended,
-        "drained; the rules stay, so that pods never reach the node's identity"
-    );
+    tracing::info!(?ended, "drained");
+    if !pipeline.observer.is_observing() {
+        tracing::info!("the rules stay, so that pods never reach the node's identity");
+    }
     admin.cut();
     stop.cancel();
+    // With the tasks goes this instance's lock: only then is it known whether another one lives.
+    tasks.shutdown().await;
+    let left = *owned.borrow() == Ownership::Removed;
+    intercept::forget_removed(&config.state_dir, left).await;
     match failed {
         None => Ok(()),
         Some(ended) => ended
@@ -119,8 +140,12 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
     let directory = Arc::new(Published::default());
+    let pod_wait = match config.enforcement {
+        Enforcement::Enforce => config.pod_wait,
+        Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
+    };
     Ok(Pipeline {
-        locator: Locator::new(directory.clone(), config.pod_wait),
+        locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
             config.obtain,
@@ -131,6 +156,11 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
         )?,
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
+        observer: Arc::new(Observer::register(
+            config.enforcement,
+            Relay::new(&config.imds_endpoint).context("--imds-endpoint")?,
+            registry,
+        )?),
         events: Events::register(registry)?,
         metrics: Arc::new(AgentMetrics::register(registry)?),
     })
@@ -139,7 +169,7 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
 /// The same pages for who is in this container.
 fn serve_health(
     config: &Config,
-    pages: &Admin,
+    pages: Local<Admin>,
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -148,7 +178,7 @@ fn serve_health(
     };
     let listener =
         serve::local::bind(path).with_context(|| format!("--health-socket {}", path.display()))?;
-    let (pages, drain) = (pages.clone(), drain.clone());
+    let drain = drain.clone();
     spawn(tasks, async move {
         serve::local::serve(listener, pages, drain.clone()).await;
         ended_in_drain(&drain, "the health socket")
@@ -238,6 +268,7 @@ async fn serve_pods(
         agent_address: config.agent_address,
         guard_wire_server: config.guard_wire_server,
         state_dir: config.state_dir.clone(),
+        open: config.enforcement == Enforcement::Observe,
     };
     let metrics = InterceptMetrics::register(registry)?;
     if !lay_rules {
@@ -255,6 +286,17 @@ async fn serve_pods(
         anyhow::bail!("nobody keeps the rules any more")
     });
     Ok(owned)
+}
+
+/// Where the agent only observes, its end must not be an outage: the rules go before the listener does.
+async fn open_again(keeping: &CancellationToken, mut owned: watch::Receiver<Ownership>) {
+    keeping.cancel();
+    let gone = async { while owned.changed().await.is_ok() {} };
+    if tokio::time::timeout(OPEN_AGAIN, gone).await.is_err() {
+        tracing::error!(
+            "the rules were not removed in time: pods are refused until an agent starts"
+        );
+    }
 }
 
 /// IMDS's limits are the node's: an instance that stood down leaves them to the one that serves.

@@ -233,12 +233,12 @@ impl Table {
     /// Takes over that an address was last behind this link, as another process saw. A link that is
     /// not there any more took the address along.
     pub fn recall(&mut self, address: IpAddr, link: u32) {
-        if !self.links.contains_key(&link) {
-            self.departures += 1;
-            self.departed.insert(address, self.departures);
-        } else {
+        if self.links.contains_key(&link) {
             // What the kernel says now counts for more.
             self.behind.entry(address).or_insert(link);
+        } else {
+            self.departures += 1;
+            self.departed.insert(address, self.departures);
         }
     }
 

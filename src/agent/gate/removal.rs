@@ -10,12 +10,13 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::leave::Leave;
 use crate::agent::config::KubernetesSource;
-use crate::kubernetes::{Cluster, Collection, EventKind};
+use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
@@ -27,7 +28,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_mins(10);
 const SILENCE: Duration = Duration::from_mins(3);
 /// After a failure: the first pause, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// The marker and who looks for it.
 pub struct Marker {
@@ -51,7 +52,7 @@ impl Marker {
     /// Whether the marker is there now, at the agent's start. Not being able to tell counts as no: a
     /// door too many closed is mended by the watch.
     pub async fn is_set(&self) -> bool {
-        match timeout(AT_START, self.api().get_metadata_opt(&self.name)).await {
+        match timeout(AT_START, self.found()).await {
             Ok(Ok(found)) => found.is_some(),
             Ok(Err(error)) => {
                 tracing::warn!(marker = self.name, %error, "cannot look for the removal marker; going on without");
@@ -94,28 +95,37 @@ impl Marker {
     }
 
     async fn appeared(&self) {
-        let mut pauses = Pauses::default();
+        let (mut pauses, mut told) = (Pauses::default(), false);
         loop {
             match self.watch().await {
                 Ok(true) => return,
-                Ok(false) => pauses = Pauses::default(),
-                Err(error) => {
-                    tracing::debug!(marker = self.name, %error, "the watch of the removal marker failed");
+                Ok(false) => (pauses, told) = (Pauses::default(), false),
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(marker = self.name, %error, "cannot watch for the removal marker, trying again");
                 }
+                Err(_) => {}
             }
             sleep(pauses.next()).await;
         }
     }
 
-    /// One watch; whether the marker showed before it ended. It begins with what is there (no version
-    /// is named), so that no list is needed, nor the right to one.
-    async fn watch(&self) -> Result<bool, crate::kubernetes::Failure> {
+    /// Lists and watches this one object; whether the marker showed before the watch ended. The list
+    /// is not from a cache: what a lagging API server shows may be long gone, and opening a node is
+    /// not undone.
+    async fn watch(&self) -> Result<bool, Failure> {
         let of = Collection {
             path: format!("/api/v1/namespaces/{}/configmaps", self.namespace),
             selector: format!("fieldSelector=metadata.name%3D{}", self.name),
             metadata_only: true,
         };
-        let mut events = self.cluster.watch(&of, "", LIFETIME, BEGIN).await?;
+        let page = self.cluster.page(&of, "", BEGIN).await?;
+        let list = page.items()?;
+        if !list.items.is_empty() {
+            return Ok(true);
+        }
+        let since = &list.metadata.resource_version;
+        let mut events = self.cluster.watch(&of, since, LIFETIME, BEGIN).await?;
         while let Some(event) = events.next(SILENCE).await? {
             if matches!(event.kind, EventKind::Added | EventKind::Modified) {
                 return Ok(true);
@@ -124,7 +134,12 @@ impl Marker {
         Ok(false)
     }
 
-    async fn acknowledge(&self) -> Result<(), crate::kubernetes::CallError> {
+    async fn found(&self) -> Result<Option<PartialObjectMeta<ConfigMap>>, CallError> {
+        let api = self.api();
+        self.cluster.call(api.get_metadata_opt(&self.name)).await
+    }
+
+    async fn acknowledge(&self) -> Result<(), CallError> {
         let now = i64::try_from(clock::since_epoch().as_secs()).unwrap_or_default();
         let now = jiff::Timestamp::from_second(now).unwrap_or_default();
         let said = json!({"data": {&self.node: format!("removed {now}")}});

@@ -159,7 +159,7 @@ impl StateDir {
             .filter(|epoch| !living.contains(epoch))
             .for_each(|dead| remove(instance(dead)));
         if living.is_empty() {
-            for name in ["epoch", "removed", "rules.lock"] {
+            for name in ["checkpoint", "epoch", "removed", "rules.lock"] {
                 remove(name.to_owned());
             }
             // Not ours alone: others' files keep it.

@@ -4,7 +4,7 @@
 //! be for as long as the process lives, and left standing when it ends. May block on iptables'
 //! lock and processes, never on the network. Invariants 2 (fail closed) and 6 (upgrades lose
 //! nothing): the rules are laid only after the listener listens, replaced in one transaction, and
-//! removed by nothing but `lanyard uninstall`.
+//! removed by nothing but `lanyard uninstall` (where the agent only observes, by its own end, too).
 //!
 //! `rules`, `save`, `drift`, `script`, `backend`, `budget` and `conntrack::entry` are pure; `keeper` is the loop.
 
@@ -30,7 +30,7 @@ pub use address::claim_address;
 pub use backend::{Backend, BackendChoice};
 pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;
-pub use uninstall::uninstall;
+pub use uninstall::{forget_removed, uninstall};
 
 /// The backend that this node uses.
 pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptError> {
@@ -63,6 +63,9 @@ pub struct InterceptConfig {
     pub guard_wire_server: bool,
     /// Lock and epoch files, shared by the instances on this node.
     pub state_dir: PathBuf,
+    /// Whether there is a way around the agent and past its end: pods' requests come here, but the
+    /// door stays open, no connection is cut, and the way in goes when the agent ends.
+    pub open: bool,
 }
 
 /// Who owns this node's rules, as this instance sees it.

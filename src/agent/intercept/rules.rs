@@ -86,6 +86,19 @@ pub fn desired(agent: Option<(Ipv4Addr, Stamp)>, guard_wire_server: bool) -> Vec
     tables
 }
 
+/// What both tables should hold where the agent only observes: the way in, and an open door. Our
+/// chain stays there, empty, so that closing and opening are the same repair.
+pub fn desired_open(agent: Option<(Ipv4Addr, Stamp)>) -> Vec<DesiredTable> {
+    let mut tables = desired(agent, false);
+    for table in &mut tables {
+        if table.table == "filter" {
+            table.rules.clear();
+            table.flows.clear();
+        }
+    }
+    tables
+}
+
 fn to_port(address: Ipv4Addr, port: u16) -> String {
     format!("-d {address}/32 -p tcp -m tcp --dport {port}")
 }
@@ -167,6 +180,22 @@ mod tests {
         assert!(!rules(true).contains("--dport 53"));
         assert!(!rules(false).contains("168.63.129.16"));
         assert!(rules(false).contains("169.254.169.254/32"));
+    }
+
+    #[test]
+    fn an_open_door_refuses_nothing_and_the_way_in_is_the_same() {
+        let stamp = Stamp {
+            epoch: 1,
+            port: 4000,
+        };
+        let agent = Some((Ipv4Addr::new(169, 254, 169, 252), stamp));
+        let (open, closed) = (desired_open(agent), desired(agent, true));
+        assert!(open[0].table == "filter" && open[0].rules.is_empty());
+        assert_eq!(
+            (&open[0].chain, &open[0].jump),
+            (&closed[0].chain, &closed[0].jump)
+        );
+        assert_eq!(open[1], closed[1]);
     }
 
     #[test]

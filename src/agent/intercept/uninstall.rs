@@ -15,6 +15,19 @@ use super::epoch::StateDir;
 use super::exec::Iptables;
 use super::script::removal_script;
 
+/// For an agent that ends after the rules were removed: the last one takes the state files with it.
+/// `left`: this agent knows so itself, and may never have laid any.
+pub async fn forget_removed(state_dir: &Path, left: bool) {
+    let state = StateDir::new(state_dir);
+    if !state.exists() || !(left || state.is_removed()) {
+        return;
+    }
+    match state.lock().await {
+        Ok(lock) => drop(state.clear(lock)),
+        Err(error) => tracing::warn!(%error, "state files are left behind"),
+    }
+}
+
 /// Removes rules, address and state files; what was done, one line each.
 pub async fn uninstall(
     choice: BackendChoice,

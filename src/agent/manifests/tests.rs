@@ -17,6 +17,7 @@ fn names(batch: &Batch) -> Vec<String> {
     let name = |change: &Change| match change {
         Change::Apply(object) => format!("+{}", object.key().name.name),
         Change::Delete(key) => format!("-{}", key.name.name),
+        Change::Compute(name) => format!("={name}"),
     };
     batch.changes.iter().map(name).collect()
 }

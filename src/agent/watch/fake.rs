@@ -88,9 +88,10 @@ impl Fake {
     /// Creates or replaces an object of a collection, and tells whoever watches.
     pub fn put(&self, plural: &str, object: Value) -> u64 {
         let version = self.put_silently(plural, object);
+        let text = version.to_string();
         let state = self.state.lock();
         let changed = state.objects.iter().find(|(key, object)| {
-            key.0 == plural && object["metadata"]["resourceVersion"] == version.to_string()
+            key.0 == plural && object["metadata"]["resourceVersion"].as_str() == Some(&text)
         });
         let object = changed.unwrap().1.clone();
         drop(state);
@@ -194,11 +195,23 @@ impl Fake {
             ),
             _ if query.contains("watch=true") => self.watch(plural, &query),
             Mood::Hangs => {
-                tokio::time::sleep(Duration::from_secs(3600)).await;
+                tokio::time::sleep(Duration::from_hours(1)).await;
                 plain(500, &json!({}))
             }
             Mood::Works if plural == "readyz" => plain(200, &json!("ok")),
+            Mood::Works if path.contains("/nodes/") => self.node(&plural),
             Mood::Works => self.list(&plural, &query),
+        }
+    }
+
+    fn node(&self, name: &str) -> Answer {
+        let key = ("nodes".to_owned(), name.to_owned());
+        match self.state.lock().objects.get(&key) {
+            Some(node) => plain(200, node),
+            None => plain(
+                404,
+                &json!({"kind": "Status", "code": 404, "message": "not found"}),
+            ),
         }
     }
 

@@ -115,7 +115,11 @@ impl Follower {
                 .cluster
                 .watch(&self.collection, &version, lifetime, call);
             let end = match events.await {
-                Ok(events) => self.read(events, &mut version, pause).await?,
+                Ok(events) => {
+                    // What came since will be told; the next bookmark may be a minute away.
+                    self.heard();
+                    self.read(events, &mut version, pause).await?
+                }
                 Err(failure) => End::Failed(failure),
             };
             match end {

@@ -11,7 +11,7 @@ use super::kind::Kind;
 /// All kinds.
 #[derive(Debug)]
 pub struct Health {
-    kinds: [Mutex<State>; Kind::ALL.len()],
+    kinds: [Mutex<State>; Kind::EVERY.len()],
     start: Instant,
     /// How old a remembered state was when this process started.
     remembered: Mutex<Duration>,
@@ -80,7 +80,7 @@ impl Health {
         is_news
     }
 
-    /// The health of all kinds now.
+    /// The health of all kinds that are followed, now.
     pub fn pulses(&self) -> Vec<Pulse> {
         let remembered = *self.remembered.lock();
         let pulse = |kind: Kind| {
@@ -94,7 +94,10 @@ impl Health {
                 trouble: trouble.map(|trouble| (trouble.since.elapsed(), trouble.why.clone())),
             }
         };
-        Kind::ALL.map(pulse).into()
+        let assignments = pulse(Kind::Assignments);
+        let followed = assignments.known || assignments.trouble.is_some();
+        let always = Kind::ALL.into_iter().map(pulse);
+        always.chain(followed.then_some(assignments)).collect()
     }
 
     /// How long ago the kind was heard of about which least is known.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::slim;
 use crate::api::object::{Object, read};
 use crate::api::{API_VERSION, Malformed};
 use crate::kubernetes::Collection;
@@ -27,6 +28,8 @@ pub enum Kind {
     Policies,
     /// `AzureMetadataException`.
     Exceptions,
+    /// The `AzureAssignment` of this node's compute resource.
+    Assignments,
 }
 
 /// What every object has.
@@ -78,7 +81,7 @@ impl Version {
 }
 
 impl Kind {
-    /// All kinds.
+    /// The kinds that every agent follows.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Namespaces,
@@ -86,6 +89,16 @@ impl Kind {
         Self::Bindings,
         Self::Policies,
         Self::Exceptions,
+    ];
+    /// These, and what is followed where assignments count: all there are, in the order of declaration.
+    pub const EVERY: [Self; 7] = [
+        Self::Pods,
+        Self::Namespaces,
+        Self::Identities,
+        Self::Bindings,
+        Self::Policies,
+        Self::Exceptions,
+        Self::Assignments,
     ];
 
     /// The plural: metric label and resource.
@@ -97,6 +110,7 @@ impl Kind {
             Self::Bindings => "azureidentitybindings",
             Self::Policies => "azureidentitypolicies",
             Self::Exceptions => "azuremetadataexceptions",
+            Self::Assignments => "azureassignments",
         }
     }
 
@@ -109,6 +123,7 @@ impl Kind {
             Self::Bindings => "AzureIdentityBinding",
             Self::Policies => "AzureIdentityPolicy",
             Self::Exceptions => "AzureMetadataException",
+            Self::Assignments => "AzureAssignment",
         }
     }
 
@@ -117,8 +132,8 @@ impl Kind {
         !matches!(self, Self::Pods | Self::Namespaces)
     }
 
-    /// The objects that concern a node.
-    pub fn collection(self, node: &str) -> Collection {
+    /// The objects that concern a node: of pods by its name, of assignments by their own one's.
+    pub fn collection(self, name: &str) -> Collection {
         let plural = self.as_str();
         Collection {
             path: if self.is_ours() {
@@ -127,7 +142,8 @@ impl Kind {
                 format!("/api/v1/{plural}")
             },
             selector: match self {
-                Self::Pods => format!("fieldSelector=spec.nodeName%3D{node}"),
+                Self::Pods => format!("fieldSelector=spec.nodeName%3D{name}"),
+                Self::Assignments => format!("fieldSelector=metadata.name%3D{name}"),
                 _ => String::new(),
             },
             metadata_only: self == Self::Namespaces,
@@ -151,6 +167,9 @@ impl Kind {
     }
 
     fn object(self, text: &RawValue, version: &str) -> Result<Object, Malformed> {
+        if self == Self::Pods {
+            return slim::read(text.get());
+        }
         let mut value: Value =
             serde_json::from_str(text.get()).map_err(|error| Malformed::at("object", error))?;
         // Items of a list do not say what they are, and metadata alone calls itself something else.

@@ -34,9 +34,9 @@ pub enum Looked {
 /// The series.
 #[derive(Clone, Debug)]
 pub struct WatchMetrics {
-    ages: [Gauge; Kind::ALL.len()],
+    ages: [Gauge; Kind::EVERY.len()],
     restarts: IntCounterVec,
-    malformed: [IntGauge; Kind::ALL.len()],
+    malformed: [IntGauge; Kind::EVERY.len()],
     unreachable: IntGauge,
     state_age: Gauge,
     lookups: [IntCounter; 4],
@@ -115,15 +115,15 @@ impl WatchMetrics {
         registry.register(Box::new(degraded.clone()))?;
         registry.register(Box::new(state_age.clone()))?;
         registry.register(Box::new(lookups.clone()))?;
-        for kind in Kind::ALL {
+        for kind in Kind::EVERY {
             for reason in Restart::ALL {
                 restarts.with_label_values(&[kind.as_str(), reason.as_str()]);
             }
         }
         Ok(Self {
-            ages: Kind::ALL.map(|kind| ages.with_label_values(&[kind.as_str()])),
+            ages: Kind::EVERY.map(|kind| ages.with_label_values(&[kind.as_str()])),
             restarts,
-            malformed: Kind::ALL.map(|kind| malformed.with_label_values(&[kind.as_str()])),
+            malformed: Kind::EVERY.map(|kind| malformed.with_label_values(&[kind.as_str()])),
             unreachable: degraded.with_label_values(&["api_unreachable"]),
             state_age,
             lookups: Looked::ALL.map(|outcome| lookups.with_label_values(&[outcome.as_str()])),

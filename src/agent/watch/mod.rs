@@ -4,7 +4,9 @@
 //! Holds invariant 7: each call has a deadline, a watch that has died is noticed and begun again, and
 //! who looks at the latch and the metrics can tell a stalled watch from an API server that is away.
 
+mod compute;
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
 mod fake;
 mod follow;
 mod health;
@@ -13,6 +15,7 @@ mod lookup;
 mod metrics;
 mod mirror;
 mod pause;
+mod slim;
 mod verdict;
 mod watchdog;
 
@@ -23,7 +26,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::config::KubernetesSource;
+use super::config::{Assignments, KubernetesSource};
 use super::directory::Published;
 use super::world::Batch;
 use crate::kubernetes::Cluster;
@@ -111,25 +114,34 @@ impl Watch {
     }
 
     async fn follow(self, answers: mpsc::Receiver<lookup::Answer>) -> anyhow::Result<()> {
-        let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len()));
+        let required = self.source.assignments == Assignments::Required;
+        let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len() + usize::from(required)));
         let (back, returned) = watch::channel(0);
         let mut parts = JoinSet::new();
         let mut answers = Some(answers);
+        let mut follower = |kind: Kind| Follower {
+            cluster: self.cluster.clone(),
+            collection: kind.collection(&self.source.node),
+            mirror: Mirror::new(kind),
+            batches: self.batches.clone(),
+            unlisted: unlisted.clone(),
+            answers: answers.take_if(|_| kind == Kind::Pods),
+            back: returned.clone(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+            timing: self.timing,
+        };
         for kind in Kind::ALL {
-            let follower = Follower {
-                cluster: self.cluster.clone(),
-                collection: kind.collection(&self.source.node),
-                mirror: Mirror::new(kind),
-                batches: self.batches.clone(),
-                unlisted: unlisted.clone(),
-                answers: answers.take_if(|_| kind == Kind::Pods),
-                back: returned.clone(),
-                health: self.health.clone(),
-                metrics: self.metrics.clone(),
-                timing: self.timing,
-            };
+            let follower = follower(kind);
             parts.spawn(async move {
                 follower.run().await;
+                Ok(())
+            });
+        }
+        if required {
+            let (follower, node) = (follower(Kind::Assignments), self.source.node.clone());
+            parts.spawn(async move {
+                compute::follow(follower, &node).await;
                 Ok(())
             });
         }

@@ -29,18 +29,22 @@ fn quick() -> Timing {
     let millis = Duration::from_millis;
     Timing {
         call: millis(500),
-        silence: millis(60_000),
+        silence: Duration::from_mins(1),
         lifetime: Duration::from_mins(5),
         first_pause: millis(5),
         longest_pause: millis(50),
         tick: millis(10),
         ask: millis(500),
-        routine_ask: millis(60_000),
+        routine_ask: Duration::from_mins(1),
         urgent_ask: millis(20),
     }
 }
 
 async fn scene(timing: Timing, before: impl FnOnce(&Fake)) -> Scene {
+    scene_with(Assignments::Ignored, timing, before).await
+}
+
+async fn scene_with(assignments: Assignments, timing: Timing, before: impl FnOnce(&Fake)) -> Scene {
     let fake = Fake::start().await;
     before(&fake);
     let (sender, batches) = mpsc::channel(16);
@@ -53,7 +57,7 @@ async fn scene(timing: Timing, before: impl FnOnce(&Fake)) -> Scene {
             node: "node-1".to_owned(),
             namespace: "lanyard-system".to_owned(),
             max_staleness: Duration::from_hours(24),
-            assignments: crate::agent::config::Assignments::Ignored,
+            assignments,
             startup_taint: false,
             removal_marker: None,
         },
@@ -427,4 +431,48 @@ async fn an_answer_older_than_the_watch_brings_nothing_back() {
     );
     assert_eq!(mirror.replace(vec![read(3)]).len(), 0, "the same");
     assert_eq!(mirror.replace(vec![]).len(), 1, "gone");
+}
+
+#[tokio::test]
+async fn only_the_own_nodes_assignment_is_followed_and_nobody_is_answered_before_it() {
+    use crate::model::facts::NodeAssignments;
+    let vm = "/subscriptions/s/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachineScaleSets/pool1";
+    let name = vm
+        .parse::<crate::model::compute::Compute>()
+        .unwrap()
+        .assignment_name();
+    let node = |id: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}, "spec": {"providerID": id}});
+    let mut scene = scene_with(Assignments::Required, quick(), |fake| {
+        fake.put_silently("nodes", node(Value::Null));
+    })
+    .await;
+    scene
+        .until("a word about the node", |scene| {
+            scene.pending().contains("azureassignments")
+        })
+        .await;
+    assert!(!scene.complete, "what is assigned is not known");
+    let id = json!(format!("azure://{vm}/virtualMachines/3"));
+    scene.fake.put_silently("nodes", node(id));
+    scene.until_complete().await;
+    assert_eq!(scene.world.assignments(), NodeAssignments::Required(None));
+    let asked = scene.fake.asked("azureassignments?");
+    let own = format!("fieldSelector=metadata.name%3D{name}");
+    assert_eq!(scene.fake.asked(&own), asked);
+    assert!(asked >= 1);
+    scene.fake.put(
+        "azureassignments",
+        json!({"metadata": {"name": name}, "spec": {"computeID": vm}}),
+    );
+    scene
+        .until("the assignment", |scene| {
+            matches!(
+                scene.world.assignments(),
+                NodeAssignments::Required(Some(_))
+            )
+        })
+        .await;
+    scene
+        .until("to be ready", |scene| scene.readiness.is_ready())
+        .await;
 }

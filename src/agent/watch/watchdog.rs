@@ -59,7 +59,6 @@ impl Watchdog {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.measure();
             let was_away = before == Verdict::Away;
             let away = self.is_away(&mut reach, was_away).await;
             let verdict = judge(&self.health.pulses(), !away);
@@ -68,6 +67,7 @@ impl Watchdog {
                 since = Instant::now();
                 before = verdict.clone();
             }
+            self.measure(&verdict);
             if was_away && !away {
                 // A connection that died without a word does not know it yet.
                 self.back.send_modify(|times| *times += 1);
@@ -79,33 +79,40 @@ impl Watchdog {
         }
     }
 
-    fn measure(&self) {
+    fn measure(&self, verdict: &Verdict) {
         for pulse in self.health.pulses() {
             self.metrics.age(pulse.kind, pulse.age.as_secs_f64());
         }
         let age = self.health.state_age();
         self.metrics.state_age(age.as_secs_f64());
-        if self.published.set_too_old(age > self.max_staleness) {
-            if age > self.max_staleness {
-                tracing::error!(
-                    age_seconds = age.as_secs(),
-                    max_staleness_seconds = self.max_staleness.as_secs(),
-                    "what is known of the cluster is too old: no tokens until the API server is back (--max-staleness)"
-                );
-            } else {
-                tracing::info!("what is known of the cluster is fresh again");
-            }
+        // A quiet watch that works is as good as news.
+        let is_too_old = *verdict != Verdict::Well && age > self.max_staleness;
+        if !self.published.set_too_old(is_too_old) {
+            return;
+        }
+        if is_too_old {
+            tracing::error!(
+                age_seconds = age.as_secs(),
+                max_staleness_seconds = self.max_staleness.as_secs(),
+                "what is known of the cluster is too old: no tokens until the API server is back (--max-staleness)"
+            );
+        } else {
+            tracing::info!("what is known of the cluster is fresh again");
         }
     }
 
     /// Asks the API server where that is due. One missed answer counts only together with a watch
     /// that fails, too.
     async fn is_away(&self, reach: &mut Reach, was_away: bool) -> bool {
-        let in_trouble = self
-            .health
-            .pulses()
+        let pulses = self.health.pulses();
+        if pulses
             .iter()
-            .any(|pulse| pulse.trouble.is_some());
+            .any(|pulse| pulse.known && pulse.age < reach.asked.elapsed())
+        {
+            // It told somebody else something since.
+            reach.missed = 0;
+        }
+        let in_trouble = pulses.iter().any(|pulse| pulse.trouble.is_some());
         let pause = if in_trouble || was_away || reach.missed > 0 {
             self.timing.urgent_ask
         } else {

@@ -9,19 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use lanyard::lab::{Get, Lab, Process, until};
 use tokio::io::AsyncWriteExt as _;
-
-use crate::harness::CannotRun;
 
 /// Where Kubernetes' programs are cached, by version.
 const VERSION: &str = "kubernetes-1.34.4";
 /// Of the wire between cloud and node.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 1, 1);
 const PORT: u16 = 6443;
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 const ADMIN: &str = "admin-token";
 const AGENT: &str = "agent-token";
 
@@ -34,8 +32,8 @@ pub struct ApiServer {
     dir: PathBuf,
     programs: PathBuf,
     logs: PathBuf,
-    /// Its etcd.
-    pub etcd: Process,
+    /// Ends with this.
+    _etcd: Process,
     /// The server.
     pub process: Process,
 }
@@ -48,7 +46,10 @@ fn programs() -> Result<PathBuf> {
         .context("neither LANYARD_CACHE nor HOME is set")?;
     let programs = cache.join(VERSION).join("bin");
     if !programs.join("kube-apiserver").exists() {
-        return Err(CannotRun(format!("{} has no kube-apiserver", programs.display())).into());
+        bail!(
+            "{} has no kube-apiserver: `make programs` builds it",
+            programs.display()
+        );
     }
     Ok(programs)
 }
@@ -83,7 +84,7 @@ impl ApiServer {
             dir,
             programs,
             logs: logs.to_owned(),
-            etcd,
+            _etcd: etcd,
             process,
         };
         server.ready().await?;
@@ -123,6 +124,17 @@ impl ApiServer {
     pub async fn restart(&mut self) -> Result<()> {
         self.process = serve(&self.lab_cloud, &self.programs, &self.dir, &self.logs)?;
         self.ready().await
+    }
+
+    /// Swallows, or no longer, what comes from the node: no answer, not even a refusal.
+    pub async fn swallow(&self, node: &str, is: bool) -> Result<()> {
+        let what = if is { "-I" } else { "-D" };
+        let port = PORT.to_string();
+        let rule = [
+            what, "INPUT", "-i", node, "-p", "tcp", "--dport", &port, "-j", "DROP",
+        ];
+        self.lab_cloud.output("iptables", &rule).await?;
+        Ok(())
     }
 
     /// The agent's kubeconfig.
@@ -248,18 +260,8 @@ fn kubeconfig(dir: &Path, token: &str) -> Result<String> {
 }
 
 fn crds() -> Result<String> {
-    use kube::CustomResourceExt as _;
-    use lanyard::api;
-    let all = [
-        api::identity::AzureIdentity::crd(),
-        api::binding::AzureIdentityBinding::crd(),
-        api::policy::AzureIdentityPolicy::crd(),
-        api::exception::AzureMetadataException::crd(),
-    ];
-    let texts = all
-        .iter()
-        .map(serde_json::to_string)
-        .collect::<Result<Vec<_>, _>>()?;
+    let all = lanyard::api::crd::definitions()?;
+    let texts: Vec<_> = all.iter().map(|kind| kind.document.to_string()).collect();
     Ok(texts.join("\n---\n"))
 }
 

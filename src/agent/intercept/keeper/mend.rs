@@ -132,7 +132,43 @@ impl Keeper {
         }
     }
 
+    /// Takes the rules away at the end of an agent that only observes, unless a newer instance has
+    /// them: where nobody listens pods must reach IMDS as before.
+    pub(super) async fn release(&mut self) {
+        let (Some(claim), Some(tools)) = (self.claim.take(), self.tools.clone()) else {
+            return;
+        };
+        let outcome = async {
+            let lock = self.state.lock().await?;
+            if self.state.successor(claim.epoch).is_some() {
+                return Ok(false);
+            }
+            let actual = tools.read_all().await?;
+            let theirs = Stamp::in_force(&actual).is_some_and(|stamp| stamp.epoch != claim.epoch);
+            let (script, _) = script::removal_script(&actual);
+            if theirs || script.is_empty() {
+                return Ok(false);
+            }
+            tools.restore(&script).await?;
+            drop(lock);
+            Ok::<_, InterceptError>(true)
+        };
+        match outcome.await {
+            Ok(true) => {
+                tracing::info!("rules removed: this agent only observed, and nobody takes over");
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "the rules stay although nobody listens: pods are refused until an agent starts");
+            }
+        }
+        drop(claim);
+    }
+
     async fn cut(&self) {
+        if self.config.open {
+            return;
+        }
         let outcome = async {
             let local = Addresses::open()?.local().await?;
             let InterceptConfig {

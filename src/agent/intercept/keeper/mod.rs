@@ -37,7 +37,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// A row of changes is over when nothing changed for so long; longer where reading costs much.
 const QUIET: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(300));
 
-/// Lays the rules, then keeps them, until `shutdown`; the rules stay.
+/// Lays the rules, then keeps them, until `shutdown`; the rules stay, unless the door is open anyway.
 ///
 /// `port` must be listening on the agent's address already. `ready` is closed while the rules are
 /// known to be right (this instance's, or those of a newer one).
@@ -49,7 +49,7 @@ pub async fn run_keeper(
     shutdown: CancellationToken,
     ownership: watch::Sender<Ownership>,
 ) {
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         state: StateDir::new(&config.state_dir),
         config,
         port,
@@ -63,6 +63,9 @@ pub async fn run_keeper(
         contested: false,
     };
     shutdown.run_until_cancelled(Box::pin(keeper.run())).await;
+    if keeper.config.open {
+        keeper.release().await;
+    }
 }
 
 struct Keeper {
@@ -81,7 +84,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let mut failures = 0_u32;
         let mut watch: Option<(Backend, Watch)> = None;
         loop {
@@ -167,6 +170,9 @@ impl Keeper {
             port: self.port,
         });
         let agent = stamp.map(|stamp| (self.config.agent_address, stamp));
+        if self.config.open {
+            return rules::desired_open(agent);
+        }
         rules::desired(agent, self.config.guard_wire_server)
     }
 

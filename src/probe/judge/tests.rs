@@ -57,8 +57,3 @@ fn an_agent_that_is_down_does_not_count_as_refusing_a_pod() {
     assert!(!meets(&Answered::Refused, Expectation::Refused));
     assert!(meets(&reply(200, ""), Expectation::Granted));
 }
-
-#[test]
-fn a_resource_is_encoded() {
-    assert_eq!(encoded("https://a.b/ c"), "https%3A%2F%2Fa.b%2F%20c");
-}

@@ -1,0 +1,219 @@
+//! What the chart renders, and what it refuses.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::{helm, root, template, text, values};
+
+fn chart() -> String {
+    root().join("charts/lanyard").display().to_string()
+}
+
+fn kinds(objects: &[Value]) -> BTreeSet<&str> {
+    objects
+        .iter()
+        .map(|object| object["kind"].as_str().unwrap())
+        .collect()
+}
+
+fn refusal(set: &str) -> String {
+    let output = helm(&["template", "lanyard", &chart(), "--set", set]);
+    assert!(!output.status.success(), "{set} was accepted");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn lint_has_nothing_to_say() {
+    let said = text(helm(&["lint", "--strict", &chart()]));
+    assert!(said.contains("0 chart(s) failed"), "{said}");
+    assert!(!said.contains("[WARNING]"), "{said}");
+}
+
+/// Wherever values have names of their own, a name that nobody knows is an error.
+#[test]
+fn a_typo_anywhere_is_an_error() {
+    let free = [
+        "resources",
+        "nodeSelector",
+        "affinity",
+        "commonLabels",
+        "podAnnotations",
+        "podLabels",
+        "annotations",
+        "labels",
+    ];
+    let mut places = vec![String::new()];
+    let mut stack = vec![(String::new(), values())];
+    while let Some((path, value)) = stack.pop() {
+        for (name, inner) in value.as_object().unwrap() {
+            if inner.is_object() && !free.contains(&name.as_str()) {
+                places.push(format!("{path}{name}."));
+                stack.push((format!("{path}{name}."), inner.clone()));
+            }
+        }
+    }
+    assert!(places.len() > 12, "{places:?}");
+    for place in places {
+        let told = refusal(&format!("{place}tpyo=1"));
+        assert!(told.contains("'tpyo' not allowed"), "{place}: {told}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused_with_a_reason() {
+    for (set, words) in [
+        ("agent.enforcement=maybe", "enforcement"),
+        ("agent.address=10.0.0.1", "address"),
+        ("agent.address=169.254.169.254", "address"),
+        ("agent.drainTimeout=10", "drainTimeout"),
+        ("agent.metrics.port=0", "port"),
+        ("agent.extraArgs={agent}", "extraArgs"),
+        ("controller.enabled=true", "comes with a later version"),
+        (
+            "agent.enforcement=observe,agent.bootGuard.enabled=true",
+            "until you enforce",
+        ),
+    ] {
+        let told = refusal(set);
+        assert!(told.contains(words), "{set}: {told}");
+    }
+}
+
+#[test]
+fn the_names_that_others_rely_on() {
+    let objects = template("lanyard", &[]);
+    for (kind, name) in [
+        ("DaemonSet", "lanyard-agent"),
+        ("ServiceAccount", "lanyard-agent"),
+        ("ClusterRole", "lanyard-agent"),
+        ("ConfigMap", "lanyard-removal-acks"),
+        ("Job", "lanyard-removal"),
+    ] {
+        let named = objects
+            .iter()
+            .any(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        assert!(named, "no {kind} {name}");
+    }
+    // The marker is made by the hook only: in the release it would make every agent leave.
+    let marker = |object: &&Value| {
+        object["kind"] == "ConfigMap" && object["metadata"]["name"] == "lanyard-removal"
+    };
+    assert!(!objects.iter().any(|object| marker(&object)));
+}
+
+#[test]
+fn another_releases_objects_have_other_names_and_all_have_the_labels() {
+    for object in template("blue", &[]) {
+        let (kind, name) = (
+            &object["kind"],
+            object["metadata"]["name"].as_str().unwrap(),
+        );
+        assert!(
+            name.starts_with("blue-lanyard-") || kind == "CustomResourceDefinition",
+            "{kind} {name}"
+        );
+        let labels = &object["metadata"]["labels"];
+        for label in [
+            "app.kubernetes.io/name",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/managed-by",
+            "helm.sh/chart",
+        ] {
+            assert!(
+                labels[label].is_string(),
+                "{kind} {name} has no label {label}"
+            );
+        }
+    }
+}
+
+#[test]
+fn crds_come_with_the_release_stay_after_it_and_can_be_left_out() {
+    let objects = template("lanyard", &[]);
+    let crds: Vec<_> = objects
+        .iter()
+        .filter(|object| object["kind"] == "CustomResourceDefinition")
+        .collect();
+    assert_eq!(crds.len(), 5);
+    for crd in crds {
+        assert_eq!(
+            crd["metadata"]["annotations"]["helm.sh/resource-policy"],
+            "keep"
+        );
+    }
+    let without = template("lanyard", &["--set", "crds.install=false"]);
+    assert!(!kinds(&without).contains("CustomResourceDefinition"));
+}
+
+#[test]
+fn the_operators_objects_are_there_only_when_asked_for() {
+    let plain = template("lanyard", &[]);
+    for kind in ["PodMonitor", "PrometheusRule"] {
+        assert!(!kinds(&plain).contains(kind), "{kind}");
+    }
+    let asked = template(
+        "lanyard",
+        &[
+            "--set",
+            "podMonitor.enabled=true,prometheusRule.enabled=true",
+        ],
+    );
+    assert!(kinds(&asked).is_superset(&BTreeSet::from(["PodMonitor", "PrometheusRule"])));
+    let rule = asked
+        .iter()
+        .find(|object| object["kind"] == "PrometheusRule")
+        .unwrap();
+    assert!(rule["spec"]["groups"][0]["rules"].as_array().unwrap().len() > 5);
+}
+
+/// Invariants 6 and 9, as far as a manifest can hold them.
+#[test]
+fn the_agents_pod_has_what_it_needs_and_no_more() {
+    let objects = template("lanyard", &[]);
+    let set = objects
+        .iter()
+        .find(|object| object["kind"] == "DaemonSet")
+        .unwrap();
+    let pod = &set["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["capabilities"]["drop"][0], "ALL");
+    assert_eq!(
+        security["capabilities"]["add"].to_string(),
+        r#"["NET_ADMIN","NET_RAW"]"#
+    );
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert!(
+        security["privileged"].is_null() && pod["hostPID"].is_null() && pod["hostIPC"].is_null()
+    );
+    assert!(
+        container["ports"].is_null(),
+        "ports keep the next version off the node"
+    );
+    assert!(container["resources"]["limits"]["cpu"].is_null());
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
+        0
+    );
+    let paths = |objects: &[Value]| -> Vec<String> {
+        let set = objects
+            .iter()
+            .find(|object| object["kind"] == "DaemonSet")
+            .unwrap();
+        let volumes = set["spec"]["template"]["spec"]["volumes"]
+            .as_array()
+            .unwrap();
+        volumes
+            .iter()
+            .filter_map(|volume| Some(volume["hostPath"]["path"].as_str()?.to_owned()))
+            .collect()
+    };
+    assert_eq!(paths(&objects), ["/run/lanyard", "/run/xtables.lock"]);
+    let guarded = template("lanyard", &["--set", "agent.bootGuard.enabled=true"]);
+    assert_eq!(
+        paths(&guarded),
+        ["/run/lanyard", "/run/xtables.lock", "/", "/etc"]
+    );
+}

@@ -1,0 +1,288 @@
+//! Invariant 9 on a real API server: what the service accounts of the release may do, and no more.
+//!
+//! In: a cluster with Lanyard. Out: passed, or the right that is one too many. Blocks on kubectl.
+//! The thief of these trials has an agent's token, bound to its pod as kubelet gets it.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::release::{CHART, NAMESPACE, RELEASE};
+
+const TAINT: &str = "lanyard.dev/agent-not-ready";
+
+const AGENT: &[&str] = &[
+    "azureassignments.lanyard.dev [] [get list watch]",
+    "azureidentities.lanyard.dev [] [get list watch]",
+    "azureidentitybindings.lanyard.dev [] [get list watch]",
+    "azureidentitypolicies.lanyard.dev [] [get list watch]",
+    "azuremetadataexceptions.lanyard.dev [] [get list watch]",
+    "configmaps [lanyard-removal-acks] [get patch]",
+    "configmaps [lanyard-removal] [get list watch]",
+    "events.events.k8s.io [] [create patch]",
+    "namespaces [] [get list watch]",
+    "nodes [] [get patch]",
+    "pods [] [get list watch]",
+];
+
+const REMOVAL: &[&str] = &[
+    "configmaps [] [create]",
+    "configmaps [lanyard-removal-acks] [get patch]",
+    "configmaps [lanyard-removal] [get patch]",
+    "daemonsets.apps [lanyard-agent] [get]",
+    "pods [] [list]",
+];
+
+/// `kubectl auth can-i --list` of every service account, held against the lists above.
+pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
+    cluster: &Cluster,
+) -> Result<()> {
+    cluster.lanyard().await?;
+    expect(cluster, "lanyard-agent", NAMESPACE, AGENT).await?;
+    let elsewhere: Vec<_> = AGENT
+        .iter()
+        .copied()
+        .filter(|right| !right.starts_with("configmaps"))
+        .collect();
+    expect(cluster, "lanyard-agent", "kube-system", &elsewhere).await?;
+    // Helm makes this account for the time of the uninstall only: here it is for the time of a look.
+    let rendered = cluster
+        .helm(&[
+            "template",
+            RELEASE,
+            CHART,
+            "-n",
+            NAMESPACE,
+            "--show-only",
+            "templates/removal.yaml",
+        ])
+        .await?;
+    let rights = rendered
+        .split("\n---\n")
+        .filter(|document| {
+            document.contains("kind: Role") || document.contains("kind: ServiceAccount")
+        })
+        .collect::<Vec<_>>()
+        .join("\n---\n");
+    cluster.apply(&rights).await?;
+    let looked = async {
+        expect(cluster, "lanyard-removal", NAMESPACE, REMOVAL).await?;
+        expect(cluster, "lanyard-removal", "kube-system", &[]).await
+    };
+    let looked = looked.await;
+    cluster.delete(&rights).await?;
+    looked
+}
+
+async fn expect(cluster: &Cluster, account: &str, namespace: &str, wanted: &[&str]) -> Result<()> {
+    let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
+    let groups = format!("--as-group=system:serviceaccounts:{NAMESPACE}");
+    let args = [
+        "auth",
+        "can-i",
+        "--list",
+        "--no-headers",
+        "-n",
+        namespace,
+        &who,
+        "--as-group=system:serviceaccounts",
+        "--as-group=system:authenticated",
+        &groups,
+    ];
+    let listed = cluster.kubectl(&args).await?;
+    let rights: BTreeSet<String> = listed.lines().filter_map(right).collect();
+    let wanted: BTreeSet<String> = wanted.iter().map(|right| (*right).to_owned()).collect();
+    let more: Vec<_> = rights.difference(&wanted).collect();
+    let less: Vec<_> = wanted.difference(&rights).collect();
+    ensure!(
+        more.is_empty() && less.is_empty(),
+        "{account} in {namespace} may {more:?} beyond what is listed, and lacks {less:?}"
+    );
+    Ok(())
+}
+
+/// `RESOURCE [NAMES] [VERBS]`; `None` for what every authenticated user may (asking about itself,
+/// and addresses that are no objects).
+fn right(line: &str) -> Option<String> {
+    let (resource, rest) = line.split_once(char::is_whitespace)?;
+    if resource.is_empty() || resource.starts_with("self") {
+        return None;
+    }
+    let parts: Vec<&str> = rest.split('[').skip(1).collect();
+    let part = |index: usize| {
+        parts
+            .get(index)
+            .map(|part| part.trim().trim_end_matches(']'))
+    };
+    Some(format!("{resource} [{}] [{}]", part(1)?, part(2)?))
+}
+
+/// A token of node-2's agent, in a thief's hands.
+pub async fn a_stolen_agent_token_opens_no_node_but_its_own(cluster: &Cluster) -> Result<()> {
+    cluster.lanyard().await?;
+    let bound = thief(cluster, "bound", Some("node-2")).await?;
+    let unbound = thief(cluster, "unbound", None).await?;
+    let clean = "[{\"op\":\"remove\",\"path\":\"/spec/taints\"}]";
+    cluster.kubectl(&["cordon", "node-1"]).await?;
+    // Another node's taints, by the token of node-2, and its own by a token of no node.
+    refused(
+        cluster,
+        &bound,
+        "node-1",
+        "json",
+        clean,
+        "node that they run on",
+    )
+    .await?;
+    cluster.kubectl(&["uncordon", "node-1"]).await?;
+    cluster
+        .kubectl(&["taint", "node", "node-2", "other=1:PreferNoSchedule"])
+        .await?;
+    refused(cluster, &unbound, "node-2", "json", clean, "of no node").await?;
+    // Its own node, anything but the startup taint.
+    refused(cluster, &bound, "node-2", "json", clean, "taints").await?;
+    for (what, change) in [
+        ("a label", "{\"metadata\":{\"labels\":{\"stolen\":\"1\"}}}"),
+        (
+            "an annotation",
+            "{\"metadata\":{\"annotations\":{\"stolen\":\"1\"}}}",
+        ),
+        (
+            "a finalizer",
+            "{\"metadata\":{\"finalizers\":[\"example.com/stolen\"]}}",
+        ),
+        ("cordon", "{\"spec\":{\"unschedulable\":true}}"),
+        (
+            "another taint",
+            "{\"spec\":{\"taints\":[{\"key\":\"stolen\",\"effect\":\"NoExecute\"}]}}",
+        ),
+        (
+            "the startup taint itself",
+            "{\"spec\":{\"taints\":[{\"key\":\"lanyard.dev/agent-not-ready\",\"effect\":\"NoExecute\"}]}}",
+        ),
+    ] {
+        let told = refused(
+            cluster,
+            &bound,
+            "node-2",
+            "merge",
+            change,
+            "Lanyard's agents",
+        );
+        told.await.with_context(|| what.to_owned())?;
+    }
+    cluster
+        .kubectl(&["taint", "node", "node-2", "other-"])
+        .await?;
+    // What it may: nothing is left to remove, so this changes nothing, and is let pass.
+    let same = "{\"metadata\":{\"labels\":{}}}";
+    let output = patch(cluster, &bound, "node-2", "merge", same).await?;
+    ensure!(
+        output.code == 0,
+        "a change of nothing was refused: {}",
+        output.stderr
+    );
+    // The marker that opens every node is not an agent's to set.
+    let create = ["create", "configmap", "lanyard-removal", "-n", NAMESPACE];
+    let output = cluster
+        .kubectl_with(&[&["--kubeconfig", &bound], &create[..]].concat(), "")
+        .await?;
+    ensure!(
+        output.stderr.contains("forbidden"),
+        "an agent set the marker: {}",
+        output.stderr
+    );
+    Ok(())
+}
+
+/// The agent itself still can: the taint is put on its node and goes.
+pub async fn an_agent_removes_the_startup_taint_of_its_own_node(cluster: &Cluster) -> Result<()> {
+    cluster.lanyard().await?;
+    let taint = format!("{TAINT}=:NoSchedule");
+    cluster
+        .kubectl(&["taint", "node", "node-1", &taint, "keep=1:PreferNoSchedule"])
+        .await?;
+    let limit = std::time::Duration::from_mins(2);
+    let gone = cluster
+        .wait_for("the startup taint to be removed", limit, async || {
+            let node = cluster.get(&["node", "node-1"]).await?;
+            Ok(!node["spec"]["taints"].to_string().contains(TAINT))
+        })
+        .await;
+    let node = cluster.get(&["node", "node-1"]).await?;
+    cluster
+        .kubectl(&["taint", "node", "node-1", "keep-"])
+        .await?;
+    gone?;
+    ensure!(
+        node["spec"]["taints"].to_string().contains("keep"),
+        "another taint went with it: {}",
+        node["spec"]["taints"]
+    );
+    Ok(())
+}
+
+/// A kubeconfig with an agent's token, bound to the agent's pod on that node or to none.
+async fn thief(cluster: &Cluster, name: &str, node: Option<&str>) -> Result<String> {
+    let mut args = vec!["create", "token", "lanyard-agent", "-n", NAMESPACE];
+    let (pod, uid);
+    if let Some(node) = node {
+        let agents = cluster.agents().await?;
+        let agent = agents.iter().find(|pod| pod["spec"]["nodeName"] == node);
+        let metadata = &agent.with_context(|| format!("no agent on {node}"))?["metadata"];
+        let word = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+        pod = format!("--bound-object-name={}", word("name"));
+        uid = format!("--bound-object-uid={}", word("uid"));
+        args.extend(["--bound-object-kind=Pod", &pod, &uid]);
+    }
+    let token = cluster.kubectl(&args).await?;
+    let path = cluster.kubeconfig_for(name, token.trim())?;
+    Ok(path.display().to_string())
+}
+
+async fn patch(
+    cluster: &Cluster,
+    kubeconfig: &str,
+    node: &str,
+    kind: &str,
+    change: &str,
+) -> Result<crate::process::Output> {
+    let args = [
+        "--kubeconfig",
+        kubeconfig,
+        "patch",
+        "node",
+        node,
+        "--type",
+        kind,
+        "-p",
+        change,
+    ];
+    cluster.kubectl_with(&args, "").await
+}
+
+async fn refused(
+    cluster: &Cluster,
+    kubeconfig: &str,
+    node: &str,
+    kind: &str,
+    change: &str,
+    word: &str,
+) -> Result<()> {
+    let before = cluster.get(&["node", node]).await?;
+    let output = patch(cluster, kubeconfig, node, kind, change).await?;
+    let after = cluster.get(&["node", node]).await?;
+    ensure!(
+        output.code != 0 && output.stderr.contains("denied") && output.stderr.contains(word),
+        "{change} of {node}: {}{}",
+        output.stdout,
+        output.stderr
+    );
+    ensure!(
+        before["spec"] == after["spec"]
+            && before["metadata"]["labels"] == after["metadata"]["labels"],
+        "{change} of {node} was refused and done"
+    );
+    Ok(())
+}
