@@ -52,12 +52,7 @@ pub struct Recovery {
 
 impl<'a> Asking<'a> {
     /// Applies `pod` with the clients' `image`, asking `rate` times a second; does not wait for it.
-    pub async fn start(
-        cluster: &'a Cluster,
-        pod: Pod<'a>,
-        image: &str,
-        rate: u32,
-    ) -> Result<Self> {
+    pub async fn start(cluster: &'a Cluster, pod: Pod<'a>, image: &str, rate: u32) -> Result<Self> {
         let image = image.to_owned();
         let asking = Self {
             cluster,
@@ -129,12 +124,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Waits until tokens of `client_id` come steadily again, from now on.
-    pub async fn recovery(
-        &self,
-        fault: f64,
-        client_id: &str,
-        limit: Duration,
-    ) -> Result<Recovery> {
+    pub async fn recovery(&self, fault: f64, client_id: &str, limit: Duration) -> Result<Recovery> {
         let (asked, mut recovery) = (now(), None);
         let granted = |answer: &Answer| answer.status == 200 && answer.word == client_id;
         let steady = async || {

@@ -22,10 +22,8 @@ const LIMIT: Duration = Duration::from_mins(2);
 /// 100 ms is promised; this is for a machine that is busy with two nodes and their pods.
 const AT_ONCE: Duration = Duration::from_secs(3);
 const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
-const TROUBLESHOOTING: &str = include_str!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/TROUBLESHOOTING.md"
-));
+const TROUBLESHOOTING: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/TROUBLESHOOTING.md"));
 
 /// `helm install`, and an agent on each node is ready.
 pub async fn the_chart_installs_an_agent_on_each_node(cluster: &Cluster) -> Result<()> {
@@ -93,7 +91,9 @@ pub async fn a_refusal_is_an_event_on_the_pod_and_explained(cluster: &Cluster) -
         expect(cluster, &pod, "", Some(&PAYMENTS)).await?;
         let (code, said) = explain(cluster, NAMESPACE, granted).await?;
         ensure!(
-            code == 0 && said["verdict"] == "granted" && said["requests"][0]["identity"] == format!("{NAMESPACE}/payments"),
+            code == 0
+                && said["verdict"] == "granted"
+                && said["requests"][0]["identity"] == format!("{NAMESPACE}/payments"),
             "explain of {granted} ({code}): {said:#}"
         );
 
@@ -217,8 +217,14 @@ pub async fn a_pods_first_token_comes_soon(cluster: &Cluster) -> Result<()> {
             cluster.delete(&pod.yaml()).await?;
         }
         let node = plan.name();
-        println!("{node}: a pod's start to its first token {}", times(&mut started));
-        println!("{node}: kubectl apply to the first token {}", times(&mut applied));
+        println!(
+            "{node}: a pod's start to its first token {}",
+            times(&mut started)
+        );
+        println!(
+            "{node}: kubectl apply to the first token {}",
+            times(&mut applied)
+        );
         let longest = started.last().copied().unwrap_or_default();
         ensure!(longest < 10.0, "{node}: {longest:.1} s");
     }
@@ -257,7 +263,17 @@ async fn expect(
     wanted: Option<&Identity>,
 ) -> Result<()> {
     let url = format!("{TOKEN}{parameters}");
-    let curl = ["curl", "-sS", "-m", "20", "-H", "Metadata: true", "-w", "\n%{http_code}", &url];
+    let curl = [
+        "curl",
+        "-sS",
+        "-m",
+        "20",
+        "-H",
+        "Metadata: true",
+        "-w",
+        "\n%{http_code}",
+        &url,
+    ];
     let output = cluster.pod_exec(pod.namespace, pod.name, &curl).await?;
     let what = format!("{}: {parameters}", pod.name);
     let said = output.success(&what)?;
@@ -277,7 +293,15 @@ async fn expect(
 async fn explain(cluster: &Cluster, namespace: &str, pod: &str) -> Result<(i32, Value)> {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_lanyard"));
     command
-        .args(["explain", pod, "-n", namespace, "-o", "json", "--kubeconfig"])
+        .args([
+            "explain",
+            pod,
+            "-n",
+            namespace,
+            "-o",
+            "json",
+            "--kubeconfig",
+        ])
         .arg(cluster.kubeconfig());
     let output = tokio::time::timeout(LIMIT, crate::process::run(command, b"")).await??;
     let said = serde_json::from_str(&output.stdout);
@@ -289,7 +313,13 @@ async fn event(cluster: &Cluster, namespace: &str, pod: &str) -> Result<()> {
     let what = format!("an Event on {pod}");
     let told = async || {
         let about = format!("regarding.name={pod},reason=IdentityNotGranted");
-        let args = ["events.events.k8s.io", "-n", namespace, "--field-selector", &about];
+        let args = [
+            "events.events.k8s.io",
+            "-n",
+            namespace,
+            "--field-selector",
+            &about,
+        ];
         let events = cluster.get(&args).await?;
         let event = events["items"].get(0).context("none yet")?;
         let note = event["note"].as_str().unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::asking::{Asking, Recovery, now};
+use crate::asking::{Answer, Asking, Recovery, now};
 use crate::cast::{self, AUDIT, GRANTED, PAYMENTS};
 use crate::clients;
 use crate::cluster::Cluster;
@@ -35,9 +35,10 @@ impl<'a> Siege<'a> {
         cast::raise(cluster, namespace).await?;
         let mark = cluster.mark().await?;
         let (mut granted, mut strangers) = (Vec::new(), Vec::new());
-        for (node, program, stranger) in
-            [(1, "program-1", "stranger-1"), (2, "program-2", "stranger-2")]
-        {
+        for (node, program, stranger) in [
+            (1, "program-1", "stranger-1"),
+            (2, "program-2", "stranger-2"),
+        ] {
             let program = Pod::new(namespace, program, node).identity(PAYMENTS.name);
             let program = program.labels(GRANTED);
             granted.push(Asking::start(cluster, program, &image, GRANTED_RATE).await?);
@@ -51,9 +52,11 @@ impl<'a> Siege<'a> {
             granted,
             strangers,
         };
-        siege.recoveries("the pods' start", now()).await?;
+        for program in &siege.granted {
+            program.recovery(now(), PAYMENTS.client_id, LIMIT).await?;
+        }
         for stranger in &siege.strangers {
-            let refused = |answer: &crate::asking::Answer| answer.status == 400;
+            let refused = |answer: &Answer| answer.status == 400;
             stranger.first(0.0, "a refusal", LIMIT, refused).await?;
         }
         Ok(siege)
@@ -68,6 +71,28 @@ impl<'a> Siege<'a> {
             recoveries.push(recovery);
         }
         Ok(recoveries)
+    }
+
+    /// Waits until granted pods, whose containers ended with their nodes, have started after `fault`
+    /// and got a token; says when.
+    pub async fn restarts(&self, what: &str, fault: f64) -> Result<()> {
+        for program in &self.granted {
+            let token = |answer: &Answer| answer.status == 200;
+            let first = program.first(fault, "a token", LIMIT, token).await?;
+            let (start, answers) = program.told().await?;
+            ensure!(start > fault, "{what}: {} ran on", program.name());
+            let wrong = answers
+                .iter()
+                .find(|answer| token(answer) && answer.word != PAYMENTS.client_id);
+            ensure!(wrong.is_none(), "{what}: {} got {wrong:?}", program.name());
+            println!(
+                "{what}: {}: its container runs after {:.2} s, first token after {:.2} s",
+                program.name(),
+                start - fault,
+                first.at - fault
+            );
+        }
+        Ok(())
     }
 
     /// Waits until both strangers have got `count` refusals after `since` that `wanted` describes.
@@ -93,16 +118,11 @@ impl<'a> Siege<'a> {
     /// Nothing went past the agents until now, and no stranger got anything; since `since` they asked.
     pub async fn held(&self, what: &str, since: f64) -> Result<()> {
         let mut asked = Vec::new();
+        self.strangers_see("asking", since, 20, |_| true).await?;
         for stranger in &self.strangers {
             let answers = stranger.answers(since).await?;
             let token = answers.iter().find(|answer| answer.status == 200);
             ensure!(token.is_none(), "{what}: {} got {token:?}", stranger.name());
-            ensure!(
-                answers.len() >= 20,
-                "{what}: {} asked only {} times",
-                stranger.name(),
-                answers.len()
-            );
             asked.push(answers.len());
         }
         let leaks = self.cluster.leaks(self.mark).await?;
