@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::asking::now;
 use crate::cluster::Cluster;
 use crate::node::Node;
-use crate::release::{DAEMON_SET, NAMESPACE};
+use crate::release::NAMESPACE;
 use crate::siege::Siege;
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -135,9 +135,8 @@ pub async fn a_rebooted_node_is_closed_before_its_agent_starts(cluster: &Cluster
     cluster.agents_ready().await?;
 
     // Agents come late: none may run at all when the nodes boot.
-    let nowhere =
-        "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"kubernetes.io/os\":\"none\"}}}}}";
-    choose_nodes(cluster, nowhere).await?;
+    let nowhere = "--set=agent.nodeSelector.kubernetes\\.io/os=none";
+    cluster.install(&[guarded[0], nowhere]).await?;
     let gone = async || Ok(cluster.agents().await?.is_empty());
     cluster.wait_for("no agent to be left", LIMIT, gone).await?;
     let fault = now();
@@ -153,19 +152,12 @@ pub async fn a_rebooted_node_is_closed_before_its_agent_starts(cluster: &Cluster
     siege.held("rebooted without agents", fault).await?;
     let back = now();
     cluster.install(&guarded).await?;
-    let linux = nowhere.replace("none", "linux");
-    choose_nodes(cluster, &linux).await?;
     cluster.agents_ready().await?;
     siege.recoveries("agents came late", back).await?;
     siege.held("agents came late", fault).await?;
     siege.end().await?;
     cluster.install(&["--reset-values"]).await?;
     cluster.agents_ready().await
-}
-
-async fn choose_nodes(cluster: &Cluster, patch: &str) -> Result<()> {
-    let patch = ["patch", DAEMON_SET, "-n", NAMESPACE, "-p", patch];
-    cluster.kubectl(&patch).await.map(drop)
 }
 
 fn name_of(agent: &Value) -> &str {

@@ -78,9 +78,12 @@ impl<'a> Siege<'a> {
     pub async fn restarts(&self, what: &str, fault: f64) -> Result<()> {
         for program in &self.granted {
             let token = |answer: &Answer| answer.status == 200;
+            // Until then it is the log of the container of before.
+            let anew = async || Ok(program.told().await?.0 > fault);
+            let another = format!("{}: another container", program.name());
+            self.cluster.wait_for(&another, LIMIT, anew).await?;
             let first = program.first(fault, "a token", LIMIT, token).await?;
             let (start, answers) = program.told().await?;
-            ensure!(start > fault, "{what}: {} ran on", program.name());
             let wrong = answers
                 .iter()
                 .find(|answer| token(answer) && answer.word != PAYMENTS.client_id);
