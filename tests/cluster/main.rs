@@ -76,6 +76,7 @@ fn lines() -> Vec<Line> {
         play!(outage::known_pods_are_served_while_the_api_server_is_away),
         play!(faults::an_agent_that_goes_lets_nothing_through),
         play!(faults::rules_that_are_flushed_come_back),
+        play!(faults::a_foreign_rule_set_lets_nothing_through),
         play!(faults::a_rebooted_node_is_closed_before_its_agent_starts),
         play!(scrape::prometheus_finds_the_agents_and_counts_what_was_caused),
         play!(figures::of_the_agents),
