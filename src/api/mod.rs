@@ -12,6 +12,7 @@ pub mod managed;
 pub mod object;
 pub mod pod;
 pub mod policy;
+pub mod removal;
 pub mod rules;
 pub mod selector;
 pub mod source;

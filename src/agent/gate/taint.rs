@@ -17,6 +17,7 @@ use prometheus::{IntCounter, Registry};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::agent::backoff;
 use crate::api::STARTUP_TAINT;
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::ready::Readiness;
@@ -27,7 +28,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// How often the node is looked at afterwards.
 const PERIOD: Duration = Duration::from_mins(1);
 /// After a failure: the first pause, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY: backoff::Bounds = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The series of the startup gate.
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ pub async fn run(cluster: Cluster, node: String, readiness: Readiness, metrics: 
                 if failures == 0 {
                     tracing::warn!(node, taint = STARTUP_TAINT, %error, "cannot remove the startup taint, trying again");
                 }
-                let pause = RETRY.0.saturating_mul(1 << failures.min(10)).min(RETRY.1);
+                let pause = backoff::pause(RETRY, failures);
                 failures = failures.saturating_add(1);
                 sleep(pause).await;
             }
