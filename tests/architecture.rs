@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
     ("probe", &[]),
-    ("removal", &["kubernetes", "serve"]),
+    ("removal", &["api", "kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
     ("suggest", &["api", "agent", "explain"]),
     ("sim", &["serve"]),
@@ -51,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
+    "src/agent/backoff.rs",
     "src/agent/bootguard/text.rs",
     "src/agent/conditions.rs",
     "src/agent/events/ledger.rs",

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 use super::directory::Directory;
 use super::obtain::CacheState;
@@ -12,6 +12,7 @@ use super::select::Refusal;
 use super::served::Served;
 use crate::model::facts::SourceFacts;
 use crate::model::fault::FaultKind;
+use crate::serve::series::{counter, family, gauge, registered, value};
 
 /// The series.
 #[derive(Debug)]
@@ -39,25 +40,26 @@ const BUCKETS: [f64; 15] = [
 impl AgentMetrics {
     /// Registers the series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let tokens = counters(
+        let tokens = family(
             registry,
             "lanyard_tokens_served_total",
             "Tokens handed out, by where they came from.",
             &["source", "cache"],
         )?;
-        let requests = counters(
+        let requests = family(
             registry,
             "lanyard_requests_failed_total",
             "Requests answered with an error, by its kind.",
             &["kind"],
         )?;
-        let refusals = counters(
+        let refusals = family(
             registry,
             "lanyard_refusals_total",
             "Token requests refused by selection, by reason.",
             &["reason"],
         )?;
-        let forwarded = IntCounter::new(
+        let forwarded = counter(
+            registry,
             "lanyard_metadata_forwarded_total",
             "Metadata requests passed on to IMDS under an AzureMetadataException.",
         )?;
@@ -68,13 +70,11 @@ impl AgentMetrics {
             )
             .buckets(BUCKETS.to_vec()),
         )?;
-        registry.register(Box::new(forwarded.clone()))?;
-        registry.register(Box::new(duration.clone()))?;
+        let duration = registered(registry, duration)?;
         let info = Opts::new("lanyard_build_info", "Always 1; the version is the label.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         let info = IntGauge::with_opts(info)?;
-        info.set(1);
-        registry.register(Box::new(info))?;
+        registered(registry, info)?.set(1);
         Ok(Self {
             tokens: SourceFacts::LABELS.map(|source| {
                 let of = |cache: CacheState| tokens.with_label_values(&[source, cache.as_str()]);
@@ -156,27 +156,6 @@ impl AgentMetrics {
     pub fn malformed(&self, documents: usize) {
         self.malformed.set(value(documents));
     }
-}
-
-fn value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
-    registry.register(Box::new(counters.clone()))?;
-    Ok(counters)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let gauge = IntGauge::new(name, help)?;
-    registry.register(Box::new(gauge.clone()))?;
-    Ok(gauge)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use arc_swap::ArcSwap;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Registry};
 
 use crate::model::ids::ObjectName;
+use crate::serve::series;
 
 /// `lanyard_identity_tokens_served_total{identity="NAMESPACE/NAME"}`.
 #[derive(Debug)]
@@ -19,12 +20,12 @@ pub struct Served {
 impl Served {
     /// Registers the series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let opts = Opts::new(
+        let series = series::family(
+            registry,
             "lanyard_identity_tokens_served_total",
             "Tokens handed out, by AzureIdentity (namespace/name).",
-        );
-        let series = IntCounterVec::new(opts, &["identity"])?;
-        registry.register(Box::new(series.clone()))?;
+            &["identity"],
+        )?;
         Ok(Self {
             series,
             current: ArcSwap::default(),

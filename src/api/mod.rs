@@ -12,6 +12,7 @@ pub mod managed;
 pub mod object;
 pub mod pod;
 pub mod policy;
+pub mod removal;
 pub mod rules;
 pub mod selector;
 pub mod source;
@@ -21,6 +22,9 @@ pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
 
 /// The annotation by which a pod asks for identities: `NAME[,NAME…]`, the first is the default.
 pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
+
+/// The taint that keeps pods off a node until its agent is ready, with any value and effect.
+pub const STARTUP_TAINT: &str = "lanyard.dev/agent-not-ready";
 
 /// An object that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,11 @@
 //! Flags of `lanyard crds`: the API's kinds as YAML, to standard output or into a folder.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 
+use super::output::print;
 use crate::api::crd;
 
 /// Flags of `lanyard crds`.
@@ -30,10 +30,8 @@ impl Args {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let mut out = std::io::stdout().lock();
         for definition in &definitions {
-            writeln!(out, "---")?;
-            out.write_all(definition.to_yaml()?.as_bytes())?;
+            print(&format!("---\n{}", definition.to_yaml()?));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,5 @@
 //! Flags of `lanyard explain`, and where it reads the objects from: the cluster or a folder.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use anyhow::Context as _;
 use kube::api::ListParams;
 use serde_json::Value;
 
+use super::output::{Output, print};
 use crate::agent::manifests;
 use crate::explain::{self, Explanation, Found, Question, Verdict};
 use crate::kubernetes::{self, CallError, Cluster, Kind};
@@ -58,15 +58,6 @@ pub struct Args {
     output: Output,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// For a person.
-    Text,
-    /// For a program.
-    Json,
-}
-
 impl Args {
     /// Explains.
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -82,8 +73,7 @@ impl Args {
             Output::Text => explain::text(&explanation),
             Output::Json => format!("{:#}\n", explain::json(&explanation)),
         };
-        // A reader that went away (`| head`) is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        print(&text);
         Ok(ExitCode::from(explanation.verdict.exit_code()))
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::duration;
+use super::output::print;
 use crate::probe;
 
 /// Flags of `lanyard health`.
@@ -51,7 +52,7 @@ impl Args {
                 self.socket.display()
             )
         })?;
-        print!("{text}");
+        print(&text);
         Ok(if status == 200 {
             ExitCode::SUCCESS
         } else {

@@ -7,6 +7,7 @@ pub mod dev;
 pub mod duration;
 pub mod explain;
 pub mod health;
+pub mod output;
 pub mod probe;
 pub mod simulate;
 pub mod suggest;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::duration;
+use super::output::{Output, print};
 use crate::probe::{self, Expectation, Targets, Wanted};
 
 /// Flags of `lanyard probe`.
@@ -38,15 +39,6 @@ pub struct Args {
     output: Output,
 }
 
-/// Forms of the output.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 impl Args {
     /// Asks and reports.
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -59,8 +51,8 @@ impl Args {
         };
         let report = probe::run(&Targets::default(), &wanted);
         match self.output {
-            Output::Text => print!("{}", report.text()),
-            Output::Json => println!("{}", serde_json::to_string(&report)?),
+            Output::Text => print(&report.text()),
+            Output::Json => print(&(serde_json::to_string(&report)? + "\n")),
         }
         Ok(ExitCode::from(report.exit_code()))
     }

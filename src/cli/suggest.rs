@@ -1,7 +1,6 @@
 //! Flags of `lanyard suggest`, and how the agents of a cluster are asked: each in its own container, over
 //! the socket that only it has.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use kube::api::{AttachParams, ListParams};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 
+use super::output::print;
 use crate::kubernetes::{self, Cluster};
 use crate::probe;
 use crate::suggest::{self, Gathered, Report};
@@ -57,7 +57,7 @@ pub struct Args {
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+enum Output {
     /// Manifests with comments.
     Yaml,
     /// What was observed.
@@ -83,8 +83,7 @@ impl Args {
             Output::Yaml => suggest::yaml(&gathered),
             Output::Json => serde_json::to_string_pretty(&gathered.report())? + "\n",
         };
-        // A reader that went away (`| head`) is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        print(&text);
         for (node, why) in &gathered.silent {
             eprintln!("lanyard: not asked: {node}: {why}");
         }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::duration;
+use super::output::print;
 use crate::agent::bootguard;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
@@ -121,7 +122,7 @@ impl ClusterArgs {
             }
             asked => asked?,
         };
-        print!("{}", outcome.report(&self.image));
+        print(&outcome.report(&self.image));
         Ok(if outcome.complete() || self.best_effort {
             ExitCode::SUCCESS
         } else {

@@ -188,13 +188,7 @@ fn outcomes(grants: &PodGrants, question: &Question) -> Vec<Outcome> {
         let id = grant.identity.client_id;
         requests.push((format!("client_id={id}"), Selector::ClientId(id)));
     }
-    let asked = match &question.selector {
-        Selector::Default | Selector::Unmatchable => None,
-        Selector::ClientId(id) => Some(format!("client_id={id}")),
-        Selector::ObjectId(id) => Some(format!("object_id={id}")),
-        Selector::ResourceId(id) => Some(format!("msi_res_id={}", id.as_written())),
-    };
-    if let Some(asked) = asked
+    if let Some(asked) = question.selector.parameter()
         && requests
             .iter()
             .all(|(_, selector)| *selector != question.selector)

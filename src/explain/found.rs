@@ -12,13 +12,11 @@ use serde_json::Value;
 
 use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
+use crate::api::STARTUP_TAINT;
 use crate::api::object::{self, Object};
 use crate::model::compute::Compute;
 use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
-
-/// The taint that keeps pods off a node until its agent is ready.
-pub const TAINT: &str = "lanyard.dev/agent-not-ready";
 
 /// Everything found.
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ pub struct Owner {
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
-    /// Whether [`TAINT`] is on it.
+    /// Whether [`STARTUP_TAINT`] is on it.
     pub tainted: bool,
     /// The name of its `AzureAssignment`; `None` outside Azure.
     pub assignment: Option<String>,
@@ -250,7 +248,7 @@ fn node(document: &Value) -> NodeView {
         tainted: taints
             .into_iter()
             .flatten()
-            .any(|taint| taint["key"] == TAINT),
+            .any(|taint| taint["key"] == STARTUP_TAINT),
         assignment: assignment_of(document),
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn interception(found: &Found, pod: &PodView) -> (Option<Section>, bo
     if found.nodes.get(node).is_some_and(|node| node.tainted) {
         let text = format!(
             "the node still has the taint {}: new pods wait until its agent has checked the rules",
-            super::found::TAINT
+            crate::api::STARTUP_TAINT
         );
         steps.push(Step::new(Mark::Note, text));
     }

@@ -79,13 +79,7 @@ fn lacking(found: &Found, view: &PodView, name: &ObjectName, missing: Missing) -
 /// The name was a slip: where it stands, in the annotation or in a binding.
 fn rename(view: &PodView, wrong: &ObjectName, right: &ObjectName) -> Remedy {
     let own = &view.facts.name.namespace;
-    let written = |name: &ObjectName| {
-        if name.namespace == *own {
-            name.name.to_string()
-        } else {
-            name.to_string()
-        }
-    };
+    let written = |name: &ObjectName| as_annotated(name, own);
     match &view.facts.wanted {
         Some(names) => {
             let corrected: Vec<String> = names
@@ -110,6 +104,15 @@ fn rename(view: &PodView, wrong: &ObjectName, right: &ObjectName) -> Remedy {
                 wrong.name, right.name
             ),
         },
+    }
+}
+
+/// An identity as the annotation of a pod in namespace `own` names it.
+fn as_annotated(name: &ObjectName, own: &str) -> String {
+    if *name.namespace == *own {
+        name.name.to_string()
+    } else {
+        name.to_string()
     }
 }
 
@@ -332,12 +335,7 @@ fn not_granted(
         if !bound {
             return bind(found, pod, name);
         }
-        let own = name.namespace == pod.name.namespace;
-        let name = if own {
-            name.name.to_string()
-        } else {
-            name.to_string()
-        };
+        let name = as_annotated(name, &pod.name.namespace);
         let mut names = pod.wanted.clone().unwrap_or_default();
         names.push(name.clone());
         return vec![Remedy {

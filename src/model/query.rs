@@ -17,6 +17,19 @@ pub enum Selector {
     Unmatchable,
 }
 
+impl Selector {
+    /// The selector as a query writes it, as in `client_id=…`; `None` where it names no identity.
+    #[must_use]
+    pub fn parameter(&self) -> Option<String> {
+        match self {
+            Self::ClientId(id) => Some(format!("client_id={id}")),
+            Self::ObjectId(id) => Some(format!("object_id={id}")),
+            Self::ResourceId(id) => Some(format!("msi_res_id={id}")),
+            Self::Default | Self::Unmatchable => None,
+        }
+    }
+}
+
 /// A token request, after the wire's rules were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenQuery {

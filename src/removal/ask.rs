@@ -15,6 +15,7 @@ use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use tokio::time::{Instant, sleep};
 
 use super::outcome::{Outcome, agents};
+use crate::api::removal::acks_name;
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::clock;
 
@@ -27,7 +28,7 @@ pub struct Removal {
     pub namespace: String,
     /// Their `DaemonSet`.
     pub daemonset: String,
-    /// The marker's name; the acknowledgements are in `<marker>-acks`.
+    /// The marker's name; [`acks_name`] has that of the acknowledgements.
     pub marker: String,
     /// How long to wait for all of them.
     pub timeout: Duration,
@@ -132,12 +133,8 @@ impl Asking<'_> {
         Api::namespaced(self.cluster.client.clone(), &self.removal.namespace)
     }
 
-    fn acks_name(&self) -> String {
-        format!("{}-acks", self.removal.marker)
-    }
-
     async fn acks(&self) -> Result<BTreeMap<String, String>, RemovalError> {
-        let name = self.acks_name();
+        let name = acks_name(&self.removal.marker);
         let api = self.configmaps();
         let found = self.call(format!("read ConfigMap {name}"), api.get_opt(&name));
         Ok(found.await?.and_then(|acks| acks.data).unwrap_or_default())
@@ -159,7 +156,7 @@ impl Asking<'_> {
     }
 
     async fn empty_acks(&self, daemonset: &DaemonSet) -> Result<(), RemovalError> {
-        let name = self.acks_name();
+        let name = acks_name(&self.removal.marker);
         let api = self.configmaps();
         let found = self.call(format!("read ConfigMap {name}"), api.get_opt(&name));
         if found.await?.is_none() {

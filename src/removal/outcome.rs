@@ -7,8 +7,7 @@ use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// How every acknowledgement begins; anything else is a reason why not.
-const REMOVED: &str = "removed";
+use crate::api::removal::REMOVED;
 
 /// What became of each node that has an agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::admission::Refused;
 use super::refusal::Refusal;
+use super::series::registered;
 
 /// Counters of one listener, with `listener` as a constant label.
 #[derive(Clone, Debug)]
@@ -23,11 +24,6 @@ impl ConnMetrics {
     /// Registers the counters of the listener `listener` (`metadata`, `admin`, …).
     pub fn new(registry: &Registry, listener: &'static str) -> prometheus::Result<Self> {
         let opts = |name: &str, help: &str| Opts::new(name, help).const_label("listener", listener);
-        let accepted = IntCounter::with_opts(opts(
-            "lanyard_connections_accepted_total",
-            "Connections accepted, including those closed at once.",
-        ))?;
-        let open = IntGauge::with_opts(opts("lanyard_connections_open", "Connections open now."))?;
         let limited = IntCounterVec::new(
             opts(
                 "lanyard_connections_limited_total",
@@ -35,10 +31,6 @@ impl ConnMetrics {
             ),
             &["limit"],
         )?;
-        let accept_errors = IntCounter::with_opts(opts(
-            "lanyard_accept_errors_total",
-            "Times the kernel could not hand out a connection (out of file descriptors or memory).",
-        ))?;
         let refused = IntCounterVec::new(
             opts(
                 "lanyard_connections_refused_total",
@@ -46,17 +38,25 @@ impl ConnMetrics {
             ),
             &["reason"],
         )?;
-        registry.register(Box::new(accepted.clone()))?;
-        registry.register(Box::new(open.clone()))?;
-        registry.register(Box::new(limited.clone()))?;
-        registry.register(Box::new(accept_errors.clone()))?;
-        registry.register(Box::new(refused.clone()))?;
+        let (limited, refused) = (
+            registered(registry, limited)?,
+            registered(registry, refused)?,
+        );
+        let counter =
+            |name: &str, help: &str| registered(registry, IntCounter::with_opts(opts(name, help))?);
+        let open = opts("lanyard_connections_open", "Connections open now.");
         Ok(ConnMetrics {
-            accepted,
-            open,
+            accepted: counter(
+                "lanyard_connections_accepted_total",
+                "Connections accepted, including those closed at once.",
+            )?,
+            open: registered(registry, IntGauge::with_opts(open)?)?,
             closed_total: limited.with_label_values(&["total"]),
             closed_peer: limited.with_label_values(&["peer"]),
-            accept_errors,
+            accept_errors: counter(
+                "lanyard_accept_errors_total",
+                "Times the kernel could not hand out a connection (out of file descriptors or memory).",
+            )?,
             refusals: Refusal::ALL.map(|refusal| refused.with_label_values(&[refusal.reason()])),
         })
     }

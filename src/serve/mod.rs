@@ -1,7 +1,7 @@
 //! The harness of everything that listens: no product rules in here.
 //!
 //! A listener is bound by its owner, served by [`listener::serve`] with an [`http1::Answer`], and
-//! ended by a [`drain::Drain`]. Beside it: readiness latches, the admin server, logging, the clock.
+//! ended by a [`drain::Drain`]. Beside it: readiness latches, the admin server, series, logging, the clock.
 
 pub mod admin;
 pub mod admission;
@@ -14,6 +14,7 @@ pub mod local;
 pub mod metrics;
 pub mod ready;
 pub mod refusal;
+pub mod series;
 pub mod signals;
 mod stream;
 pub mod telemetry;

@@ -22,6 +22,7 @@ use super::select::Refusal;
 use crate::model::facts::PodFacts;
 use crate::model::fault::Fault;
 use crate::model::ids::ObjectName;
+use crate::serve::series;
 
 /// Events that wait to be sent.
 const QUEUE: usize = 64;
@@ -77,11 +78,11 @@ pub struct Refused<'a> {
 impl Events {
     /// Registers the counter of what was not sent.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let dropped = IntCounter::new(
+        let dropped = series::counter(
+            registry,
             "lanyard_events_dropped_total",
             "Kubernetes Events on pods that were not sent: too many at once, or the API server did not take them.",
         )?;
-        registry.register(Box::new(dropped.clone()))?;
         Ok(Self {
             teller: OnceLock::new(),
             dropped,

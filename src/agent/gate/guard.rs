@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::agent::bootguard;
 use crate::agent::intercept::{self, BackendChoice, Ownership};
+use crate::serve::series;
 
 /// How often the files are looked at.
 const PERIOD: Duration = Duration::from_mins(5);
@@ -26,11 +27,11 @@ pub struct GuardMetrics {
 impl GuardMetrics {
     /// Registers all series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let installed = IntGauge::new(
+        let installed = series::gauge(
+            registry,
             "lanyard_boot_guard_installed",
             "1 while the boot guard is on the host as it should be.",
         )?;
-        registry.register(Box::new(installed.clone()))?;
         Ok(Self { installed })
     }
 }

@@ -25,7 +25,6 @@ use crate::kubernetes::Cluster;
 use crate::serve::ready::{Latch, Readiness};
 
 pub use self::leave::Leave;
-pub use self::taint::TAINT;
 
 /// The gate, before it is started.
 pub struct Gate {

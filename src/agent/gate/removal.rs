@@ -15,7 +15,9 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::leave::Leave;
+use crate::agent::backoff;
 use crate::agent::config::KubernetesSource;
+use crate::api::removal::{REMOVED, acks_name};
 use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
@@ -28,7 +30,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 const LIFETIME: Duration = Duration::from_mins(10);
 const SILENCE: Duration = Duration::from_mins(3);
 /// After a failure: the first pause, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const RETRY: backoff::Bounds = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// The marker and who looks for it.
 pub struct Marker {
@@ -140,10 +142,8 @@ impl Marker {
     }
 
     async fn acknowledge(&self) -> Result<(), CallError> {
-        let now = i64::try_from(clock::since_epoch().as_secs()).unwrap_or_default();
-        let now = jiff::Timestamp::from_second(now).unwrap_or_default();
-        let said = json!({"data": {&self.node: format!("removed {now}")}});
-        let name = format!("{}-acks", self.name);
+        let said = json!({"data": {&self.node: format!("{REMOVED} {:.0}", clock::now())}});
+        let name = acks_name(&self.name);
         let (api, params, patch) = (self.api(), PatchParams::default(), Patch::Merge(&said));
         self.cluster
             .call(api.patch_metadata(&name, &params, &patch))
@@ -162,7 +162,7 @@ struct Pauses(u32);
 
 impl Pauses {
     fn next(&mut self) -> Duration {
-        let pause = RETRY.0.saturating_mul(1 << self.0.min(10)).min(RETRY.1);
+        let pause = backoff::pause(RETRY, self.0);
         self.0 = self.0.saturating_add(1);
         pause.mul_f64(0.5 + 0.5 * fastrand::f64())
     }

@@ -17,18 +17,18 @@ use prometheus::{IntCounter, Registry};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::agent::backoff;
+use crate::api::STARTUP_TAINT;
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::ready::Readiness;
-
-/// The taint's key, with any value and effect.
-pub const TAINT: &str = "lanyard.dev/agent-not-ready";
+use crate::serve::series;
 
 /// How often readiness is looked at before the node was opened.
 const GLANCE: Duration = Duration::from_millis(100);
 /// How often the node is looked at afterwards.
 const PERIOD: Duration = Duration::from_mins(1);
 /// After a failure: the first pause, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const RETRY: backoff::Bounds = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// The series of the startup gate.
 #[derive(Clone, Debug)]
@@ -40,17 +40,18 @@ pub struct TaintMetrics {
 impl TaintMetrics {
     /// Registers all series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let removed = IntCounter::new(
-            "lanyard_startup_taint_removed_total",
-            "Times the startup taint was removed from this node.",
-        )?;
-        let failures = IntCounter::new(
-            "lanyard_startup_taint_failures_total",
-            "Failed attempts to look at this node or to remove its startup taint.",
-        )?;
-        registry.register(Box::new(removed.clone()))?;
-        registry.register(Box::new(failures.clone()))?;
-        Ok(Self { removed, failures })
+        Ok(Self {
+            removed: series::counter(
+                registry,
+                "lanyard_startup_taint_removed_total",
+                "Times the startup taint was removed from this node.",
+            )?,
+            failures: series::counter(
+                registry,
+                "lanyard_startup_taint_failures_total",
+                "Failed attempts to look at this node or to remove its startup taint.",
+            )?,
+        })
     }
 }
 
@@ -68,7 +69,7 @@ pub async fn run(cluster: Cluster, node: String, readiness: Readiness, metrics: 
                     metrics.removed.inc();
                     tracing::info!(
                         node,
-                        taint = TAINT,
+                        taint = STARTUP_TAINT,
                         "node opened for pods: the startup taint is removed"
                     );
                 }
@@ -78,9 +79,9 @@ pub async fn run(cluster: Cluster, node: String, readiness: Readiness, metrics: 
             Err(error) => {
                 metrics.failures.inc();
                 if failures == 0 {
-                    tracing::warn!(node, taint = TAINT, %error, "cannot remove the startup taint, trying again");
+                    tracing::warn!(node, taint = STARTUP_TAINT, %error, "cannot remove the startup taint, trying again");
                 }
-                let pause = RETRY.0.saturating_mul(1 << failures.min(10)).min(RETRY.1);
+                let pause = backoff::pause(RETRY, failures);
                 failures = failures.saturating_add(1);
                 sleep(pause).await;
             }
@@ -117,7 +118,7 @@ fn patch(node: &Value) -> Option<Value> {
     let taints = node.pointer("/spec/taints")?.as_array()?;
     let others: Vec<&Value> = taints
         .iter()
-        .filter(|taint| taint["key"] != TAINT)
+        .filter(|taint| taint["key"] != STARTUP_TAINT)
         .collect();
     if others.len() == taints.len() {
         return None;
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn removes_this_taint_with_any_effect_and_no_other() {
-        let ours = |effect| json!({"key": TAINT, "effect": effect});
+        let ours = |effect| json!({"key": STARTUP_TAINT, "effect": effect});
         let other = json!({"key": "a", "value": "b", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"});
         let taints = json!([ours("NoSchedule"), other, ours("NoExecute")]);
         let patch = |taints: &Value| patch(&json!({"spec": {"taints": taints}}));

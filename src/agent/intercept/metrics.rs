@@ -2,9 +2,10 @@
 //!
 //! In: a registry. Out: handles resolved once. No label has a value that a pod can choose.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::drift::DriftKind;
+use crate::serve::series;
 
 /// The series of interception.
 #[derive(Clone, Debug)]
@@ -28,20 +29,14 @@ pub struct InterceptMetrics {
 impl InterceptMetrics {
     /// Registers all series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let help = "Repairs of the interception rules, by what was found changed.";
-        let repaired =
-            IntCounterVec::new(Opts::new("lanyard_rules_repaired_total", help), &["kind"])?;
-        registry.register(Box::new(repaired.clone()))?;
+        let counter = |name: &str, help: &str| series::counter(registry, name, help);
+        let gauge = |name: &str, help: &str| series::gauge(registry, name, help);
+        let repaired = series::family(
+            registry,
+            "lanyard_rules_repaired_total",
+            "Repairs of the interception rules, by what was found changed.",
+            &["kind"],
+        )?;
         for kind in DriftKind::ALL {
             repaired.with_label_values(&[kind.as_str()]);
         }

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, Registry};
 use tokio::sync::Semaphore;
 
 pub use self::page::Local;
@@ -29,6 +29,7 @@ use crate::azure::relay::Relay;
 use crate::model::facts::{Labels, PodFacts};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::query::Selector;
+use crate::serve::series;
 
 /// Label of a namespace whose pods are refused although the agent observes; its value is `true`.
 pub const ENFORCE_LABEL: &str = "lanyard.dev/enforce";
@@ -73,19 +74,17 @@ impl Observer {
         relay: Relay,
         registry: &Registry,
     ) -> prometheus::Result<Self> {
-        let enforcing = IntGauge::new(
+        let enforcing = series::gauge(
+            registry,
             "lanyard_enforcing",
             "1 while what is not granted is refused; 0 while the agent only observes.",
         )?;
-        let observed = IntCounterVec::new(
-            Opts::new(
-                "lanyard_observed_total",
-                "Requests passed on to the node's IMDS that would have been refused, by the kind of refusal.",
-            ),
+        let observed = series::family(
+            registry,
+            "lanyard_observed_total",
+            "Requests passed on to the node's IMDS that would have been refused, by the kind of refusal.",
             &["outcome"],
         )?;
-        registry.register(Box::new(enforcing.clone()))?;
-        registry.register(Box::new(observed.clone()))?;
         enforcing.set(i64::from(enforcement == Enforcement::Enforce));
         let observing = Observing {
             relay,
@@ -191,11 +190,8 @@ fn what(asked: &Result<Ask, Fault>, fault: &Fault) -> What {
         Ok(Ask::Token(query)) => What::Token {
             resource: query.resource.clone(),
             selector: match &query.selector {
-                Selector::Default => None,
-                Selector::ClientId(id) => Some(format!("client_id={id}")),
-                Selector::ObjectId(id) => Some(format!("object_id={id}")),
-                Selector::ResourceId(id) => Some(format!("msi_res_id={id}")),
                 Selector::Unmatchable => Some("an id that is none".to_owned()),
+                named => named.parameter(),
             },
         },
         Ok(Ask::Metadata(query)) => What::Path {

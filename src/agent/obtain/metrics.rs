@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry};
 
 use super::slot::Renewal;
+use crate::serve::series;
 
 /// Result of a cache look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,19 +67,19 @@ pub struct ObtainMetrics {
 impl ObtainMetrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let entries = IntGauge::new(
+        let entries = series::gauge(
+            registry,
             "lanyard_cache_entries",
             "Cache keys (identity and resource) that are known, with or without a token.",
         )?;
-        registry.register(Box::new(entries.clone()))?;
-        let lookups = children(
+        let lookups = series::children(
             registry,
             "lanyard_cache_lookups_total",
             "Token requests by what the cache had.",
             "result",
             Lookup::ALL,
         )?;
-        let refreshes = children(
+        let refreshes = series::children(
             registry,
             "lanyard_token_refreshes_total",
             "Fetches of tokens by what they brought.",
@@ -95,7 +94,7 @@ impl ObtainMetrics {
     }
 
     pub(super) fn set_entries(&self, count: usize) {
-        self.entries.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.entries.set(series::value(count));
     }
 
     pub(super) fn lookup(&self, result: Lookup) {
@@ -120,14 +119,12 @@ pub struct UpstreamMetrics {
 impl UpstreamMetrics {
     /// Registers them for the source `imds`, the only one so far.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(
-            Opts::new(
-                "lanyard_upstream_requests_total",
-                "Calls to a token source by how they ended.",
-            ),
+        let requests = series::family(
+            registry,
+            "lanyard_upstream_requests_total",
+            "Calls to a token source by how they ended.",
             &["source", "outcome"],
         )?;
-        registry.register(Box::new(requests.clone()))?;
         let duration = HistogramVec::new(
             HistogramOpts::new(
                 "lanyard_upstream_request_duration_seconds",
@@ -138,12 +135,12 @@ impl UpstreamMetrics {
             ]),
             &["source"],
         )?;
-        registry.register(Box::new(duration.clone()))?;
-        let queue_length = IntGauge::new(
+        let duration = series::registered(registry, duration)?;
+        let queue_length = series::gauge(
+            registry,
             "lanyard_upstream_queue_length",
             "Calls that wait for their turn at IMDS.",
         )?;
-        registry.register(Box::new(queue_length.clone()))?;
         let queue_wait = Histogram::with_opts(
             HistogramOpts::new(
                 "lanyard_upstream_queue_wait_seconds",
@@ -153,12 +150,12 @@ impl UpstreamMetrics {
                 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0,
             ]),
         )?;
-        registry.register(Box::new(queue_wait.clone()))?;
-        let paused = IntGauge::new(
+        let queue_wait = series::registered(registry, queue_wait)?;
+        let paused = series::gauge(
+            registry,
             "lanyard_upstream_paused",
             "1 while IMDS asked for a pause (429), else 0.",
         )?;
-        registry.register(Box::new(paused.clone()))?;
         Ok(Self {
             requests: CallOutcome::ALL.map(|name| requests.with_label_values(&["imds", name])),
             duration: duration.with_label_values(&["imds"]),
@@ -174,8 +171,7 @@ impl UpstreamMetrics {
     }
 
     pub(super) fn queued(&self, length: usize) {
-        self.queue_length
-            .set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.queue_length.set(series::value(length));
     }
 
     pub(super) fn waited(&self, wait: Duration) {
@@ -190,16 +186,4 @@ impl UpstreamMetrics {
     pub(super) fn is_paused(&self) -> i64 {
         self.paused.get()
     }
-}
-
-fn children<const N: usize>(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-    values: [&str; N],
-) -> prometheus::Result<[IntCounter; N]> {
-    let family = IntCounterVec::new(Opts::new(name, help), &[label])?;
-    registry.register(Box::new(family.clone()))?;
-    Ok(values.map(|value| family.with_label_values(&[value])))
 }

@@ -1,8 +1,9 @@
 //! What the self-test tells the operator, as Prometheus series. Every series exists from the start.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 
 use super::Failure;
+use crate::serve::series;
 
 /// The series of the self-test.
 #[derive(Clone, Debug)]
@@ -15,17 +16,17 @@ pub struct SelfTestMetrics {
 impl SelfTestMetrics {
     /// Registers all series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let ok = IntGauge::new(
+        let ok = series::gauge(
+            registry,
             "lanyard_selftest_ok",
             "1 while a packet that comes in like a pod's is known to reach the agent.",
         )?;
-        let help = "Self-tests that failed, by how far the packet came.";
-        let failures = IntCounterVec::new(
-            Opts::new("lanyard_selftest_failures_total", help),
+        let failures = series::family(
+            registry,
+            "lanyard_selftest_failures_total",
+            "Self-tests that failed, by how far the packet came.",
             &["stage"],
         )?;
-        registry.register(Box::new(ok.clone()))?;
-        registry.register(Box::new(failures.clone()))?;
         for stage in Failure::STAGES {
             failures.with_label_values(&[stage]);
         }

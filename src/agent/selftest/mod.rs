@@ -25,6 +25,7 @@ use self::pair::Pair;
 use self::segment::Ends;
 use self::talk::Talk;
 use self::wire::{Outcome, Wire};
+use super::backoff;
 use super::instance;
 use super::intercept::Ownership;
 use super::receive::probe;
@@ -38,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 /// Between tests that pass.
 const PERIOD: Duration = Duration::from_mins(5);
 /// After a failure: the first pause, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const RETRY: backoff::Bounds = (Duration::from_secs(1), Duration::from_secs(30));
 /// A node that passed before is believed until so many tests in a row failed.
 const DOUBTED: u32 = 2;
 
@@ -91,12 +92,7 @@ pub async fn run(
                         metrics.ok.set(0);
                         latch.not_ready(failure.to_string());
                     }
-                    Some(
-                        RETRY
-                            .0
-                            .saturating_mul(1 << (failures - 1).min(10))
-                            .min(RETRY.1),
-                    )
+                    Some(backoff::pause(RETRY, failures - 1))
                 }
             },
         };

@@ -6,6 +6,7 @@ use prometheus::{
 };
 
 use super::kind::Kind;
+use crate::serve::series::{self, registered};
 
 /// Why a watch was begun again before its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,51 +71,27 @@ impl Looked {
 impl WatchMetrics {
     /// Registers the series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let ages = GaugeVec::new(
-            Opts::new(
-                "lanyard_watch_age_seconds",
-                "Time since the API server was last heard of a kind (an object, a bookmark, a list).",
-            ),
-            &["kind"],
-        )?;
-        let malformed = IntGaugeVec::new(
-            Opts::new(
-                "lanyard_objects_malformed",
-                "Objects of a kind that cannot be used.",
-            ),
-            &["kind"],
-        )?;
-        let restarts = IntCounterVec::new(
-            Opts::new(
-                "lanyard_watch_restarts_total",
-                "Watches that had to be begun again before their time, by reason.",
-            ),
+        let opts = Opts::new(
+            "lanyard_watch_age_seconds",
+            "Time since the API server was last heard of a kind (an object, a bookmark, a list).",
+        );
+        let ages = registered(registry, GaugeVec::new(opts, &["kind"])?)?;
+        let opts = Opts::new(
+            "lanyard_objects_malformed",
+            "Objects of a kind that cannot be used.",
+        );
+        let malformed = registered(registry, IntGaugeVec::new(opts, &["kind"])?)?;
+        let restarts = series::family(
+            registry,
+            "lanyard_watch_restarts_total",
+            "Watches that had to be begun again before their time, by reason.",
             &["kind", "reason"],
         )?;
-        let degraded = IntGaugeVec::new(
-            Opts::new(
-                "lanyard_degraded",
-                "1 while the agent goes on without something it depends on.",
-            ),
-            &["reason"],
-        )?;
-        let state_age = Gauge::new(
-            "lanyard_state_age_seconds",
-            "Age of the oldest part of what the agent knows of the cluster.",
-        )?;
-        let lookups = IntCounterVec::new(
-            Opts::new(
-                "lanyard_pod_lookups_total",
-                "Pods that the watch had not shown yet and that were asked for, by outcome.",
-            ),
-            &["outcome"],
-        )?;
-        registry.register(Box::new(ages.clone()))?;
-        registry.register(Box::new(malformed.clone()))?;
-        registry.register(Box::new(restarts.clone()))?;
-        registry.register(Box::new(degraded.clone()))?;
-        registry.register(Box::new(state_age.clone()))?;
-        registry.register(Box::new(lookups.clone()))?;
+        let opts = Opts::new(
+            "lanyard_degraded",
+            "1 while the agent goes on without something it depends on.",
+        );
+        let degraded = registered(registry, IntGaugeVec::new(opts, &["reason"])?)?;
         for kind in Kind::EVERY {
             for reason in Restart::ALL {
                 restarts.with_label_values(&[kind.as_str(), reason.as_str()]);
@@ -125,8 +102,18 @@ impl WatchMetrics {
             restarts,
             malformed: Kind::EVERY.map(|kind| malformed.with_label_values(&[kind.as_str()])),
             unreachable: degraded.with_label_values(&["api_unreachable"]),
-            state_age,
-            lookups: Looked::ALL.map(|outcome| lookups.with_label_values(&[outcome.as_str()])),
+            state_age: series::seconds(
+                registry,
+                "lanyard_state_age_seconds",
+                "Age of the oldest part of what the agent knows of the cluster.",
+            )?,
+            lookups: series::children(
+                registry,
+                "lanyard_pod_lookups_total",
+                "Pods that the watch had not shown yet and that were asked for, by outcome.",
+                "outcome",
+                Looked::ALL.map(Looked::as_str),
+            )?,
         })
     }
 
@@ -148,7 +135,7 @@ impl WatchMetrics {
 
     /// How many objects of a kind cannot be used.
     pub fn malformed(&self, kind: Kind, count: usize) {
-        self.malformed[kind as usize].set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.malformed[kind as usize].set(series::value(count));
     }
 
     /// Whether the API server is out of reach.

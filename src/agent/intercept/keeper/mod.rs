@@ -24,6 +24,7 @@ use super::rules::{self, DesiredTable, Stamp};
 use super::save::Ruleset;
 use super::watch::Watch;
 use super::{InterceptConfig, InterceptError, InterceptMetrics, Ownership};
+use crate::agent::backoff;
 use crate::serve::ready::Latch;
 
 /// A look every now and then, should a notification be missed.
@@ -33,7 +34,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(400), Duration::from_m
 /// How soon a dead successor is noticed.
 const STOOD_DOWN: Duration = Duration::from_millis(200);
 /// Pauses after failures: the first, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const RETRY: backoff::Bounds = (Duration::from_millis(50), Duration::from_secs(2));
 /// A row of changes is over when nothing changed for so long; longer where reading costs much.
 const QUIET: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(300));
 
@@ -102,7 +103,7 @@ impl Keeper {
                         tracing::error!(%error, "interception is not as it should be; trying again");
                     }
                     self.ready.not_ready(error.to_string());
-                    let pause = RETRY.0.saturating_mul(1 << failures.min(10)).min(RETRY.1);
+                    let pause = backoff::pause(RETRY, failures);
                     failures = failures.saturating_add(1);
                     sleep(pause).await;
                     continue;
