@@ -159,6 +159,42 @@ pub async fn what_decides_before_our_jump_is_overtaken(stage: Stage) -> Result<(
     Ok(())
 }
 
+/// `iptables -F` of both tables, or a restored set of somebody else's: the way in and the door are gone
+/// at once, until the repair. Pods ask all the while.
+pub async fn flushing_both_tables_opens_nothing(stage: Stage) -> Result<()> {
+    let cloud = Cloud::open(&stage.lab).await?;
+    let (agent, b) = (instance(&stage, "agent").await?, &stage.backend);
+    let node = stage.lab.node();
+    let pod = node.add_pod("app", Style::Ptp).await?;
+    ensure!(asks(&pod, IMDS).await? == by("agent", &pod));
+    let foreign = stage.lab.dir("foreign")?.join("rules");
+    std::fs::write(
+        &foreign,
+        "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n",
+    )?;
+    let restore = format!("iptables-{b}-restore {}", foreign.display());
+    for _ in 0..5 {
+        let before = agent.repaired("jump_missing") + agent.repaired("chain_missing");
+        on_node(node, &restore).await?;
+        let mended = async || {
+            // Whatever the answer is: no answer of the cloud's is the point.
+            let said = asks(&pod, IMDS).await;
+            ensure!(
+                cloud.hits() == 0,
+                "the metadata service was reached: {said:?}"
+            );
+            let now = agent.repaired("jump_missing") + agent.repaired("chain_missing");
+            Ok::<_, anyhow::Error>(now > before)
+        };
+        let start = Instant::now();
+        while !mended().await? {
+            ensure!(start.elapsed() < PATIENCE, "no repair after {restore}");
+        }
+    }
+    ensure!(cloud.hits() == 0, "the metadata service was reached");
+    Ok(())
+}
+
 pub async fn flushed_rules_and_a_lost_address_come_back(stage: Stage) -> Result<()> {
     let _cloud = Cloud::open(&stage.lab).await?;
     let b = &stage.backend;

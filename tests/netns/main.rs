@@ -91,6 +91,7 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             interception::what_decides_before_our_jump_is_overtaken
         ),
+        play!(Both, interception::flushing_both_tables_opens_nothing),
         play!(
             Both,
             interception::flushed_rules_and_a_lost_address_come_back

@@ -52,15 +52,15 @@ impl Budget {
         self.recent(now) >= LIMIT
     }
 
-    /// How long until a table (`nat` or `filter`) may be repaired; zero: now.
+    /// How long until a table (`nat`, or one that closes the door) may be repaired; zero: now.
     pub fn wait(&mut self, now: Instant, table: &str) -> Duration {
         if !self.is_over(now) {
             return Duration::ZERO;
         }
-        let (last, pause) = if table == "filter" {
-            (self.filter, URGENT)
-        } else {
+        let (last, pause) = if table == "nat" {
             (self.nat, SLOW)
+        } else {
+            (self.filter, URGENT)
         };
         last.map_or(Duration::ZERO, |last| {
             (last + pause).saturating_duration_since(now)

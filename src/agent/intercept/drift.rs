@@ -75,7 +75,8 @@ impl DriftKind {
 /// Compares; see the module for what counts.
 pub fn drift(desired: &[DesiredTable], actual: &Ruleset) -> Vec<Drift> {
     let mut drifts = Vec::new();
-    for want in desired {
+    let possible = |want: &&DesiredTable| !actual.lacking.contains(&want.table);
+    for want in desired.iter().filter(possible) {
         let mut found = |kind| {
             drifts.push(Drift {
                 table: want.table,

@@ -8,6 +8,7 @@
 use std::io::ErrorKind;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use iptables::IPTables;
@@ -18,13 +19,15 @@ use tokio::time::timeout;
 
 use super::InterceptError;
 use super::backend::{self, Backend, BackendChoice, Decision};
+use super::rules::BOLT;
 use super::save::Ruleset;
 
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long `iptables-restore` waits for the xtables lock, in seconds.
 const LOCK_WAIT: &str = "5";
-const READERS: usize = 4;
+/// Two looks at once.
+const READERS: usize = 6;
 
 /// Access to one backend's programs.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct Iptables {
     /// Which programs.
     pub backend: Backend,
     readers: Arc<Semaphore>,
+    /// Whether it was said that the kernel lacks a table.
+    told: Arc<AtomicBool>,
 }
 
 impl Iptables {
@@ -40,14 +45,29 @@ impl Iptables {
         Self {
             backend,
             readers: Arc::new(Semaphore::new(READERS)),
+            told: Arc::default(),
         }
     }
 
     /// The tables that we have rules in. Makes the kernel create them where they are missing
     /// (legacy): only for the backend that the node uses.
     pub async fn read(&self) -> Result<Ruleset, InterceptError> {
-        let (nat, filter) = tokio::try_join!(self.table("nat"), self.table("filter"))?;
-        Ok(nat.with(filter))
+        let bolt = async { Ok(self.bolt().await) };
+        let (nat, filter, bolt) = tokio::try_join!(self.table("nat"), self.table("filter"), bolt)?;
+        Ok(nat.with(filter).with(bolt))
+    }
+
+    /// The table that is of use, but not every kernel's.
+    async fn bolt(&self) -> Ruleset {
+        self.table(BOLT).await.unwrap_or_else(|error| {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    %error,
+                    "no table `{BOLT}` on this node: who flushes `nat` and `filter` at once opens the metadata address until the repair"
+                );
+            }
+            Ruleset::without(BOLT)
+        })
     }
 
     async fn table(&self, table: &'static str) -> Result<Ruleset, InterceptError> {

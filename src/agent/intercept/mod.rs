@@ -38,12 +38,10 @@ pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptErr
 }
 
 /// A script for `iptables-restore --noflush` that closes the door on a node without any rules of ours:
-/// what an agent's rules are without the way in.
+/// what an agent's rules are without the way in, and without the table that a kernel may lack.
 pub fn closed_door(guard_wire_server: bool) -> String {
-    let (desired, nothing) = (
-        rules::desired(None, guard_wire_server),
-        save::Ruleset::default(),
-    );
+    let nothing = save::Ruleset::without(rules::BOLT);
+    let desired = rules::desired(None, guard_wire_server);
     script::repair_script(&desired, &nothing, &drift::drift(&desired, &nothing))
 }
 

@@ -1,8 +1,9 @@
 //! The rules that this node should have, as data.
 //!
-//! In: where the agent listens and its epoch. Out: [`DesiredTable`] values for `nat` and `filter`.
-//! Pure: no IO, no clock. Invariant 2 (fail closed): `filter`, the door, comes before `nat`, the way
-//! in, and does not need a listener.
+//! In: where the agent listens and its epoch. Out: [`DesiredTable`] values for `filter`, `security`
+//! and `nat`. Pure: no IO, no clock. Invariant 2 (fail closed): `filter`, the door, comes before `nat`,
+//! the way in, and does not need a listener. `security` is the bolt behind the door: who flushes or
+//! restores `nat` and `filter` in one go, as people and programs do, opens nothing until the repair.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +21,10 @@ pub const WIRE_SERVER_PORTS: [u16; 2] = [80, 32526];
 pub const CHAIN_PREFIX: &str = "LANYARD-";
 
 const NAT_CHAIN: &str = "LANYARD-PREROUTING";
-const FILTER_CHAIN: &str = "LANYARD-FORWARD";
+const FORWARD_CHAIN: &str = "LANYARD-FORWARD";
+/// The table whose FORWARD comes after `filter`'s. Hardly anybody else has rules in it, and not every
+/// kernel has it.
+pub const BOLT: &str = "security";
 
 /// Whose rules these are: written as comment `lanyard:epoch=7 port=41234` beside the DNAT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Stamp {
 /// One table's share of the interception.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredTable {
-    /// `nat` or `filter`.
+    /// `filter`, `security` or `nat`.
     pub table: &'static str,
     /// The built-in chain that our jump stands in.
     pub hook: &'static str,
@@ -79,19 +83,23 @@ pub struct DesiredTable {
     pub flows: Vec<Flow>,
 }
 
-/// What both tables should hold. `nat` is absent for who may close the door but has no listener.
+/// What the tables should hold. `nat` is absent for who may close the door but has no listener.
 pub fn desired(agent: Option<(Ipv4Addr, Stamp)>, guard_wire_server: bool) -> Vec<DesiredTable> {
-    let mut tables = vec![filter(guard_wire_server)];
+    let reject = "REJECT --reject-with tcp-reset";
+    let mut tables = vec![
+        forward("filter", reject, guard_wire_server),
+        forward(BOLT, "DROP", guard_wire_server),
+    ];
     tables.extend(agent.map(|(address, stamp)| nat(address, stamp)));
     tables
 }
 
-/// What both tables should hold where the agent only observes: the way in, and an open door. Our
-/// chain stays there, empty, so that closing and opening are the same repair.
+/// What the tables should hold where the agent only observes: the way in, and an open door. Our
+/// chains stay there, empty, so that closing and opening are the same repair.
 pub fn desired_open(agent: Option<(Ipv4Addr, Stamp)>) -> Vec<DesiredTable> {
     let mut tables = desired(agent, false);
     for table in &mut tables {
-        if table.table == "filter" {
+        if table.table != "nat" {
             table.rules.clear();
             table.flows.clear();
         }
@@ -125,23 +133,23 @@ fn nat(address: Ipv4Addr, stamp: Stamp) -> DesiredTable {
     }
 }
 
-fn filter(guard_wire_server: bool) -> DesiredTable {
+fn forward(table: &'static str, verdict: &str, guard_wire_server: bool) -> DesiredTable {
     let mut flows = vec![(METADATA_ADDRESS, METADATA_PORT, "no way around the agent")];
     if guard_wire_server {
         flows.extend(WIRE_SERVER_PORTS.map(|port| (WIRE_SERVER, port, "not for pods")));
     }
     let rules = flows.iter().map(|(address, port, why)| {
         format!(
-            "{} -m comment --comment \"lanyard: {why}\" -j REJECT --reject-with tcp-reset",
+            "{} -m comment --comment \"lanyard: {why}\" -j {verdict}",
             to_port(*address, *port),
         )
     });
     DesiredTable {
-        table: "filter",
+        table,
         hook: "FORWARD",
-        chain: FILTER_CHAIN,
+        chain: FORWARD_CHAIN,
         jump: format!(
-            "-p tcp -m comment --comment \"lanyard: platform endpoints are closed to pods\" -j {FILTER_CHAIN}"
+            "-p tcp -m comment --comment \"lanyard: platform endpoints are closed to pods\" -j {FORWARD_CHAIN}"
         ),
         rules: rules.collect(),
         flows: flows
@@ -190,18 +198,20 @@ mod tests {
         };
         let agent = Some((Ipv4Addr::new(169, 254, 169, 252), stamp));
         let (open, closed) = (desired_open(agent), desired(agent, true));
-        assert!(open[0].table == "filter" && open[0].rules.is_empty());
-        assert_eq!(
-            (&open[0].chain, &open[0].jump),
-            (&closed[0].chain, &closed[0].jump)
-        );
-        assert_eq!(open[1], closed[1]);
+        for (at, table) in ["filter", "security"].into_iter().enumerate() {
+            assert!(open[at].table == table && open[at].rules.is_empty());
+            assert_eq!(
+                (&open[at].chain, &open[at].jump),
+                (&closed[at].chain, &closed[at].jump)
+            );
+        }
+        assert_eq!(open[2], closed[2]);
     }
 
     #[test]
     fn who_has_no_listener_closes_the_door_and_lays_no_way_in() {
         let tables: Vec<_> = desired(None, true).iter().map(|want| want.table).collect();
-        assert_eq!(tables, ["filter"]);
+        assert_eq!(tables, ["filter", "security"]);
     }
 
     #[test]

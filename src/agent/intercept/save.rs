@@ -14,6 +14,8 @@ pub struct Ruleset {
     tables: BTreeMap<String, Table>,
     /// Tables that the nft backend cannot show, because somebody put native rules into them.
     pub incompatible: Vec<String>,
+    /// Tables that this kernel does not have, or that cannot be used: nothing is wanted there.
+    pub lacking: Vec<&'static str>,
 }
 
 /// Chains by name.
@@ -68,6 +70,14 @@ impl Ruleset {
         ruleset
     }
 
+    /// An empty listing of a kernel that lacks a table.
+    pub fn without(table: &'static str) -> Self {
+        Self {
+            lacking: vec![table],
+            ..Self::default()
+        }
+    }
+
     /// A table, if the listing had it.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
@@ -85,6 +95,7 @@ impl Ruleset {
     pub fn with(mut self, other: Self) -> Self {
         self.tables.extend(other.tables);
         self.incompatible.extend(other.incompatible);
+        self.lacking.extend(other.lacking);
         self
     }
 }

@@ -46,8 +46,15 @@ fn nothing_differs_on_a_node_as_desired() {
 #[test]
 fn an_empty_node_lacks_everything() {
     use DriftKind::{ChainMissing, JumpMissing};
-    let lacking = [ChainMissing, JumpMissing, ChainMissing, JumpMissing];
+    let lacking = [ChainMissing, JumpMissing].repeat(3);
     assert_eq!(kinds(&Ruleset::default()), lacking);
+}
+
+#[test]
+fn nothing_is_missed_in_a_table_that_the_kernel_lacks() {
+    let lacking = drift(&ours(), &Ruleset::without("security"));
+    assert!(lacking.iter().all(|drift| drift.table != "security"));
+    assert_eq!(lacking.len(), 4);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::super::backend::Backend;
 use super::super::conntrack::{self, Cut};
 use super::super::drift::{Drift, DriftKind, drift};
 use super::super::exec::Iptables;
-use super::super::rules::{DesiredTable, Stamp};
+use super::super::rules::{BOLT, DesiredTable, Stamp};
 use super::super::save::{Rule, Ruleset};
 use super::super::script;
 use super::super::{InterceptConfig, InterceptError};
@@ -98,7 +98,8 @@ impl Keeper {
             tools.restore(&script).await?;
             self.count(&holder_dead(&actual, desired, due.clone()));
             let repaired = |table| due.iter().any(|drift| drift.table == table);
-            self.budget.record(now, repaired("nat"), repaired("filter"));
+            let door = repaired("filter") || repaired(BOLT);
+            self.budget.record(now, repaired("nat"), door);
         }
         drop(lock);
         let repaired: Vec<_> = desired
