@@ -78,7 +78,7 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
         }
     }
     let kubeconfig = places.kubeconfig();
-    let tools = programs::places(&up::cache())?;
+    let tools = programs::places();
     println!("export KUBECONFIG={}", kubeconfig.display());
     println!(
         "export PATH=$PATH:{}:{}",
