@@ -27,6 +27,9 @@ demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leav
 	@$(CARGO) build --bin lanyard
 	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
 
+programs: deps-cluster ## Build Kubernetes and Helm for tests, where they are not cached yet (~/.cache/lanyard)
+	@$(CARGO) test --quiet --test cluster -- programs
+
 cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure; it stays up
 	@$(CARGO) test --quiet --test cluster -- up
 
@@ -45,12 +48,12 @@ test-unit: ## Tests that need no network namespaces
 	$(CARGO) test --no-fail-fast --lib --bins $(addprefix --test ,$(PLAIN))
 	$(CARGO) test --doc
 
-test-net: deps ## Tests in network namespaces, both iptables backends (FILTER=… for some)
+test-net: programs ## Tests in network namespaces, both iptables backends (FILTER=… for some)
 	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
 
-test-cluster: deps-cluster image ## Tests on a Kubernetes of their own (FILTER=… for some)
-	@echo "== cluster tests: Kubernetes in namespaces, usually some minutes (10 more where Kubernetes is not built yet)"
+test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… for some)
+	@echo "== cluster tests: Kubernetes in namespaces, usually a quarter of an hour"
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test chart -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)

@@ -234,7 +234,7 @@ fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| {
         panic!(
-            "{}: {error}. `make deps` installs etcd, `make cluster-programs` builds the others",
+            "{}: {error}. `make programs` installs etcd and builds the others",
             program.display()
         )
     })

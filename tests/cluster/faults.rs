@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::asking::now;
 use crate::cluster::Cluster;
 use crate::node::Node;
-use crate::release::{DAEMON_SET, NAMESPACE};
+use crate::release::NAMESPACE;
 use crate::siege::Siege;
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -61,27 +61,13 @@ pub async fn an_agent_that_goes_lets_nothing_through(cluster: &Cluster) -> Resul
     siege.end().await
 }
 
-/// `iptables -F` of both tables, a foreign rule set, kube-proxy ended: with agents that run.
+/// `iptables -F`, `iptables -t nat -F`, kube-proxy ended: one after the other, with agents that run.
 pub async fn rules_that_are_flushed_come_back(cluster: &Cluster) -> Result<()> {
     cluster.lanyard().await?;
     let siege = Siege::begin(cluster, "flushed").await?;
-
-    let fault = now();
-    for node in cluster.nodes() {
-        node.shell("iptables -w -F; iptables -w -t nat -F").await?;
-    }
-    rules_are_back(cluster).await?;
-    siege.recoveries("flushed", fault).await?;
-    siege.held("flushed", fault).await?;
-
-    let fault = now();
-    for node in cluster.nodes() {
-        let restored = node.exec_with("iptables-restore -w", FOREIGN.as_bytes());
-        restored.await?.success("a foreign rule set")?;
-    }
-    rules_are_back(cluster).await?;
-    siege.recoveries("foreign rules", fault).await?;
-    siege.held("foreign rules", fault).await?;
+    flushed(cluster, &siege, "iptables -F", "iptables -w -F").await?;
+    let nat = "iptables -w -t nat -F";
+    flushed(cluster, &siege, "iptables -t nat -F", nat).await?;
 
     let fault = now();
     for node in cluster.nodes() {
@@ -92,11 +78,39 @@ pub async fn rules_that_are_flushed_come_back(cluster: &Cluster) -> Result<()> {
     siege.recoveries("kube-proxy restarted", fault).await?;
     siege.held("kube-proxy restarted", fault).await?;
     siege.end().await?;
-    // What the nodes' own network had in these tables is gone for good otherwise.
+    with_rules_of_their_own(cluster).await
+}
+
+/// Both tables at once, and a foreign rule set that lets everything pass: nothing of the two doors in
+/// `nat` and `filter` is left until the agent notices.
+pub async fn a_foreign_rule_set_lets_nothing_through(cluster: &Cluster) -> Result<()> {
+    cluster.lanyard().await?;
+    let siege = Siege::begin(cluster, "foreign").await?;
+    let both = "iptables -w -F; iptables -w -t nat -F";
+    flushed(cluster, &siege, "both tables flushed", both).await?;
+    let restore = format!("iptables-restore -w <<'END'\n{FOREIGN}END\n");
+    flushed(cluster, &siege, "foreign rules", &restore).await?;
+    siege.end().await?;
+    with_rules_of_their_own(cluster).await
+}
+
+async fn flushed(cluster: &Cluster, siege: &Siege<'_>, what: &str, script: &str) -> Result<()> {
+    let fault = now();
+    for node in cluster.nodes() {
+        node.shell(script).await?;
+    }
+    rules_are_back(cluster).await?;
+    siege.recoveries(what, fault).await?;
+    siege.held(what, fault).await
+}
+
+/// What others had in these tables (CNI, the nodes' masquerading) is back after a reboot only.
+async fn with_rules_of_their_own(cluster: &Cluster) -> Result<()> {
     for node in cluster.nodes() {
         node.reboot().await?;
     }
     cluster.nodes_ready().await?;
+    services_are_back(cluster).await?;
     cluster.agents_ready().await
 }
 
@@ -115,15 +129,14 @@ pub async fn a_rebooted_node_is_closed_before_its_agent_starts(cluster: &Cluster
             .context("no boot guard")?;
         node.reboot().await?;
     }
-    siege.recoveries("rebooted", fault).await?;
+    siege.restarts("rebooted", fault).await?;
     siege.held("rebooted", fault).await?;
     cluster.nodes_ready().await?;
     cluster.agents_ready().await?;
 
     // Agents come late: none may run at all when the nodes boot.
-    let nowhere =
-        "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"kubernetes.io/os\":\"none\"}}}}}";
-    choose_nodes(cluster, nowhere).await?;
+    let nowhere = "--set=agent.nodeSelector.kubernetes\\.io/os=none";
+    cluster.install(&[guarded[0], nowhere]).await?;
     let gone = async || Ok(cluster.agents().await?.is_empty());
     cluster.wait_for("no agent to be left", LIMIT, gone).await?;
     let fault = now();
@@ -139,19 +152,12 @@ pub async fn a_rebooted_node_is_closed_before_its_agent_starts(cluster: &Cluster
     siege.held("rebooted without agents", fault).await?;
     let back = now();
     cluster.install(&guarded).await?;
-    let linux = nowhere.replace("none", "linux");
-    choose_nodes(cluster, &linux).await?;
     cluster.agents_ready().await?;
     siege.recoveries("agents came late", back).await?;
     siege.held("agents came late", fault).await?;
     siege.end().await?;
     cluster.install(&["--reset-values"]).await?;
     cluster.agents_ready().await
-}
-
-async fn choose_nodes(cluster: &Cluster, patch: &str) -> Result<()> {
-    let patch = ["patch", DAEMON_SET, "-n", NAMESPACE, "-p", patch];
-    cluster.kubectl(&patch).await.map(drop)
 }
 
 fn name_of(agent: &Value) -> &str {

@@ -377,7 +377,7 @@ async fn same_address(
         let before = last.parse::<u8>()? - 1;
         let state = "/var/lib/cni/networks/pods";
         node.shell(&format!(
-            "test ! -e {state}/{address} && echo {network}.{before} >{state}/last_reserved_ip.0"
+            "test ! -e {state}/{address} && printf %s {network}.{before} >{state}/last_reserved_ip.0"
         ))
         .await?;
     }

@@ -14,6 +14,7 @@ mod clients;
 mod cluster;
 mod control;
 mod faults;
+mod figures;
 mod images;
 mod install;
 mod loads;
@@ -29,6 +30,7 @@ mod programs;
 mod release;
 mod rights;
 mod runner;
+mod scrape;
 mod sdks;
 mod siege;
 mod smoke;
@@ -75,7 +77,10 @@ fn lines() -> Vec<Line> {
         play!(outage::known_pods_are_served_while_the_api_server_is_away),
         play!(faults::an_agent_that_goes_lets_nothing_through),
         play!(faults::rules_that_are_flushed_come_back),
+        play!(faults::a_foreign_rule_set_lets_nothing_through),
         play!(faults::a_rebooted_node_is_closed_before_its_agent_starts),
+        play!(scrape::prometheus_finds_the_agents_and_counts_what_was_caused),
+        play!(figures::of_the_agents),
         play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
         play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),

@@ -1,4 +1,4 @@
-//! The test program's command line: `up`, `down`, or the trials on a cluster of their own.
+//! The test program's command line: `programs`, `up`, `down`, or the trials on a cluster of their own.
 //!
 //! In: arguments, the table of trials. Out: an exit status. Blocks until the trials are done.
 //! Invariant: the cluster of a test run ends with it, whatever ends it: the trials run in a child,
@@ -28,6 +28,7 @@ pub fn main(lines: &[Line]) -> ExitCode {
     let done = match words.as_slice() {
         [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
         [supervise::FIRST_OF_NODE] => supervise::run(None, true),
+        ["programs"] => wait(programs::ensure()).map(drop),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
         ["--on", name, rest @ ..] => return trial::run(lines, &Places::of(name), rest),

@@ -67,7 +67,11 @@ pub fn run(lines: &[Line], places: &Places, rest: &[&str]) -> ExitCode {
                 .enable_all()
                 .build()?;
             let played = runtime.block_on(play(line, opened?));
-            played.map_err(|error| format!("{error:#}").into())
+            // At once: the runner's own list of failures comes after the last trial.
+            played.map_err(|error| {
+                eprintln!("{}: {error:#}", line.name);
+                format!("{error:#}").into()
+            })
         })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use lanyard::lab::{Get, Lab, Process, until};
 use tokio::io::AsyncWriteExt as _;
-
-use crate::harness::CannotRun;
 
 /// Of the wire between cloud and node.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 1, 1);
@@ -41,7 +39,10 @@ pub struct ApiServer {
 fn programs() -> Result<PathBuf> {
     let programs = crate::cached::kubernetes();
     if !programs.join("kube-apiserver").exists() {
-        return Err(CannotRun(format!("{} has no kube-apiserver", programs.display())).into());
+        bail!(
+            "{} has no kube-apiserver: `make programs` builds it",
+            programs.display()
+        );
     }
     Ok(programs)
 }
