@@ -221,6 +221,32 @@ fn imports_go_one_way() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The code map is what people read: it names the same modules, and lets them use the same.
+#[test]
+fn the_code_map_is_the_rule() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("| module | what it is | may use |").nth(1);
+    let rows = table.expect("the code map").lines().skip(2);
+    let told: BTreeMap<&str, BTreeSet<&str>> = rows
+        .map_while(|row| {
+            let mut cells = row.strip_prefix("| `")?.split(" | ");
+            let (module, uses) = (cells.next()?.trim_end_matches('`'), cells.nth(1)?);
+            let words = uses.split(|c: char| !c.is_ascii_lowercase());
+            let named = words.filter(|word| MAY_USE.iter().any(|(name, _)| name == word));
+            Some((module, named.collect()))
+        })
+        .collect();
+    for (module, may_use) in MAY_USE {
+        let told = told.get(module);
+        let told = told.unwrap_or_else(|| panic!("the code map lacks {module}"));
+        // Its row says "all".
+        if *module != "cli" {
+            assert_eq!(*told, may_use.iter().copied().collect(), "{module}");
+        }
+    }
+    assert_eq!(told.len(), MAY_USE.len(), "{told:?}");
+}
+
 #[test]
 fn pure_files_are_pure() {
     let sources = sources("src");

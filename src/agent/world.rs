@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::observe::is_enforced;
 use super::touched::Touched;
+use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{
     AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, NodeAssignments,
@@ -156,23 +157,23 @@ impl World {
     fn delete(&mut self, key: &ObjectKey, touched: &mut Touched) {
         let ObjectName { namespace, name } = &key.name;
         match key.kind {
-            "Pod" => {
+            Kind::Pods => {
                 if self.pods.remove(&key.name).is_some() {
                     touched.pods.insert(key.name.clone());
                 }
             }
-            "Namespace" => {
+            Kind::Namespaces => {
                 if let Some(labels) = self.namespaces.remove(&**name) {
                     touched.beside_grants |= is_enforced(&labels);
                     touched.namespaces.insert(name.clone());
                 }
             }
-            "AzureIdentity" => {
+            Kind::Identities => {
                 if self.identities.remove(&key.name).is_some() {
                     touched.namespaces.insert(namespace.clone());
                 }
             }
-            "AzureIdentityBinding" => {
+            Kind::Bindings => {
                 let Some(of_namespace) = self.bindings.get_mut(namespace) else {
                     return;
                 };
@@ -183,9 +184,9 @@ impl World {
                     self.bindings.remove(namespace);
                 }
             }
-            "AzureIdentityPolicy" => touched.everything |= self.policies.remove(name).is_some(),
-            "AzureAssignment" => touched.beside_grants |= self.assignments.remove(name).is_some(),
-            _ => touched.beside_grants |= self.exceptions.remove(name).is_some(),
+            Kind::Policies => touched.everything |= self.policies.remove(name).is_some(),
+            Kind::Assignments => touched.beside_grants |= self.assignments.remove(name).is_some(),
+            Kind::Exceptions => touched.beside_grants |= self.exceptions.remove(name).is_some(),
         }
     }
 

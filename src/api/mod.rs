@@ -8,6 +8,7 @@ pub mod crd;
 pub mod exception;
 pub mod formats;
 pub mod identity;
+pub mod kind;
 pub mod managed;
 pub mod object;
 pub mod pod;

@@ -9,6 +9,7 @@ use super::assignment::AzureAssignment;
 use super::binding::AzureIdentityBinding;
 use super::exception::AzureMetadataException;
 use super::identity::AzureIdentity;
+use super::kind::Kind;
 use super::policy::AzureIdentityPolicy;
 use super::{API_VERSION, Malformed, pod};
 use crate::model::facts::{
@@ -38,8 +39,8 @@ pub enum Object {
 /// What an object is called: unique among all objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
-    /// The kind, as in the manifest.
-    pub kind: &'static str,
+    /// The kind.
+    pub kind: Kind,
     /// Namespace (empty for cluster kinds) and name.
     pub name: ObjectName,
 }
@@ -50,13 +51,13 @@ impl Object {
     pub fn key(&self) -> ObjectKey {
         let cluster = |name: &str| ObjectName::new("", name);
         let (kind, name) = match self {
-            Self::Pod(pod) => ("Pod", pod.name.clone()),
-            Self::Namespace(name, _) => ("Namespace", cluster(name)),
-            Self::Identity(identity) => ("AzureIdentity", identity.name.clone()),
-            Self::Binding(binding) => ("AzureIdentityBinding", binding.name.clone()),
-            Self::Policy(policy) => ("AzureIdentityPolicy", cluster(&policy.name)),
-            Self::Exception(exception) => ("AzureMetadataException", cluster(&exception.name)),
-            Self::Assignment(assignment) => ("AzureAssignment", cluster(&assignment.name)),
+            Self::Pod(pod) => (Kind::Pods, pod.name.clone()),
+            Self::Namespace(name, _) => (Kind::Namespaces, cluster(name)),
+            Self::Identity(identity) => (Kind::Identities, identity.name.clone()),
+            Self::Binding(binding) => (Kind::Bindings, binding.name.clone()),
+            Self::Policy(policy) => (Kind::Policies, cluster(&policy.name)),
+            Self::Exception(exception) => (Kind::Exceptions, cluster(&exception.name)),
+            Self::Assignment(assignment) => (Kind::Assignments, cluster(&assignment.name)),
         };
         ObjectKey { kind, name }
     }

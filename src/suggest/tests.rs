@@ -69,7 +69,7 @@ fn manifests(yaml: &str) -> Vec<(String, String)> {
     documents
         .map(|document| {
             let key = object::read(document, "1").unwrap().unwrap().key();
-            (key.kind.to_owned(), key.name.name.to_string())
+            (key.kind.singular().to_owned(), key.name.name.to_string())
         })
         .collect()
 }

@@ -12,6 +12,9 @@
     reason = "a test says so by panicking"
 )]
 
+#[path = "../cluster/cached.rs"]
+#[allow(dead_code, reason = "of it, only what is needed here")]
+mod cached;
 #[path = "../crds/objects.rs"]
 mod objects;
 mod server;

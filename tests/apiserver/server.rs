@@ -41,7 +41,7 @@ pub struct Refused {
 impl Server {
     /// Starts it, and gives it the kinds. The process is the first one of its lab.
     pub fn start() -> Self {
-        let programs = programs();
+        let programs = crate::cached::kubernetes();
         let folder = Path::new(LAB_DIR).join("apiserver");
         std::fs::create_dir_all(&folder).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
@@ -238,28 +238,6 @@ fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
             program.display()
         )
     })
-}
-
-/// Where the Kubernetes programs are.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a test has no command line of its own"
-)]
-fn programs() -> PathBuf {
-    let cache = std::env::var("LANYARD_CACHE").map_or_else(
-        |_| PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/lanyard"),
-        PathBuf::from,
-    );
-    let version = include_str!("../cluster/programs/go.mod")
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v"))
-        .expect("the version of k8s.io/kubernetes in go.mod");
-    cache
-        .join(format!(
-            "kubernetes-{}",
-            version.split_whitespace().next().unwrap()
-        ))
-        .join("bin")
 }
 
 fn kubeconfig() -> String {

@@ -12,6 +12,9 @@
     reason = "a test says so by panicking"
 )]
 
+#[path = "../cluster/cached.rs"]
+#[allow(dead_code, reason = "of it, only what is needed here")]
+mod cached;
 mod image;
 mod kept_twice;
 mod rendered;
@@ -50,10 +53,7 @@ pub fn helm(args: &[&str]) -> Output {
 
 /// Where helm is kept.
 pub fn helm_program() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let home = || variable("HOME").map(|home| home.join(".cache/lanyard"));
-    let cache = variable("LANYARD_CACHE").or_else(home).expect("HOME");
-    cache.join("helm-4.3.1/bin/helm")
+    cached::helm()
 }
 
 /// Standard output of a success.

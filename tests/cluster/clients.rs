@@ -34,7 +34,7 @@ struct Built {
 pub async fn image(cluster: &Cluster) -> Result<String> {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/clients/build");
     let output = Command::new(&build)
-        .env("LANYARD_CACHE", crate::up::cache())
+        .env("LANYARD_CACHE", crate::cached::folder())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
 mod asking;
+mod cached;
 mod cast;
 mod chart;
 mod clients;

@@ -1,7 +1,7 @@
 //! The programs that a cluster is made of: Kubernetes and helm from their Go modules, built once and
 //! kept outside of the tree by version; the others are Debian's.
 //!
-//! In: the cache folder, `programs/go.mod`. Out: folders with programs. Blocks for minutes when
+//! In: `programs/go.mod`. Out: folders with programs. Blocks for minutes when
 //! something is missing, and says so. Invariant: a program is in the cache whole or not at all.
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
-const HELM: &str = "4.3.1";
+use crate::cached::{self, HELM, pinned};
+
 /// Kubernetes' programs, and how many minutes each usually takes on two cores after the one before.
 const KUBERNETES: [(&str, u8); 6] = [
     ("kubectl", 2),
@@ -44,21 +45,21 @@ pub struct Programs {
 }
 
 /// Where the programs are, or will be once [`ensure`] has run.
-pub fn places(cache: &Path) -> Result<Programs> {
-    let version = kubernetes_version()?;
-    Ok(Programs {
-        kubernetes: cache.join(format!("kubernetes-{version}/bin")),
-        helm: cache.join(format!("helm-{HELM}/bin/helm")),
-    })
+pub fn places() -> Programs {
+    Programs {
+        kubernetes: cached::kubernetes(),
+        helm: cached::helm(),
+    }
 }
 
 /// Builds what is missing.
-pub async fn ensure(cache: &Path) -> Result<Programs> {
+pub async fn ensure() -> Result<Programs> {
     if let Some((path, package)) = DEBIAN.iter().find(|(path, _)| !Path::new(path).exists()) {
         bail!("{path} is missing (package {package}): run `deploy/install-deps cluster`");
     }
-    let programs = places(cache)?;
-    let version = kubernetes_version()?;
+    let programs = places();
+    let version = pinned("k8s.io/kubernetes v")
+        .context("tests/cluster/programs/go.mod names no k8s.io/kubernetes")?;
     let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion=v{version}");
     for (number, (name, minutes)) in (1..).zip(KUBERNETES) {
         let target = programs.kubernetes.join(name);
@@ -132,22 +133,4 @@ fn go() -> Result<PathBuf> {
              (nor in /usr/local/go/bin): install it from https://go.dev/dl/"
         )
     })
-}
-
-fn kubernetes_version() -> Result<&'static str> {
-    pinned("k8s.io/kubernetes v")
-        .context("tests/cluster/programs/go.mod names no k8s.io/kubernetes")
-}
-
-/// What stands behind `key` at the beginning of a line of go.mod.
-fn pinned(key: &str) -> Option<&'static str> {
-    let lines = include_str!("programs/go.mod").lines();
-    let mut values = lines.filter_map(|line| {
-        line.trim()
-            .trim_start_matches("require ")
-            .strip_prefix(key)?
-            .split_whitespace()
-            .next()
-    });
-    values.next()
 }

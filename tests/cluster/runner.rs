@@ -28,7 +28,7 @@ pub fn main(lines: &[Line]) -> ExitCode {
     let done = match words.as_slice() {
         [supervise::FIRST_OF_CLUSTER, target] => supervise::run(Some(target), false),
         [supervise::FIRST_OF_NODE] => supervise::run(None, true),
-        ["programs"] => wait(programs::ensure(&up::cache())).map(drop),
+        ["programs"] => wait(programs::ensure()).map(drop),
         ["up", rest @ ..] => wait(bring_up(rest)),
         ["down"] => wait(take_down()),
         ["--on", name, rest @ ..] => return trial::run(lines, &Places::of(name), rest),
@@ -79,7 +79,7 @@ async fn bring_up(rest: &[&str]) -> Result<()> {
         }
     }
     let kubeconfig = places.kubeconfig();
-    let tools = programs::places(&up::cache())?;
+    let tools = programs::places();
     println!("export KUBECONFIG={}", kubeconfig.display());
     println!(
         "export PATH=$PATH:{}:{}",

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cluster::Cluster;
 use crate::plan::Places;
-use crate::{programs, up};
+use crate::programs;
 
 /// Longest life of a trial.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -57,8 +57,7 @@ pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
 pub fn run(lines: &[Line], places: &Places, rest: &[&str]) -> ExitCode {
     let mut arguments = Arguments::from_iter(["cluster"].iter().chain(rest));
     arguments.test_threads = Some(1);
-    let opened = programs::places(&up::cache())
-        .and_then(|programs| Cluster::open(places, &programs))
+    let opened = Cluster::open(places, &programs::places())
         .map(Arc::new)
         .map_err(|error| format!("{error:#}"));
     let trials = lines.iter().map(|&line| {

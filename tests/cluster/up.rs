@@ -5,7 +5,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::plan::{API_PORT, CONTROL, NODES, Places};
 use crate::programs::Programs;
 use crate::supervise::{FIRST_OF_CLUSTER, Order, client};
 use crate::traces::{self, Traced, Traces};
-use crate::{images, node_files, pki, process, programs, wires};
+use crate::{cached, images, node_files, pki, process, programs, wires};
 
 /// What a cluster is to be like.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +41,11 @@ impl Progress {
     }
 }
 
-/// The folder for what is built once: `LANYARD_CACHE`, or below the user's cache folder.
-pub fn cache() -> PathBuf {
-    let own = std::env::var_os("LANYARD_CACHE").map(PathBuf::from);
-    let home = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache/lanyard");
-    own.unwrap_or_else(home)
-}
-
 /// Brings it up. On an error everything but the logs is removed.
 pub async fn up(places: &Places, wish: Wish) -> Result<Cluster> {
-    let cache = cache();
+    let cache = cached::folder();
     std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    let programs = programs::ensure(&cache).await?;
+    let programs = programs::ensure().await?;
     let prepared = images::ensure(&cache).await?;
     traces::remove(places).await?;
     let progress = Progress(Instant::now());

@@ -10,6 +10,9 @@
 
 mod apiserver;
 mod bootguard;
+#[path = "../cluster/cached.rs"]
+#[allow(dead_code, reason = "of it, only what is needed here")]
+mod cached;
 mod clients;
 mod events;
 mod evidence;

@@ -8,29 +8,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::slim;
+pub use crate::api::kind::Kind;
 use crate::api::object::{Object, read};
 use crate::api::{API_VERSION, Malformed};
 use crate::kubernetes::Collection;
 use crate::model::ids::ObjectName;
-
-/// A kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Pods of this node.
-    Pods,
-    /// Namespaces, for their labels.
-    Namespaces,
-    /// `AzureIdentity`.
-    Identities,
-    /// `AzureIdentityBinding`.
-    Bindings,
-    /// `AzureIdentityPolicy`.
-    Policies,
-    /// `AzureMetadataException`.
-    Exceptions,
-    /// The `AzureAssignment` of this node's compute resource.
-    Assignments,
-}
 
 /// What every object has.
 #[derive(Debug, Deserialize)]
@@ -81,7 +63,7 @@ impl Version {
 }
 
 impl Kind {
-    /// The kinds that every agent follows.
+    /// The kinds that every agent follows; [`Kind::Assignments`] only where assignments count.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Namespaces,
@@ -90,47 +72,6 @@ impl Kind {
         Self::Policies,
         Self::Exceptions,
     ];
-    /// These, and what is followed where assignments count: all there are, in the order of declaration.
-    pub const EVERY: [Self; 7] = [
-        Self::Pods,
-        Self::Namespaces,
-        Self::Identities,
-        Self::Bindings,
-        Self::Policies,
-        Self::Exceptions,
-        Self::Assignments,
-    ];
-
-    /// The plural: metric label and resource.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pods => "pods",
-            Self::Namespaces => "namespaces",
-            Self::Identities => "azureidentities",
-            Self::Bindings => "azureidentitybindings",
-            Self::Policies => "azureidentitypolicies",
-            Self::Exceptions => "azuremetadataexceptions",
-            Self::Assignments => "azureassignments",
-        }
-    }
-
-    /// The kind as in a manifest.
-    pub const fn singular(self) -> &'static str {
-        match self {
-            Self::Pods => "Pod",
-            Self::Namespaces => "Namespace",
-            Self::Identities => "AzureIdentity",
-            Self::Bindings => "AzureIdentityBinding",
-            Self::Policies => "AzureIdentityPolicy",
-            Self::Exceptions => "AzureMetadataException",
-            Self::Assignments => "AzureAssignment",
-        }
-    }
-
-    /// Whether it is a kind of ours, whose CRD may be missing.
-    pub const fn is_ours(self) -> bool {
-        !matches!(self, Self::Pods | Self::Namespaces)
-    }
 
     /// The objects that concern a node: of pods by its name, of assignments by their own one's.
     pub fn collection(self, name: &str) -> Collection {

@@ -115,7 +115,7 @@ impl Mirror {
 
     fn key(&self, name: ObjectName) -> ObjectKey {
         ObjectKey {
-            kind: self.kind.singular(),
+            kind: self.kind,
             name,
         }
     }

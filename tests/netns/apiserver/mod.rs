@@ -14,8 +14,6 @@ use base64::Engine as _;
 use lanyard::lab::{Get, Lab, Process, until};
 use tokio::io::AsyncWriteExt as _;
 
-/// Where Kubernetes' programs are cached, by version.
-const VERSION: &str = "kubernetes-1.34.4";
 /// Of the wire between cloud and node.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 1, 1);
 const PORT: u16 = 6443;
@@ -39,12 +37,7 @@ pub struct ApiServer {
 }
 
 fn programs() -> Result<PathBuf> {
-    let cache = std::env::var_os("LANYARD_CACHE").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/lanyard"));
-    let cache = cache
-        .or_else(home)
-        .context("neither LANYARD_CACHE nor HOME is set")?;
-    let programs = cache.join(VERSION).join("bin");
+    let programs = crate::cached::kubernetes();
     if !programs.join("kube-apiserver").exists() {
         bail!(
             "{} has no kube-apiserver: `make programs` builds it",
