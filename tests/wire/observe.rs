@@ -128,6 +128,20 @@ async fn a_namespaces_label_is_enough_to_be_refused() {
         200,
         "another namespace"
     );
+    // Who is not known yet may be of it.
+    let upstream = stage.upstream().len();
+    for target in [
+        compute,
+        "/metadata/identity/info/?api-version=1",
+        &token_target(""),
+    ] {
+        let bytes = request(target).replacen("GET", "PUT", 1);
+        for bytes in [request(target), bytes] {
+            let reply = stage.send(UNKNOWN_POD, &bytes).await;
+            assert!(reply.status >= 400, "{bytes}: {}", reply.body);
+        }
+    }
+    assert_eq!(stage.upstream().len(), upstream, "nothing reached IMDS");
     stage.apply(&label("\"false\""));
     assert_eq!(stage.token(STRANGER_POD, "").await.status, 200);
 }

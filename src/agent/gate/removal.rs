@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::leave::Leave;
 use crate::agent::config::KubernetesSource;
-use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure};
+use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure, PAGE};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
@@ -119,7 +119,7 @@ impl Marker {
             selector: format!("fieldSelector=metadata.name%3D{}", self.name),
             metadata_only: true,
         };
-        let page = self.cluster.page(&of, "", BEGIN).await?;
+        let page = self.cluster.page(&of, "", PAGE, BEGIN).await?;
         let list = page.items()?;
         if !list.items.is_empty() {
             return Ok(true);
