@@ -112,7 +112,12 @@ async fn who_is_granted_is_answered_by_the_agent() {
 
 #[tokio::test]
 async fn a_namespaces_label_is_enough_to_be_refused() {
-    let stage = observing().await;
+    let stage = stage_with(Options {
+        enforcement: Enforcement::Observe,
+        pod_wait: std::time::Duration::from_millis(100),
+        ..Options::default()
+    })
+    .await;
     let label = |value: &str| {
         format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{team: shop, lanyard.dev/enforce: {value}}}}}"
