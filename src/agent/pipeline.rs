@@ -79,7 +79,7 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
             Ok(answer) => answer,
             Err(fault) => {
                 tracing::debug!(peer = %peer.ip(), %fault, "request failed");
-                let pod = self.locator.known(peer.ip()).ok();
+                let pod = self.caller(peer.ip()).await;
                 let pod = pod.as_ref().map(|grants| &*grants.pod);
                 if self.only_observes(pod) {
                     let observer = &self.observer;
@@ -97,14 +97,28 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 }
 
 impl<S: TokenSource> Pipeline<S> {
-    /// Whether what would be refused to this pod is passed on. A pod that is not known is of no
-    /// namespace that is enforced.
+    /// Who is refused. Where that decides between passing on and refusing, somebody who is not known yet
+    /// is waited for.
+    async fn caller(&self, peer: IpAddr) -> Option<Arc<PodGrants>> {
+        let known = self.locator.known(peer).ok();
+        if known.is_none() && self.observer.is_observing() && self.enforces_some() {
+            return Box::pin(self.locator.locate(peer)).await.ok();
+        }
+        known
+    }
+
+    /// Whether what would be refused to this pod is passed on. A pod that is not known may be of a
+    /// namespace that is enforced, where there is one: a pod's first moment must not be its way out.
     fn only_observes(&self, pod: Option<&PodFacts>) -> bool {
-        self.observer.is_observing()
-            && pod.is_none_or(|pod| {
-                let enforced = &self.directory.load().enforced;
-                !enforced.contains(&pod.name.namespace)
-            })
+        let enforces = |pod: &PodFacts| {
+            let enforced = &self.directory.load().enforced;
+            enforced.contains(&pod.name.namespace)
+        };
+        self.observer.is_observing() && !pod.map_or_else(|| self.enforces_some(), enforces)
+    }
+
+    fn enforces_some(&self) -> bool {
+        !self.directory.load().enforced.is_empty()
     }
 
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING};
 use hyper::{Request, Response, StatusCode};
 use kube::client::Body;
@@ -17,8 +17,13 @@ use serde_json::value::RawValue;
 
 use super::Cluster;
 
-/// Objects of one page.
-const PAGE: usize = 250;
+/// Objects of one page, where they are of the usual size.
+pub const PAGE: usize = 250;
+/// Bytes of a page. Whoever may create objects must not decide how much memory a list takes: a page that
+/// is larger is asked for again with fewer objects.
+const LARGEST_PAGE: usize = 8 << 20;
+/// So many times fewer.
+const FEWER: usize = 8;
 /// An object, and so an event, is at most 1.5 MiB in etcd; its JSON may be somewhat more.
 const LONGEST_EVENT: usize = 8 << 20;
 /// Only the beginning of what an API server says about an error.
@@ -59,7 +64,11 @@ pub enum Failure {
 
 /// A page of a list.
 #[derive(Debug)]
-pub struct Page(Bytes);
+pub struct Page {
+    bytes: Bytes,
+    /// How many objects were asked for: a good limit for the next page, too.
+    pub limit: usize,
+}
 
 /// What a page holds.
 #[derive(Debug, Deserialize)]
@@ -137,22 +146,44 @@ struct Status {
 
 impl Cluster {
     /// One page of a list, as it is now (not from a cache that may lag); `from` is the page before's
-    /// [`ListMeta::next`], empty for the first.
+    /// [`ListMeta::next`], empty for the first; `limit` its [`Page::limit`], [`PAGE`] for the first. The
+    /// deadline is for each attempt: a page of more than [`LARGEST_PAGE`] is tried with fewer objects.
     pub async fn page(
         &self,
         of: &Collection,
         from: &str,
+        mut limit: usize,
         deadline: Duration,
     ) -> Result<Page, Failure> {
-        let query = format!("limit={PAGE}&continue={}", escaped(from));
+        loop {
+            if let Some(bytes) = in_time(deadline, self.some(of, from, limit)).await? {
+                return Ok(Page { bytes, limit });
+            }
+            if limit <= 1 {
+                return Err(Failure::Nonsense("an endless object".to_owned()));
+            }
+            limit = (limit / FEWER).max(1);
+        }
+    }
+
+    /// At most `limit` objects; `None` where they are too large together.
+    async fn some(
+        &self,
+        of: &Collection,
+        from: &str,
+        limit: usize,
+    ) -> Result<Option<Bytes>, Failure> {
+        let query = format!("limit={limit}&continue={}", escaped(from));
         let accept = of.accept("PartialObjectMetadataList");
-        let read = async {
-            let answer = self.send(of.request(&query, accept)?).await?;
-            let body = answer.into_body().collect().await;
-            let body = body.map_err(|error| Failure::Unreachable(causes(&error)))?;
-            Ok(Page(body.to_bytes()))
-        };
-        in_time(deadline, read).await
+        let answer = self.send(of.request(&query, accept)?).await?;
+        match Limited::new(answer.into_body(), LARGEST_PAGE)
+            .collect()
+            .await
+        {
+            Ok(body) => Ok(Some(body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Ok(None),
+            Err(error) => Err(Failure::Unreachable(causes(error.as_ref()))),
+        }
     }
 
     /// Begins a watch behind a version. The server ends it after `lifetime`.
@@ -198,7 +229,7 @@ impl Cluster {
         if status == StatusCode::OK {
             return Ok(answer);
         }
-        let body = http_body_util::Limited::new(answer.into_body(), LONGEST_ERROR);
+        let body = Limited::new(answer.into_body(), LONGEST_ERROR);
         let body = body
             .collect()
             .await
@@ -236,7 +267,7 @@ impl Collection {
 impl Page {
     /// Reads the page.
     pub fn items(&self) -> Result<PageItems<'_>, Failure> {
-        serde_json::from_slice(&self.0).map_err(|error| Failure::Nonsense(error.to_string()))
+        serde_json::from_slice(&self.bytes).map_err(|error| Failure::Nonsense(error.to_string()))
     }
 }
 
@@ -325,7 +356,10 @@ mod tests {
     fn a_list_of_nothing_is_read() {
         for items in ["null", "[]"] {
             let page = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": {items}}}"#);
-            let page = Page(page.into());
+            let page = Page {
+                bytes: page.into(),
+                limit: PAGE,
+            };
             let read = page.items().unwrap();
             assert_eq!(
                 (read.items.len(), &*read.metadata.resource_version),

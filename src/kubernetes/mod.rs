@@ -8,5 +8,5 @@ mod collection;
 mod objects;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
-pub use collection::{Collection, Event, EventKind, Events, Failure, Page, PageItems};
+pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE, Page, PageItems};
 pub use objects::Kind;

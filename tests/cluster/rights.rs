@@ -193,6 +193,49 @@ pub async fn a_stolen_agent_token_opens_no_node_but_its_own(cluster: &Cluster) -
         "an agent set the marker: {}",
         output.stderr
     );
+    acknowledges_only_for_its_own_node(cluster, &bound, &unbound).await
+}
+
+async fn acknowledges_only_for_its_own_node(
+    cluster: &Cluster,
+    bound: &str,
+    unbound: &str,
+) -> Result<()> {
+    let patch = async |who: &str, change: &str| {
+        let acks = [
+            "patch",
+            "configmap",
+            "lanyard-removal-acks",
+            "-n",
+            NAMESPACE,
+        ];
+        let change = ["--kubeconfig", who, "--type=merge", "-p", change];
+        cluster
+            .kubectl_with(&[&acks[..], &change[..]].concat(), "")
+            .await
+    };
+    for (who, change) in [
+        (unbound, "{\"data\":{\"node-2\":\"removed\"}}"),
+        (bound, "{\"data\":{\"node-1\":\"removed\"}}"),
+        (bound, "{\"immutable\":true}"),
+        (
+            bound,
+            "{\"metadata\":{\"finalizers\":[\"example.com/stolen\"]}}",
+        ),
+        (bound, "{\"metadata\":{\"labels\":{\"stolen\":\"1\"}}}"),
+    ] {
+        let output = patch(who, change).await?;
+        ensure!(
+            output.code != 0 && output.stderr.contains("Lanyard's agents"),
+            "{change}: {}{}",
+            output.stdout,
+            output.stderr
+        );
+    }
+    for value in ["\"removed\"", "null"] {
+        let output = patch(bound, &format!("{{\"data\":{{\"node-2\":{value}}}}}")).await?;
+        ensure!(output.code == 0, "its own word: {}", output.stderr);
+    }
     Ok(())
 }
 

@@ -112,7 +112,12 @@ async fn who_is_granted_is_answered_by_the_agent() {
 
 #[tokio::test]
 async fn a_namespaces_label_is_enough_to_be_refused() {
-    let stage = observing().await;
+    let stage = stage_with(Options {
+        enforcement: Enforcement::Observe,
+        pod_wait: std::time::Duration::from_millis(100),
+        ..Options::default()
+    })
+    .await;
     let label = |value: &str| {
         format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{team: shop, lanyard.dev/enforce: {value}}}}}"
@@ -128,6 +133,20 @@ async fn a_namespaces_label_is_enough_to_be_refused() {
         200,
         "another namespace"
     );
+    // Who is not known yet may be of it.
+    let upstream = stage.upstream().len();
+    for target in [
+        compute,
+        "/metadata/identity/info/?api-version=1",
+        &token_target(""),
+    ] {
+        let bytes = request(target).replacen("GET", "PUT", 1);
+        for bytes in [request(target), bytes] {
+            let reply = stage.send(UNKNOWN_POD, &bytes).await;
+            assert!(reply.status >= 400, "{bytes}: {}", reply.body);
+        }
+    }
+    assert_eq!(stage.upstream().len(), upstream, "nothing reached IMDS");
     stage.apply(&label("\"false\""));
     assert_eq!(stage.token(STRANGER_POD, "").await.status, 200);
 }

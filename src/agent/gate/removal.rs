@@ -18,7 +18,7 @@ use super::leave::Leave;
 use crate::agent::backoff;
 use crate::agent::config::KubernetesSource;
 use crate::api::removal::{REMOVED, acks_name};
-use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure};
+use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure, PAGE};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 
@@ -121,7 +121,7 @@ impl Marker {
             selector: format!("fieldSelector=metadata.name%3D{}", self.name),
             metadata_only: true,
         };
-        let page = self.cluster.page(&of, "", BEGIN).await?;
+        let page = self.cluster.page(&of, "", PAGE, BEGIN).await?;
         let list = page.items()?;
         if !list.items.is_empty() {
             return Ok(true);

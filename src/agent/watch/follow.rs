@@ -17,7 +17,7 @@ use super::metrics::{Restart, WatchMetrics};
 use super::mirror::Mirror;
 use super::pause::Pause;
 use crate::agent::world::{Batch, Change};
-use crate::kubernetes::{Cluster, Collection, Event, EventKind, Events, Failure};
+use crate::kubernetes::{Cluster, Collection, Event, EventKind, Events, Failure, PAGE};
 
 /// Follows one kind.
 pub struct Follower {
@@ -84,11 +84,13 @@ impl Follower {
 
     /// All objects and the version from which to watch.
     async fn list(&self) -> Result<(Vec<Read>, String), Failure> {
-        let (mut all, mut from) = (Vec::new(), String::new());
+        let (mut all, mut from, mut limit) = (Vec::new(), String::new(), PAGE);
         let kind = self.kind();
         loop {
-            let page = self.cluster.page(&self.collection, &from, self.timing.call);
+            let call = self.timing.call;
+            let page = self.cluster.page(&self.collection, &from, limit, call);
             let page = page.await?;
+            limit = page.limit;
             let items = page.items()?;
             for item in items.items {
                 match kind.read(item) {

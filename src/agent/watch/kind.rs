@@ -14,6 +14,12 @@ use crate::api::{API_VERSION, Malformed};
 use crate::kubernetes::Collection;
 use crate::model::ids::ObjectName;
 
+/// Bytes of a spec. The schema's bounds multiply to megabytes, each agent keeps all objects, and teams
+/// write these kinds: without a bound a few hundred objects of one team would end every agent.
+const LARGEST_BINDING: usize = 64 << 10;
+/// An identity may carry a few CA bundles of 64 KiB.
+const LARGEST_IDENTITY: usize = 288 << 10;
+
 /// What every object has.
 #[derive(Debug, Deserialize)]
 struct Named {
@@ -26,6 +32,13 @@ struct Metadata {
     name: String,
     namespace: String,
     resource_version: String,
+}
+
+/// How much an object says, whatever it says.
+#[derive(Debug, Deserialize)]
+struct Extent<'a> {
+    #[serde(borrow, default)]
+    spec: Option<&'a RawValue>,
 }
 
 /// An object as it came.
@@ -107,10 +120,27 @@ impl Kind {
         })
     }
 
+    fn check_size(self, text: &RawValue) -> Result<(), Malformed> {
+        let largest = match self {
+            Self::Bindings => LARGEST_BINDING,
+            Self::Identities => LARGEST_IDENTITY,
+            _ => return Ok(()),
+        };
+        let extent: Extent<'_> =
+            serde_json::from_str(text.get()).map_err(|error| Malformed::at("object", error))?;
+        let length = extent.spec.map_or(0, |spec| spec.get().len());
+        if length > largest {
+            let problem = format!("has {length} bytes, more than {largest}: split it");
+            return Err(Malformed::at("spec", problem));
+        }
+        Ok(())
+    }
+
     fn object(self, text: &RawValue, version: &str) -> Result<Object, Malformed> {
         if self == Self::Pods {
             return slim::read(text.get());
         }
+        self.check_size(text)?;
         let mut value: Value =
             serde_json::from_str(text.get()).map_err(|error| Malformed::at("object", error))?;
         // Items of a list do not say what they are, and metadata alone calls itself something else.
@@ -118,5 +148,28 @@ impl Kind {
         value["kind"] = json!(self.singular());
         let object = read(value, version)?;
         object.ok_or_else(|| Malformed::at("kind", "is not one of ours"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_binding(values: usize) -> Read {
+        let values: Vec<String> = (0..values).map(|n| format!("v{n:060}")).collect();
+        let subject = json!({"podSelector": {"matchExpressions": [{"key": "k", "operator": "In", "values": values}]}});
+        let text = json!({"metadata": {"name": "b", "namespace": "a", "annotations": {"x": "y".repeat(200_000)}},
+            "spec": {"identity": "i", "subjects": vec![subject; 32]}});
+        let text = serde_json::value::to_raw_value(&text).unwrap();
+        Kind::Bindings.read(&text).unwrap()
+    }
+
+    #[test]
+    fn a_binding_of_the_size_of_many_is_malformed_and_still_named() {
+        assert!(read_binding(4).object.is_ok(), "annotations are not kept");
+        let large = read_binding(60);
+        assert_eq!(&*large.name.name, "b");
+        let problem = large.object.unwrap_err().to_string();
+        assert!(problem.contains("split it"), "{problem}");
     }
 }

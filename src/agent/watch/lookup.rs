@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::kind::{Kind, Read, Version};
 use super::metrics::{Looked, WatchMetrics};
 use crate::agent::rate::{Pace, Rate};
-use crate::kubernetes::{Cluster, Failure};
+use crate::kubernetes::{Cluster, Failure, PAGE};
 
 /// Calls of this node: a stranger's packets must not become a flood at the API server.
 const RATE: Rate = Rate {
@@ -126,7 +126,7 @@ impl Lookups {
         let mut pods = Kind::Pods.collection(&self.node);
         // An IPv6 address has colons, which a query may hold.
         pods.selector = format!("{}%2Cstatus.podIP%3D{ip}", pods.selector);
-        let page = self.cluster.page(&pods, "", DEADLINE).await?;
+        let page = self.cluster.page(&pods, "", PAGE, DEADLINE).await?;
         let items = page.items()?;
         let read = items
             .items

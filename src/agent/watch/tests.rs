@@ -175,6 +175,30 @@ async fn nothing_is_complete_before_every_kind_was_listed_to_its_last_page() {
 }
 
 #[tokio::test]
+async fn large_objects_are_listed_a_few_at_a_time() {
+    let timing = Timing {
+        call: PATIENCE,
+        ..quick()
+    };
+    let mut scene = scene(timing, |fake| {
+        for number in 0..40 {
+            let mut large = binding(&format!("b{number}"));
+            large["metadata"]["annotations"] = json!({"x": "y".repeat(250_000)});
+            fake.put_silently(BINDINGS, large);
+        }
+    })
+    .await;
+    scene.until_complete().await;
+    assert_eq!(scene.bindings(), 40);
+    let asked = |query: &str| {
+        let call = format!("{BINDINGS}?{query}");
+        scene.fake.asked(&call)
+    };
+    assert_eq!(asked("limit=250&continue="), 1, "more than 8 MiB");
+    assert_eq!(asked("limit=31&continue="), 2, "one page and the rest");
+}
+
+#[tokio::test]
 async fn a_malformed_object_is_dropped_alone_until_it_is_corrected() {
     let mut scene = scene(quick(), |fake| {
         fake.put_silently(BINDINGS, binding("good"));
