@@ -2,12 +2,16 @@
 //! cannot be read (an address) is left out.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::IDENTITY_ANNOTATION;
 use crate::model::facts::{PodFacts, PodLife};
 use crate::model::ids::ObjectName;
+
+/// The condition that kubelet sets when the sandbox stands.
+const SANDBOX_READY: &str = "PodReadyToStartContainers";
 
 /// The facts of a pod. `fallback_version` serves where the object has no `resourceVersion`.
 #[must_use]
@@ -39,12 +43,22 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
             addresses(pod)
         },
         life: if ended { PodLife::Ended } else { PodLife::Live },
-        version: meta
-            .resource_version
-            .as_deref()
-            .unwrap_or(fallback_version)
-            .into(),
+        version: sandbox(pod).unwrap_or_else(|| {
+            let version = meta.resource_version.as_deref();
+            version.unwrap_or(fallback_version).into()
+        }),
     }
+}
+
+/// When the pod's sandbox, and with it its network, came to be (Kubernetes 1.29 and later). Evidence is
+/// bound to that, not to the resource version: anybody may annotate a pod, and a hijacked address makes its
+/// owner unready, which is a new version, too.
+fn sandbox(pod: &Pod) -> Option<Arc<str>> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|condition| condition.type_ == SANDBOX_READY && condition.status == "True")?;
+    Some(ready.last_transition_time.as_ref()?.0.to_string().into())
 }
 
 /// `a, b/c` → `["a", "b/c"]`; an empty annotation asks for no identity at all.

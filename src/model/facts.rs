@@ -41,7 +41,8 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// Whether its addresses are still its own.
     pub life: PodLife,
-    /// Changes with every new status; local evidence is bound to it.
+    /// Changes with every new sandbox (where that is not told, with every new status); local evidence
+    /// is bound to it.
     pub version: Arc<str>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -46,6 +46,7 @@ struct Status {
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
     pod_ips: Option<Vec<PodIP>>,
+    conditions: Option<Vec<PodCondition>>,
 }
 
 /// The pod in this text.
@@ -77,6 +78,7 @@ pub fn read(text: &str) -> Result<Object, Malformed> {
             phase: slim.status.phase,
             pod_ip: slim.status.pod_ip,
             pod_ips: slim.status.pod_ips,
+            conditions: slim.status.conditions,
             ..PodStatus::default()
         }),
     };

@@ -97,3 +97,24 @@ fn what_is_wrong_is_named() {
         assert!(problem.contains(expected), "{kind} {spec}: {problem}");
     }
 }
+
+#[test]
+fn evidence_is_bound_to_a_pods_sandbox_not_to_whatever_changes() {
+    let version = |resource_version: &str, since: &str| {
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "p", "namespace": "a", "resourceVersion": resource_version},
+            "status": {"podIP": "10.0.0.1", "conditions": [
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:09Z"},
+                {"type": "PodReadyToStartContainers", "status": "True", "lastTransitionTime": since},
+            ]},
+        });
+        match read(pod, "").unwrap() {
+            Some(Object::Pod(facts)) => facts.version,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z");
+    assert_eq!(version("7", old), version("8", old));
+    assert_ne!(version("7", old), version("7", new));
+}
