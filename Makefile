@@ -28,6 +28,7 @@ demo: deps ## The whole main job on this machine, without a cluster (KEEP=1 leav
 	@$(CARGO) run --quiet --bin lanyard -- demo $(if $(KEEP),--keep)
 
 cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure; it stays up
+	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) test --quiet --test cluster -- up
 
 cluster-down: ## Removes the cluster and every trace of it
