@@ -31,6 +31,7 @@ programs: deps-cluster ## Build Kubernetes and Helm for tests, where they are no
 	@$(CARGO) test --quiet --test cluster -- programs
 
 cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure; it stays up
+	@echo "Building (some minutes the first time, seconds afterwards)"
 	@$(CARGO) test --quiet --test cluster -- up
 
 cluster-down: ## Removes the cluster and every trace of it
