@@ -115,7 +115,9 @@ impl Args {
             !agents.items.is_empty(),
             "there is no pod with the labels {AGENTS}: is Lanyard installed here?"
         );
-        let (mut waiting, mut asking) = (agents.items.into_iter(), JoinSet::new());
+        // One that ends has a successor on its node, which observes from now on.
+        let stays = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+        let (mut waiting, mut asking) = (agents.items.into_iter().filter(stays), JoinSet::new());
         loop {
             while asking.len() < AT_ONCE
                 && let Some(pod) = waiting.next()
@@ -170,7 +172,15 @@ async fn exec(cluster: Cluster, pod: &Pod, name: &str) -> anyhow::Result<Report>
         let _ = stderr.take(4096).read_to_string(&mut errors).await;
     }
     if out.is_empty() {
-        bail!("{}", errors.trim());
+        let said = errors.trim();
+        bail!(
+            "{}",
+            if said.is_empty() {
+                "it ended without an answer"
+            } else {
+                said
+            }
+        );
     }
     serde_json::from_slice(&out).context("its answer cannot be read")
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::{Explanation, Mark, Outcome, Section};
+use super::{Explanation, Mark, Outcome, Section, Verdict};
 
 /// The text. ASCII, no colours: it is pasted into tickets.
 #[must_use]
@@ -29,6 +29,14 @@ pub fn text(explanation: &Explanation) -> String {
         let _ = writeln!(
             out,
             "\nThe program sees the error {kind}: see TROUBLESHOOTING.md#{kind}"
+        );
+    }
+    if explanation.verdict == Verdict::Granted {
+        let pod = &explanation.pod;
+        let _ = writeln!(
+            out,
+            "\nAzure was not asked. Is the program refused all the same, the pod's Events say why:\n\nkubectl describe pod -n {} {}",
+            pod.namespace, pod.name
         );
     }
     for (at, remedy) in explanation.remedies.iter().enumerate() {

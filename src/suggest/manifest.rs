@@ -51,7 +51,9 @@ impl Writer {
 
     /// Whose observations these are.
     pub fn head(&mut self, gathered: &Gathered) {
-        if gathered.asked.is_empty() {
+        if gathered.asked.is_empty() && !gathered.silent.is_empty() {
+            self.comment("No agent answered.");
+        } else if gathered.asked.is_empty() {
             self.comment(
                 "No agent that observes was asked: `agent.enforcement: observe` makes them.",
             );
