@@ -1,44 +1,26 @@
-//! A real Prometheus finds both agents by service discovery, and its answers are what was caused.
+//! A real Prometheus scrapes both agents, and its answers are what was caused.
 //!
-//! In: a cluster with Lanyard. Out: passed, or the query whose number is wrong. Prometheus runs on
-//! node-1, beside the pods, with a service account that may read pods and nothing else. Blocks until
-//! it has scraped often enough.
+//! In: a cluster with Lanyard. Out: passed, or the query whose number is wrong. Prometheus is Debian's
+//! and runs on node-1. Debian builds it without the discovery of Kubernetes, so it is told by its
+//! discovery by file what the pods' annotations say (`prometheus.io/port`). Blocks until it has
+//! scraped often enough.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cast::{self, GRANTED, ORDERS, PAYMENTS};
 use crate::cluster::Cluster;
 use crate::pods::Pod;
-use crate::release::NAMESPACE;
 
 const LIMIT: Duration = Duration::from_mins(1);
-/// Prometheus' own namespace, and its folder on the node.
-const WATCHER: &str = "watcher";
+/// Prometheus' folder on the node.
 const FOLDER: &str = "/tmp/watcher";
 const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01";
 /// How often each pod asks for its token, and how often the refused one does.
 const ASKED: usize = 7;
 const REFUSED: usize = 3;
-
-const RIGHTS: &str = "\
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: prometheus, namespace: watcher}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: watcher}
-rules: [{apiGroups: [''], resources: [pods], verbs: [get, list, watch]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: watcher}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: watcher}
-subjects: [{kind: ServiceAccount, name: prometheus, namespace: watcher}]
-";
 
 /// Tokens by identity, hit ratio and refusals, asked from Prometheus.
 pub async fn prometheus_finds_the_agents_and_counts_what_was_caused(
@@ -125,18 +107,14 @@ struct Prometheus<'a> {
 
 impl<'a> Prometheus<'a> {
     async fn start(cluster: &'a Cluster) -> Result<Self> {
-        cluster.namespace(WATCHER).await?;
-        cluster.apply(RIGHTS).await?;
-        let token = cluster
-            .kubectl(&["create", "token", "prometheus", "-n", WATCHER])
-            .await?;
         let node = cluster.node(1);
         node.shell(&format!("mkdir -p {FOLDER}")).await?;
-        node.exec_with(&format!("cat > {FOLDER}/token"), token.trim().as_bytes())
+        let found = serde_json::to_vec(&targets(&cluster.agents().await?)?)?;
+        node.exec_with(&format!("cat > {FOLDER}/agents.json"), &found)
             .await?;
         node.exec_with(
             &format!("cat > {FOLDER}/prometheus.yaml"),
-            config().as_bytes(),
+            CONFIG.as_bytes(),
         )
         .await?;
         node.shell(&format!(
@@ -177,33 +155,31 @@ impl<'a> Prometheus<'a> {
         let node = self.cluster.node(1);
         node.shell(&format!("kill $(cat {FOLDER}/pid); rm -rf {FOLDER}"))
             .await?;
-        self.cluster.delete(RIGHTS).await?;
-        self.cluster.drop_namespace(WATCHER).await
+        Ok(())
     }
 }
 
-/// As the documents say for a Prometheus without the operator.
-fn config() -> String {
-    format!(
-        "\
-global: {{scrape_interval: 2s}}
+const CONFIG: &str = "\
+global: {scrape_interval: 2s}
 scrape_configs:
   - job_name: lanyard
-    kubernetes_sd_configs:
-      - role: pod
-        api_server: https://10.100.0.1:6443
-        authorization: {{credentials_file: {FOLDER}/token}}
-        tls_config: {{ca_file: /etc/kubernetes/ca.crt}}
-        namespaces: {{names: [{NAMESPACE}]}}
-    relabel_configs:
-      - source_labels: [__meta_kubernetes_pod_label_app_kubernetes_io_component]
-        regex: agent
-        action: keep
-      - source_labels: [__meta_kubernetes_pod_ip]
-        replacement: $1:9464
-        target_label: __address__
-      - source_labels: [__meta_kubernetes_pod_node_name]
-        target_label: node
-"
-    )
+    file_sd_configs: [{files: [agents.json]}]
+";
+
+/// What discovery would make of the agents' pods: their address, and the port that they are annotated with.
+fn targets(agents: &[Value]) -> Result<Value> {
+    let target = |pod: &Value| -> Result<Value> {
+        let annotation = &pod["metadata"]["annotations"]["prometheus.io/port"];
+        let port = annotation
+            .as_str()
+            .context("no port among the annotations")?;
+        let address = pod["status"]["podIP"].as_str().context("no address")?;
+        let node = &pod["spec"]["nodeName"];
+        Ok(json!({"targets": [format!("{address}:{port}")], "labels": {"node": node}}))
+    };
+    agents
+        .iter()
+        .map(target)
+        .collect::<Result<Vec<_>>>()
+        .map(Value::from)
 }
