@@ -12,6 +12,7 @@ use lanyard::demo::cast::{Cast, MANIFESTS, VAULT_RESOURCE};
 use lanyard::lab::{Get, IMDS, WIRE_SERVER, until};
 
 use crate::harness::Stage;
+use crate::standin::tracks_connections;
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -35,6 +36,8 @@ async fn stranger_gets(cast: &Cast, status: u16) -> Result<()> {
 
 /// Passed on, told, and gone without a trace: the stranger's load never fails.
 pub async fn nobody_notices_an_agent_that_observes(stage: Stage) -> Result<()> {
+    // As on every node with kube-proxy: a connection through the agent lives on after its rule is gone.
+    tracks_connections(&stage).await?;
     let cast = Cast::raise(stage.lab, &[]).await?;
     stranger_gets(&cast, 200).await?;
     let socket = cast.lab.dir("health")?.join("health.sock");
