@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
-    ("probe", &[]),
+    ("probe", &["model"]),
     ("removal", &["api", "kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
     ("suggest", &["api", "agent", "explain"]),

@@ -1,6 +1,7 @@
 //! Nouns: values without IO, clock or framework. Nothing here can block or fail, except parsing.
 
 pub mod compute;
+pub mod escape;
 pub mod facts;
 pub mod fault;
 pub mod grant;

@@ -4,7 +4,6 @@
 //! What an answer means is `judge`'s. Invariant: nobody is asked for a token who was not heard to be an
 //! agent of ours: it would be the node's.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use super::judge::{
     identity_path, instance, interception, meets, no_header, token_request, wire_server,
 };
 use super::report::{Check, Expectation, Outcome, Report, verdict};
+use crate::model::escape::escaped;
 
 const QUICK: Duration = Duration::from_secs(3);
 
@@ -111,11 +111,11 @@ pub fn run(targets: &Targets, wanted: &Wanted) -> Report {
 fn ask_token(to: SocketAddrV4, resource: &str, wanted: &Wanted) -> Answered {
     let mut target = format!(
         "/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}",
-        encoded(resource)
+        escaped(resource)
     );
     if let Some(id) = &wanted.client_id {
         target.push_str("&client_id=");
-        target.push_str(&encoded(id));
+        target.push_str(&escaped(id));
     }
     let end = Instant::now() + wanted.patience;
     loop {
@@ -141,25 +141,12 @@ fn ask_token(to: SocketAddrV4, resource: &str, wanted: &Wanted) -> Answered {
     }
 }
 
-/// Percent-encodes all but unreserved characters.
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_resource_is_encoded() {
-        assert_eq!(encoded("https://a.b/ c"), "https%3A%2F%2Fa.b%2F%20c");
+        assert_eq!(escaped("https://a.b/ c"), "https%3A%2F%2Fa.b%2F%20c");
     }
 }

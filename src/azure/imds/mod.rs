@@ -12,6 +12,7 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{StatusCode, Uri};
 
+use crate::model::escape::escaped;
 use crate::model::ids::Guid;
 use crate::model::token::Token;
 
@@ -117,7 +118,7 @@ impl ImdsClient {
         let uri = format!(
             "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}&client_id={client_id}",
             self.endpoint,
-            percent_encode(resource),
+            escaped(resource),
         );
         let reply = self.get(&uri, limit).await?;
         answer::read_token(reply.status, &reply.headers, &reply.body, now())
@@ -144,11 +145,11 @@ impl ImdsClient {
         let mut uri = format!(
             "{}{path}?api-version={}",
             self.endpoint,
-            percent_encode(api_version)
+            escaped(api_version)
         );
         if let Some(format) = format {
             uri.push_str("&format=");
-            uri.push_str(&percent_encode(format));
+            uri.push_str(&escaped(format));
         }
         let reply = self.get(&uri, limit).await?;
         Ok(Metadata {
@@ -170,21 +171,6 @@ impl ImdsClient {
         );
         Ok(self.http.get(uri, &[header], limit).await?)
     }
-}
-
-/// Everything but RFC 3986's unreserved characters as `%XX`.
-fn percent_encode(text: &str) -> String {
-    use std::fmt::Write;
-    let mut encoded = String::with_capacity(text.len() + 16);
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
