@@ -10,8 +10,8 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::grants::{PodGrants, grants};
-use super::observe::is_enforced;
 use super::world::World;
+use crate::api::is_enforced;
 use crate::model::facts::{ExceptionFacts, NodeAssignments, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 

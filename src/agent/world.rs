@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::observe::is_enforced;
 use super::touched::Touched;
+use crate::api::is_enforced;
 use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey};
 use crate::model::facts::{

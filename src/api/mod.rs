@@ -18,6 +18,8 @@ pub mod rules;
 pub mod selector;
 pub mod source;
 
+use crate::model::facts::Labels;
+
 /// `apiVersion` of all kinds here.
 pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
 
@@ -26,6 +28,15 @@ pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
 
 /// The taint that keeps pods off a node until its agent is ready, with any value and effect.
 pub const STARTUP_TAINT: &str = "lanyard.dev/agent-not-ready";
+
+/// Label of a namespace whose pods are refused although the agent observes; its value is `true`.
+pub const ENFORCE_LABEL: &str = "lanyard.dev/enforce";
+
+/// Whether a namespace with these labels is enforced although the agent only observes.
+#[must_use]
+pub fn is_enforced(labels: &Labels) -> bool {
+    labels.get(ENFORCE_LABEL).is_some_and(|on| on == "true")
+}
 
 /// An object that cannot be used, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use super::found::{Found, PodView};
 use super::{Mark, Section, Step, list, near_names};
-use crate::agent::observe::{ENFORCE_LABEL, is_enforced};
 use crate::api::IDENTITY_ANNOTATION;
+use crate::api::{ENFORCE_LABEL, is_enforced};
 use crate::model::facts::PodLife;
 
 /// Keys of other products that a pod may still carry.

@@ -25,20 +25,12 @@ use self::table::{Passed, Report, Table, What};
 use super::config::Enforcement;
 use super::receive::Ask;
 use super::respond::{self, Answer};
+use crate::api::ENFORCE_LABEL;
 use crate::azure::relay::Relay;
-use crate::model::facts::{Labels, PodFacts};
+use crate::model::facts::PodFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::query::Selector;
 use crate::serve::series;
-
-/// Label of a namespace whose pods are refused although the agent observes; its value is `true`.
-pub const ENFORCE_LABEL: &str = "lanyard.dev/enforce";
-
-/// Whether a namespace with these labels is enforced although the agent only observes.
-#[must_use]
-pub fn is_enforced(labels: &Labels) -> bool {
-    labels.get(ENFORCE_LABEL).is_some_and(|on| on == "true")
-}
 
 /// From the request to IMDS's answer. IMDS may take long to fetch a token.
 const LIMIT: Duration = Duration::from_secs(30);
