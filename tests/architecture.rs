@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "agent",
             "api",
+            "azure",
             "demo",
             "explain",
             "kubernetes",
