@@ -9,12 +9,14 @@
     clippy::unwrap_used
 )]
 
+mod assertion;
 mod cli;
 mod client;
 mod control;
 mod entra;
 mod faults;
 mod imds;
+mod signer;
 mod vault;
 mod wire;
 mod world;
