@@ -12,12 +12,14 @@
     reason = "a test says so by panicking"
 )]
 
+mod alternative;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
 #[path = "../crds/objects.rs"]
 mod objects;
 mod server;
+mod thief;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,6 +64,11 @@ fn main() -> ExitCode {
         ),
         trial("people_find_the_kinds", people_find_the_kinds),
         trial("explain_reads_well", explain_reads_well),
+        trial(
+            "what_a_policy_over_pods_lets_through",
+            alternative::what_a_policy_over_pods_lets_through,
+        )
+        .with_ignored_flag(true),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

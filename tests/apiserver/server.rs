@@ -68,13 +68,7 @@ impl Server {
             .unwrap();
         let client = {
             let _inside = runtime.enter();
-            let mut config = kube::Config::new(URL.parse().unwrap());
-            config.accept_invalid_certs = true;
-            config.auth_info = AuthInfo {
-                token: Some(TOKEN.to_owned().into()),
-                ..AuthInfo::default()
-            };
-            kube::Client::try_from(config).unwrap()
+            client(TOKEN)
         };
         let server = Self {
             client,
@@ -106,8 +100,39 @@ impl Server {
         server
     }
 
-    /// Sends an object (or nothing) to a path.
+    /// Sends an object (or nothing) to a path, as who may everything.
     pub fn send(&self, method: &str, path: &str, object: &Value) -> Result<Value, Refused> {
+        self.send_as(&self.client, method, path, object)
+    }
+
+    /// Creates an object, which is to succeed.
+    pub fn made(&self, collection: &str, object: &Value) -> Value {
+        self.send("POST", collection, object)
+            .unwrap_or_else(|refused| panic!("{collection}: {}", refused.message))
+    }
+
+    /// `kubectl apply` of these documents.
+    pub fn apply(&self, documents: &str) {
+        let file = self.folder.join(format!("{}.yaml", fastrand::u64(..)));
+        std::fs::write(&file, documents).unwrap();
+        let file = file.display().to_string();
+        self.kubectl(&["apply", "--server-side", "-f", &file]);
+    }
+
+    /// A client with somebody else's token.
+    pub fn client(&self, token: &str) -> kube::Client {
+        let _inside = self.runtime.enter();
+        client(token)
+    }
+
+    /// Sends an object (or nothing) to a path by that client.
+    pub fn send_as(
+        &self,
+        client: &kube::Client,
+        method: &str,
+        path: &str,
+        object: &Value,
+    ) -> Result<Value, Refused> {
         let body = if object.is_null() {
             Vec::new()
         } else {
@@ -125,7 +150,7 @@ impl Server {
             .body(body)
             .unwrap();
         let answer = self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(30), self.client.request_text(request)).await
+            tokio::time::timeout(Duration::from_secs(30), client.request_text(request)).await
         });
         match answer.unwrap_or_else(|_| panic!("{method} {path}: no answer within 30 s")) {
             Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
@@ -168,7 +193,8 @@ impl Server {
         Err(String::from_utf8_lossy(&stderr).into_owned())
     }
 
-    fn wait(&self, path: &str) {
+    /// Waits until a path answers.
+    pub fn wait(&self, path: &str) {
         self.patiently(path, || {
             let answer = self.runtime.block_on(async {
                 let request = Request::get(path).body(Vec::new()).unwrap();
@@ -183,7 +209,7 @@ impl Server {
     }
 
     /// Tries until it works; not for ever, and not when a part of the server has ended.
-    fn patiently(&self, what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
+    pub fn patiently(&self, what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
         let deadline = Instant::now() + START;
         while let Err(problem) = attempt() {
             let ended = self
@@ -226,6 +252,16 @@ const APISERVER: [&str; 12] = [
     // etcd of Debian 12 is older than what the server would ask it.
     "--feature-gates=SizeBasedListCostEstimate=false",
 ];
+
+fn client(token: &str) -> kube::Client {
+    let mut config = kube::Config::new(URL.parse().unwrap());
+    config.accept_invalid_certs = true;
+    config.auth_info = AuthInfo {
+        token: Some(token.to_owned().into()),
+        ..AuthInfo::default()
+    };
+    kube::Client::try_from(config).unwrap()
+}
 
 fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
