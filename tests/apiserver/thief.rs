@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::server::{Refused, Server};
+use crate::webhook;
 
 /// The release's namespace.
 pub const NAMESPACE: &str = "lanyard-system";
@@ -53,9 +54,32 @@ pub fn stage(server: &Server) {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         server.made(&path, &json!({"metadata": {"name": name}}));
     }
-    let objects = rendered(&["--set", "agent.federated.namespaces={shop}"]);
+    let objects = rendered(&[
+        "--set",
+        "agent.federated.namespaces={shop}",
+        "--set",
+        "agent.secrets[0].namespace=shop,agent.secrets[0].names={till-credential}",
+    ]);
     let all = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     server.apply(&all.to_string());
+    webhook::start(server, &objects);
+    // The policy and the webhook come into force by a watch.
+    let client = thief(server, Some("node-a"));
+    let own = pod(server, "shop", "first", Some("node-a"), "app");
+    let theirs = pod(server, "shop", "second", Some("node-b"), "app");
+    let refused = |what: &str, request: &Value, words: &str| {
+        server.patiently(what, || {
+            match ask(server, &client, "shop", "app", request) {
+                Ok(_) => Err("not yet in force".to_owned()),
+                Err(refused) if refused.message.contains(words) => Ok(()),
+                Err(refused) => Err(refused.message),
+            }
+        });
+    };
+    let mut long = request("first", &own);
+    long["spec"]["expirationSeconds"] = json!(7200);
+    refused("the policy", &long, "at most an hour");
+    refused("the webhook", &request("second", &theirs), "on node node-b");
 }
 
 /// Creates a pod, bound to a node where one is named; its uid.
