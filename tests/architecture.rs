@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "admission",
             "agent",
             "api",
+            "azure",
             "demo",
             "explain",
             "kubernetes",

@@ -77,6 +77,14 @@ async fn rig() -> Rig {
     rig_with("").await
 }
 
+fn asker(name: &str) -> Asker {
+    Asker {
+        uid: name.into(),
+        pod: ObjectName::new(name, name),
+        service_account: name.into(),
+    }
+}
+
 fn grant(n: usize) -> Grant {
     Grant {
         identity: Arc::new(IdentityFacts {
@@ -88,13 +96,14 @@ fn grant(n: usize) -> Grant {
             object_id: None,
             resource_id: Some(resource_id(n).parse().unwrap()),
             sources: vec![SourceFacts::Imds],
+            authority_host: None,
             allowed_resources: vec![],
         }),
         binding: ObjectName::new(format!("team-{n}"), "binding"),
         default: false,
         scopes: Arc::new([Arc::new(PolicyScope {
             resource_id_prefixes: vec![format!("/subscriptions/s/resourceGroups/team-{n}")],
-            tenant_ids: vec![],
+            ..PolicyScope::default()
         })]),
         first_seen: Duration::ZERO,
     }
@@ -103,7 +112,7 @@ fn grant(n: usize) -> Grant {
 impl Rig {
     async fn ask(&self, n: usize) -> Result<obtain::Obtained, Fault> {
         // A pod of its own each time: no share of a pod's is used up here.
-        let pod = Asker(format!("pod-{}", ASKS.fetch_add(1, Relaxed)).into());
+        let pod = asker(&format!("pod-{}", ASKS.fetch_add(1, Relaxed)));
         self.broker.obtain(&grant(n), VAULT, &pod).await
     }
 
@@ -120,7 +129,7 @@ async fn a_real_token_is_fetched_once_and_then_served_from_the_cache() {
     assert_eq!((first.cache, first.source), (CacheState::Miss, "imds"));
     assert_eq!(first.token.expose().split('.').count(), 3);
     assert!(first.left > Duration::from_hours(23));
-    let pod = Asker("pod-1".into());
+    let pod = asker("pod-1");
     let again = rig.broker.try_cached(&grant(1), VAULT, &pod).unwrap();
     assert!(Arc::ptr_eq(&again.token, &first.token) && again.cache == CacheState::Hit);
     assert_eq!(rig.azure.stats().imds_requests, 1);
@@ -136,7 +145,7 @@ async fn another_team_s_client_id_is_refused_by_what_the_token_says() {
     let mut identity = (*mine.identity).clone();
     identity.client_id = client_id(1).parse().unwrap();
     mine.identity = Arc::new(identity);
-    let pod = Asker("attacker".into());
+    let pod = asker("attacker");
     for round in 0..2 {
         let fault = rig.broker.obtain(&mine, VAULT, &pod).await.unwrap_err();
         assert_eq!(fault.kind, FaultKind::IdentityNotFound, "round {round}");
@@ -154,7 +163,7 @@ async fn an_identity_that_is_assigned_while_a_pod_waits() {
     );
     let mut new = grant(0);
     new.first_seen = clock::since_epoch();
-    let (broker, pod) = (Arc::clone(&rig.broker), Asker("pod".into()));
+    let (broker, pod) = (Arc::clone(&rig.broker), asker("pod"));
     let before = rig.azure.stats().imds_requests;
     let waiting = tokio::spawn(async move { broker.obtain(&new, VAULT, &pod).await });
     // One more refusal, and then it appears.
@@ -243,7 +252,7 @@ async fn a_node_that_starts_cold_is_never_throttled_by_imds() {
         for resource in 0..4 {
             let broker = Arc::clone(&rig.broker);
             asks.spawn(async move {
-                let asker = Asker(format!("pod-{pod}").into());
+                let asker = asker(&format!("pod-{pod}"));
                 let grant = grant(pod % (IDENTITIES - 1) + 1);
                 let resource = format!("https://{resource}.example");
                 broker.obtain(&grant, &resource, &asker).await

@@ -5,7 +5,9 @@
 //! the explanation cannot be another opinion than the decision.
 
 use super::world::World;
-use crate::model::facts::{BindingFacts, IdentityFacts, Labels, PodFacts, PolicyFacts, Subject};
+use crate::model::facts::{
+    BindingFacts, IdentityFacts, Labels, PodFacts, PolicyFacts, SourceFacts, Subject,
+};
 
 /// A condition of a binding's entry that a pod does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +64,15 @@ pub fn binds(binding: &BindingFacts, pod: &PodFacts, world: &World) -> bool {
 pub enum Clause {
     /// `namespaces`.
     Namespaces,
-    /// `resourceIDPrefixes`: it has none, or none that the identity lies under.
+    /// `resourceIDPrefixes`: it has none, or none that the identity lies under; nor is the identity
+    /// one of its `clientIDs`.
     Prefixes,
     /// `tenantIDs`.
     Tenants,
+    /// `authorityHosts`: the identity names another Entra ID.
+    AuthorityHosts,
+    /// `tokenEndpoints`: the identity names a token endpoint.
+    TokenEndpoints,
 }
 
 /// What of a policy refuses an identity of a namespace with these labels; nothing: it admits it.
@@ -81,15 +88,32 @@ pub fn refusing<'a>(
             .is_none_or(|tenant| scope.tenant_ids.contains(&tenant));
     // Without a resource id the check is left to the token's own claims, at obtain.
     let prefixes = &scope.resource_id_prefixes;
-    let resource = !prefixes.is_empty()
+    let under = !prefixes.is_empty()
         && identity
             .resource_id
             .as_ref()
             .is_none_or(|id| prefixes.iter().any(|prefix| id.is_under(prefix)));
+    let resource = under || scope.client_ids.contains(&identity.client_id);
+    let authority = identity.authority_host.as_ref();
+    let authority = authority.is_none_or(|host| is_listed(host, &scope.authority_hosts));
+    let mut endpoints = identity.sources.iter().filter_map(|source| match source {
+        SourceFacts::Federated(Some(endpoint)) => Some(&endpoint.url),
+        _ => None,
+    });
+    let endpoint = endpoints.all(|url| is_listed(url, &scope.token_endpoints));
     let clauses = [
         (!policy.namespaces.matches(namespace)).then_some(Clause::Namespaces),
         (!resource).then_some(Clause::Prefixes),
         (!tenant).then_some(Clause::Tenants),
+        (!authority).then_some(Clause::AuthorityHosts),
+        (!endpoint).then_some(Clause::TokenEndpoints),
     ];
     clauses.into_iter().flatten()
+}
+
+/// Whether a URL is in the list; a slash at the end and the case of a host make no difference.
+fn is_listed(url: &str, list: &[String]) -> bool {
+    let url = url.trim_end_matches('/');
+    let same = |listed: &String| url.eq_ignore_ascii_case(listed.trim_end_matches('/'));
+    list.iter().any(same)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::intercept::BackendChoice;
 use super::obtain::ObtainConfig;
+use crate::model::ids::Guid;
 use crate::serve::Limits;
 
 /// The agent's configuration.
@@ -23,6 +24,10 @@ pub struct Config {
     pub health_socket: Option<PathBuf>,
     /// IMDS, `http://host[:port]`.
     pub imds_endpoint: String,
+    /// Entra ID.
+    pub entra: EntraConfig,
+    /// Whether annotations of Azure Workload Identity on service accounts are looked at.
+    pub workload_identity: bool,
     /// Link-local address of the agent on `lo`, the target of the redirection.
     pub agent_address: Ipv4Addr,
     /// Port at that address; 0 = any free one.
@@ -43,6 +48,17 @@ pub struct Config {
     pub limits: Limits,
     /// Cache and upstream.
     pub obtain: ObtainConfig,
+}
+
+/// Where Entra ID is and whom to trust there.
+#[derive(Clone, Debug)]
+pub struct EntraConfig {
+    /// Where an identity states no `authorityHost`: `https://HOST[:PORT]`.
+    pub authority_host: String,
+    /// The tenant of identities that state none.
+    pub tenant: Option<Guid>,
+    /// Certificates in PEM that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where pods, bindings and identities come from: one seam, two implementations.

@@ -112,6 +112,7 @@ fn unavailable(error: &ImdsError) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testkit::asker;
 
     /// Nobody answers at this endpoint: what counts is how many calls are begun.
     fn forwarder() -> Arc<Forwarder> {
@@ -136,14 +137,14 @@ mod tests {
         let forwarder = forwarder();
         let _running = forwarder.turn().await.unwrap();
         let path = "/metadata/instance/compute/location";
-        let asker = Asker("p".into());
+        let asker = asker("p");
         let outcome = forwarder.forward(&asker, path, "2021-02-01", None);
         assert_eq!(outcome.await.unwrap_err().kind, FaultKind::Overloaded);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_over_its_share_waits_in_no_line() {
-        let (forwarder, flood) = (forwarder(), Asker("flood".into()));
+        let (forwarder, flood) = (forwarder(), asker("flood"));
         for _ in 0..PER_POD.burst {
             forwarder.pods.lock().take(&flood, Duration::ZERO).unwrap();
         }

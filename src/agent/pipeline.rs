@@ -132,7 +132,7 @@ impl<S: TokenSource> Pipeline<S> {
                 return Err(fault);
             }
         };
-        let asker = asker(&pod);
+        let asker = Asker::from(&*pod.pod);
         if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
             return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
         }
@@ -349,7 +349,7 @@ impl<S: TokenSource> Pipeline<S> {
         let (path, format) = (query.path.as_str(), query.format.as_deref());
         let reply = self
             .forwarder
-            .forward(&asker(&pod), path, &query.api_version, format)
+            .forward(&Asker::from(&*pod.pod), path, &query.api_version, format)
             .await?;
         self.metrics.passed_on();
         let kind = reply
@@ -382,9 +382,4 @@ fn reason(fault: &Fault) -> &str {
     } else {
         &fault.detail
     }
-}
-
-/// Who is charged for upstream calls.
-fn asker(pod: &PodGrants) -> Asker {
-    Asker(pod.pod.uid.clone())
 }

@@ -90,6 +90,7 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::testkit::asker;
     use proptest::prelude::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -121,7 +122,7 @@ mod tests {
             per_second: 2,
             burst: 3,
         });
-        let (flood, calm) = (Asker("flood".into()), Asker("calm".into()));
+        let (flood, calm) = (asker("flood"), asker("calm"));
         let passed = (0..100)
             .filter(|_| shares.take(&flood, MS(0)).is_ok())
             .count();
@@ -138,7 +139,7 @@ mod tests {
             burst: 3,
         });
         for n in 0..100_000u64 {
-            let asker = Asker(n.to_string().into());
+            let asker = asker(&n.to_string());
             assert!(shares.take(&asker, MS(n * 10)).is_ok());
         }
         assert!(shares.paces.len() <= 2 * Shares::PRUNE_AT);

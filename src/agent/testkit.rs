@@ -10,6 +10,8 @@ use super::touched::Touched;
 use super::world::{Change, World};
 use crate::api::object::{Object, read};
 use crate::model::facts::PodFacts;
+use crate::model::grant::Asker;
+use crate::model::ids::ObjectName;
 
 /// A GUID that ends in `n`.
 pub fn guid(n: u8) -> String {
@@ -28,6 +30,15 @@ pub fn object(manifest: Value) -> Object {
     read(manifest, "1")
         .expect("well-formed")
         .expect("one of ours")
+}
+
+/// Somebody who asks: a pod of its own namespace.
+pub fn asker(name: &str) -> Asker {
+    Asker {
+        uid: name.into(),
+        pod: ObjectName::new(name, name),
+        service_account: name.into(),
+    }
 }
 
 /// A pod with labels `{app: NAME}` and an address.

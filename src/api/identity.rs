@@ -190,6 +190,10 @@ impl AzureIdentity {
             resource_id: parse_optional("spec.resourceID", resource_id.as_ref())?,
             sources,
             allowed_resources: spec.allowed_resources.clone().unwrap_or_default(),
+            authority_host: spec
+                .authority_host
+                .as_deref()
+                .map(|host| host.trim_end_matches('/').into()),
         })
     }
 

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Malformed;
 use super::formats::{AUTHORITY, GROUP_ID, GUID, HTTPS_URL, ID_PREFIX};
-use super::rules::List;
+use super::rules::{List, Rule, Rules};
 use super::selector::{Selector, label_selector};
 use crate::model::facts::{PolicyFacts, PolicyScope};
+use crate::model::ids::Guid;
 
 /// Which namespaces, and what their identities may be.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -34,14 +35,15 @@ use crate::model::facts::{PolicyFacts, PolicyScope};
     printcolumn = r#"{"name": "Node identity", "type": "boolean", "jsonPath": ".spec.allowNodeIdentity", "priority": 1, "description": "Whether they may use the node's own identity."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = Rules(&[ADMITS_NOTHING]))]
 pub struct AzureIdentityPolicySpec {
     /// Labels of the namespaces that this policy is about, for example `{matchLabels: {team: shop}}`. The
     /// label `kubernetes.io/metadata.name` is a namespace's name. `{}` is every namespace.
     pub namespaces: Selector,
     /// What the ARM ids of their identities must start with, segment by segment and in any case, for
     /// example `[/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop]`.
-    /// `/subscriptions/` admits every identity.
-    #[serde(rename = "resourceIDPrefixes")]
+    /// `/subscriptions/` admits every identity. May be empty only where `clientIDs` is not.
+    #[serde(rename = "resourceIDPrefixes", default)]
     #[schemars(transform = PREFIXES.schema())]
     pub resource_id_prefixes: Vec<String>,
     /// Tenants that their identities may be of, as GUIDs. Left out: any.
@@ -53,25 +55,41 @@ pub struct AzureIdentityPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = GROUPS.schema())]
     pub managed_resource_groups: Option<Vec<String>>,
+    /// Applications of Entra ID that their identities may be, by client id: an application has no ARM
+    /// id that `resourceIDPrefixes` could be held against. Left out: none, unless every policy for the
+    /// namespace admits `/subscriptions/`.
+    #[serde(rename = "clientIDs", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = APPLICATIONS.schema())]
+    pub client_ids: Option<Vec<String>>,
     /// What an `AzureIdentity` of theirs may name as `authorityHost` beside the cloud's own, for example
-    /// `[https://login.microsoftonline.us]`. Left out: none. Comes with a later version of Lanyard.
+    /// `[https://login.microsoftonline.us]`. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = AUTHORITIES.schema())]
     pub authority_hosts: Option<Vec<String>>,
     /// What an `AzureIdentity` of theirs may name as `tokenEndpoint` of the source `federated`: pods'
-    /// service-account tokens are sent there. Left out: none. Comes with a later version of Lanyard.
+    /// service-account tokens are sent there. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = ENDPOINTS.schema())]
     pub token_endpoints: Option<Vec<String>>,
+    /// Whether the annotations `azure.workload.identity/client-id` and `tenant-id` of their service
+    /// accounts count as a federated identity of the account's pods that have the label
+    /// `azure.workload.identity/use: "true"`. The agents must be told to look at service accounts, too.
+    #[serde(default)]
+    pub workload_identity: bool,
     /// Whether an `AzureIdentity` of theirs may use the source `nodeSystemAssigned`: their pods can then
     /// do what the node can. Comes with a later version of Lanyard.
     #[serde(default)]
     pub allow_node_identity: bool,
 }
 
-const PREFIXES: List = List::at_most(64).of(ID_PREFIX).not_empty(
-    "is empty, which would admit no identity: state a prefix, `/subscriptions/` for any",
+const PREFIXES: List = List::at_most(64).of(ID_PREFIX);
+const ADMITS_NOTHING: Rule = Rule::new(
+    "(has(self.resourceIDPrefixes) && self.resourceIDPrefixes.size() > 0) || has(self.clientIDs)",
+    "resourceIDPrefixes is empty, which would admit no identity: state a prefix, `/subscriptions/` for any, or clientIDs for applications",
 );
+const APPLICATIONS: List = List::at_most(256)
+    .of(GUID)
+    .not_empty("is empty: leave it out to admit no application by its client id");
 const TENANTS: List = List::at_most(32)
     .of(GUID)
     .not_empty("is empty: leave it out to admit any tenant");
@@ -84,8 +102,13 @@ impl AzureIdentityPolicy {
     pub fn facts(&self, name: &str) -> Result<PolicyFacts, Malformed> {
         let spec = &self.spec;
         PREFIXES.check("spec.resourceIDPrefixes", &spec.resource_id_prefixes)?;
+        ADMITS_NOTHING.check(
+            !spec.resource_id_prefixes.is_empty() || spec.client_ids.is_some(),
+            "spec",
+        )?;
         for (list, field, texts) in [
             (TENANTS, "tenantIDs", &spec.tenant_ids),
+            (APPLICATIONS, "clientIDs", &spec.client_ids),
             (
                 GROUPS,
                 "managedResourceGroups",
@@ -98,17 +121,21 @@ impl AzureIdentityPolicy {
                 list.check(&format!("spec.{field}"), texts)?;
             }
         }
-        let tenants = spec.tenant_ids.iter().flatten();
-        let tenant = |id: &String| {
-            id.parse()
-                .map_err(|error| Malformed::at("spec.tenantIDs", error))
+        let guids = |field: &str, texts: &Option<Vec<String>>| {
+            let parsed = texts.iter().flatten().map(|text| text.parse());
+            let parsed: Result<Vec<Guid>, _> = parsed.collect();
+            parsed.map_err(|error| Malformed::at(field, error))
         };
         Ok(PolicyFacts {
             name: name.into(),
             namespaces: label_selector("spec.namespaces", &spec.namespaces)?,
             scope: Arc::new(PolicyScope {
                 resource_id_prefixes: spec.resource_id_prefixes.clone(),
-                tenant_ids: tenants.map(tenant).collect::<Result<_, _>>()?,
+                tenant_ids: guids("spec.tenantIDs", &spec.tenant_ids)?,
+                client_ids: guids("spec.clientIDs", &spec.client_ids)?,
+                authority_hosts: spec.authority_hosts.clone().unwrap_or_default(),
+                token_endpoints: spec.token_endpoints.clone().unwrap_or_default(),
+                workload_identity: spec.workload_identity,
             }),
         })
     }

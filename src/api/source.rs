@@ -1,8 +1,10 @@
 //! `AzureIdentity.spec.tokenSources`: where an identity's tokens come from. One field of each entry
 //! is set, and it says which source the entry is.
 //!
-//! This version serves `imds`. The others are in the schema and are refused by [`facts`], with the
-//! source named: an identity that quietly went without one would be a riddle.
+//! `nodeSystemAssigned` is in the schema and is refused by [`facts`]: an identity that quietly went
+//! without it would be a riddle.
+
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Malformed;
 use super::formats::{HOST, HTTPS_URL, OBJECT_NAME, PEM, SECRET_KEY};
 use super::rules::{List, Rule, Rules};
-use crate::model::facts::SourceFacts;
+use crate::model::facts::{CredentialFacts, CredentialForm, EndpointFacts, SourceFacts};
 
 /// One source of tokens. Exactly one of its fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,11 +24,13 @@ pub struct TokenSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imds: Option<ImdsSource>,
     /// The pod's own service-account token, exchanged at Entra ID: nothing is assigned to nodes. Needs
-    /// a federated credential on the identity. Comes with a later version of Lanyard.
+    /// a federated credential on the identity: the cluster's issuer, the subject
+    /// `system:serviceaccount:<namespace>:<service account>` and the audience
+    /// `api://AzureADTokenExchange`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federated: Option<FederatedSource>,
     /// An application registered in Entra ID, by a secret or a certificate from a Secret of this
-    /// namespace. Comes with a later version of Lanyard.
+    /// namespace. Agents may read only the Secrets that Lanyard was installed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_principal: Option<ServicePrincipalSource>,
     /// The system-assigned identity of the node's virtual machine or scale set: every pod that gets it
@@ -88,14 +92,38 @@ pub struct SecretRef {
     pub key: String,
 }
 
-/// Where a certificate is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Where a certificate and its private key are: in PEM, or in a PKCS#12 store. Entra ID takes RSA keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = Rules(&[ONE_FORM, PASSWORD_UNUSED]))]
 pub struct CertificateRef {
-    /// Name of a Secret of type `kubernetes.io/tls`, in this namespace: `tls.crt` is the certificate,
-    /// `tls.key` its key.
+    /// Name of the Secret, in this namespace. With nothing else stated it is one of type
+    /// `kubernetes.io/tls`, as cert-manager writes it.
     #[schemars(transform = OBJECT_NAME.schema())]
     pub name: String,
+    /// Key of the Secret that holds the certificate in PEM, perhaps with its chain; several
+    /// certificates while one replaces the other. Left out: `tls.crt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = SECRET_KEY.schema())]
+    pub certificate_key: Option<String>,
+    /// Key of the Secret that holds the private key in PEM (PKCS#8 or PKCS#1, not encrypted). Left out:
+    /// `tls.key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = SECRET_KEY.schema())]
+    pub private_key_key: Option<String>,
+    /// Key of the Secret that holds a PKCS#12 store with the certificate and its key, for example
+    /// `keystore.p12`; instead of `certificateKey` and `privateKeyKey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = SECRET_KEY.schema())]
+    pub pkcs12_key: Option<String>,
+    /// Key of the Secret that holds the store's password. Left out: the password is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(transform = SECRET_KEY.schema())]
+    pub password_key: Option<String>,
+    /// Send the certificate with its chain (`x5c`): for an application that trusts a subject name and
+    /// an issuer, so that a renewed certificate needs no registration.
+    #[serde(default)]
+    pub send_chain: bool,
 }
 
 /// The node's own identity. No settings.
@@ -129,6 +157,15 @@ const ONE_CREDENTIAL: Rule = Rule::new(
     "must have either secretRef or certificateRef",
 );
 
+const ONE_FORM: Rule = Rule::new(
+    "!has(self.pkcs12Key) || !(has(self.certificateKey) || has(self.privateKeyKey))",
+    "pkcs12Key is instead of certificateKey and privateKeyKey",
+);
+const PASSWORD_UNUSED: Rule = Rule::new(
+    "has(self.pkcs12Key) || !has(self.passwordKey)",
+    "passwordKey is about pkcs12Key: state it, or leave the password out; an encrypted PEM is not read",
+);
+
 /// What the API server checks at admission.
 pub fn check(field: &str, sources: &[TokenSource]) -> Result<(), Malformed> {
     LIST.check_size(field, sources.len())?;
@@ -156,13 +193,24 @@ pub fn facts(sources: &[TokenSource]) -> Result<Vec<SourceFacts>, Malformed> {
     let mut facts = Vec::new();
     for (at, source) in sources.iter().enumerate() {
         let later = |name: &str| {
-            let problem = "comes with a later version of Lanyard: this one serves imds";
+            let problem = "comes with a later version of Lanyard: this one serves imds, federated and servicePrincipal";
             Malformed::at(format!("spec.tokenSources[{at}].{name}"), problem)
         };
         match source.given() {
             [true, ..] => facts.push(SourceFacts::Imds),
-            [_, true, ..] => return Err(later("federated")),
-            [_, _, true, _] => return Err(later("servicePrincipal")),
+            [_, true, ..] => facts.push(SourceFacts::Federated(
+                source
+                    .federated
+                    .as_ref()
+                    .and_then(FederatedSource::endpoint),
+            )),
+            [_, _, true, _] => facts.extend(
+                source
+                    .service_principal
+                    .as_ref()
+                    .and_then(ServicePrincipalSource::credential)
+                    .map(|credential| SourceFacts::ServicePrincipal(Arc::new(credential))),
+            ),
             _ => return Err(later("nodeSystemAssigned")),
         }
     }
@@ -181,6 +229,15 @@ impl TokenSource {
 }
 
 impl FederatedSource {
+    fn endpoint(&self) -> Option<Arc<EndpointFacts>> {
+        let url = self.token_endpoint.as_deref()?.into();
+        Some(Arc::new(EndpointFacts {
+            url,
+            ca_bundle: self.ca_bundle.as_deref().map(Into::into),
+            sni: self.sni.as_deref().map(Into::into),
+        }))
+    }
+
     fn check(&self, field: &str) -> Result<(), Malformed> {
         let endpoint = format!("{field}.tokenEndpoint");
         HTTPS_URL.check_optional(&endpoint, self.token_endpoint.as_ref())?;
@@ -192,6 +249,18 @@ impl FederatedSource {
 }
 
 impl ServicePrincipalSource {
+    /// The list was checked: one of the two is there.
+    fn credential(&self) -> Option<CredentialFacts> {
+        let of_secret = self.secret_ref.as_ref().map(|secret| CredentialFacts {
+            secret: secret.name.as_str().into(),
+            form: CredentialForm::Secret {
+                key: secret.key.as_str().into(),
+            },
+        });
+        let certificate = self.certificate_ref.as_ref();
+        of_secret.or_else(|| certificate.map(CertificateRef::credential))
+    }
+
     fn check(&self, field: &str) -> Result<(), Malformed> {
         ONE_CREDENTIAL.check(
             self.secret_ref.is_some() != self.certificate_ref.is_some(),
@@ -202,7 +271,48 @@ impl ServicePrincipalSource {
             SECRET_KEY.check(format!("{field}.secretRef.key"), &secret.key)?;
         }
         self.certificate_ref.as_ref().map_or(Ok(()), |certificate| {
-            OBJECT_NAME.check(format!("{field}.certificateRef.name"), &certificate.name)
+            certificate.check(&format!("{field}.certificateRef"))
         })
+    }
+}
+
+impl CertificateRef {
+    fn credential(&self) -> CredentialFacts {
+        let send_chain = self.send_chain;
+        let or = |key: &Option<String>, usual: &str| key.as_deref().unwrap_or(usual).into();
+        let form = match &self.pkcs12_key {
+            Some(store) => CredentialForm::Pkcs12 {
+                store: store.as_str().into(),
+                password: self.password_key.as_deref().map(Into::into),
+                send_chain,
+            },
+            None => CredentialForm::Pem {
+                certificate: or(&self.certificate_key, "tls.crt"),
+                private_key: or(&self.private_key_key, "tls.key"),
+                send_chain,
+            },
+        };
+        CredentialFacts {
+            secret: self.name.as_str().into(),
+            form,
+        }
+    }
+
+    fn check(&self, field: &str) -> Result<(), Malformed> {
+        OBJECT_NAME.check(format!("{field}.name"), &self.name)?;
+        for (name, key) in [
+            ("certificateKey", &self.certificate_key),
+            ("privateKeyKey", &self.private_key_key),
+            ("pkcs12Key", &self.pkcs12_key),
+            ("passwordKey", &self.password_key),
+        ] {
+            SECRET_KEY.check_optional(&format!("{field}.{name}"), key.as_ref())?;
+        }
+        let pem = self.certificate_key.is_some() || self.private_key_key.is_some();
+        ONE_FORM.check(self.pkcs12_key.is_none() || !pem, field)?;
+        PASSWORD_UNUSED.check(
+            self.pkcs12_key.is_some() || self.password_key.is_none(),
+            field,
+        )
     }
 }

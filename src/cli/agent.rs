@@ -8,9 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::duration;
-use crate::agent::config::{Assignments, Config, Enforcement, KubernetesSource, Source};
+use crate::agent::config::{
+    Assignments, Config, Enforcement, EntraConfig, KubernetesSource, Source,
+};
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
+use crate::azure::cloud::Cloud;
+use crate::model::ids::Guid;
 use crate::serve::Limits;
 use crate::serve::telemetry::{self, LogFormat};
 
@@ -60,6 +64,15 @@ pub struct Args {
         default_value = "http://169.254.169.254"
     )]
     imds_endpoint: String,
+
+    #[command(flatten)]
+    entra: EntraArgs,
+
+    /// Understand the annotations `azure.workload.identity/client-id` and `tenant-id` of service
+    /// accounts, where an `AzureIdentityPolicy` says `workloadIdentity: true`.
+    #[arg(long, env = "LANYARD_WORKLOAD_IDENTITY", value_name = "BOOL", default_value_t = false,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    workload_identity: bool,
 
     /// Link-local address that the agent owns on `lo`: pods' requests are redirected to it.
     #[arg(
@@ -175,6 +188,8 @@ impl Args {
             self_test,
             health_socket: self.health_socket,
             imds_endpoint: self.imds_endpoint,
+            entra: self.entra.config(),
+            workload_identity: self.workload_identity,
             agent_address: self.agent_address,
             port: self.port,
             admin: self.admin_listen,
@@ -192,6 +207,41 @@ impl Args {
                 ..ObtainConfig::default()
             },
         })
+    }
+}
+
+/// Flags about Entra ID, for the sources `federated` and `servicePrincipal`.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Entra ID")]
+struct EntraArgs {
+    /// Which of Azure's clouds.
+    #[arg(long, env = "LANYARD_CLOUD", value_enum, default_value_t = Cloud::default())]
+    cloud: Cloud,
+
+    /// Entra ID, where it is not that of `--cloud`, as in `https://login.microsoftonline.com`. An
+    /// `AzureIdentity` may name another one where a policy allows it.
+    #[arg(long, env = "LANYARD_AUTHORITY_HOST", value_name = "URL")]
+    authority_host: Option<String>,
+
+    /// The tenant of identities that state none.
+    #[arg(long, env = "LANYARD_TENANT_ID", value_name = "GUID")]
+    tenant_id: Option<Guid>,
+
+    /// Certificates in PEM that are trusted beside the system's, for Entra ID behind a proxy that
+    /// breaks TLS open and for simulations.
+    #[arg(long, env = "LANYARD_AZURE_CA_FILE", value_name = "FILE")]
+    azure_ca_file: Option<PathBuf>,
+}
+
+impl EntraArgs {
+    fn config(self) -> EntraConfig {
+        let host = self.authority_host.filter(|host| !host.is_empty());
+        let host = host.unwrap_or_else(|| self.cloud.authority_host().to_owned());
+        EntraConfig {
+            authority_host: host.trim_end_matches('/').to_owned(),
+            tenant: self.tenant_id,
+            ca_file: self.azure_ca_file,
+        }
     }
 }
 

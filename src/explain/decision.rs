@@ -77,6 +77,8 @@ fn decide<'a>(
     let query = TokenQuery {
         resource: resource.to_owned(),
         selector: selector.clone(),
+        claims: None,
+        bypass_cache: false,
     };
     match select(grants, &query) {
         Decision::Granted(grant, chosen) => Ok((grant, chosen)),

@@ -197,7 +197,10 @@ fn refusal(
             )
         }
         Clause::Prefixes if scope.resource_id_prefixes.is_empty() => {
-            "its resourceIDPrefixes are empty, which allows none".to_owned()
+            format!(
+                "its resourceIDPrefixes are empty and its clientIDs are without {}",
+                identity.client_id
+            )
         }
         Clause::Prefixes => {
             let id = identity.resource_id.as_ref();
@@ -206,6 +209,13 @@ fn refusal(
                 id.map_or("", |id| id.as_written()),
                 scope.resource_id_prefixes.join(" or ")
             )
+        }
+        Clause::AuthorityHosts => format!(
+            "the identity's authorityHost {} is not one of its authorityHosts",
+            identity.authority_host.as_deref().unwrap_or_default()
+        ),
+        Clause::TokenEndpoints => {
+            "the identity's tokenEndpoint is not one of its tokenEndpoints".to_owned()
         }
         Clause::Tenants => format!(
             "the identity's tenant {} is not one of {}",

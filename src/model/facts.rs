@@ -51,19 +51,73 @@ pub struct PodFacts {
 pub enum SourceFacts {
     /// The node's IMDS, by client id.
     Imds,
+    /// The pod's own service-account token, exchanged at Entra or at this endpoint.
+    Federated(Option<Arc<EndpointFacts>>),
+    /// An application's own credential.
+    ServicePrincipal(Arc<CredentialFacts>),
 }
 
 impl SourceFacts {
     /// All metric labels that [`SourceFacts::as_str`] can give.
-    pub const LABELS: [&'static str; 1] = ["imds"];
+    pub const LABELS: [&'static str; 3] = ["imds", "federated", "service_principal"];
 
     /// Metric label and part of the cache key.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Imds => Self::LABELS[0],
+            Self::Federated(_) => Self::LABELS[1],
+            Self::ServicePrincipal(_) => Self::LABELS[2],
         }
     }
+}
+
+/// A token endpoint other than Entra's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EndpointFacts {
+    /// Its https URL.
+    pub url: Arc<str>,
+    /// Certificates, in PEM, that alone are trusted there; `None`: the public ones.
+    pub ca_bundle: Option<Arc<str>>,
+    /// Name in its certificate, where it is not the URL's host.
+    pub sni: Option<Arc<str>>,
+}
+
+/// Where an application's credential is: a Secret of the identity's namespace and keys in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CredentialFacts {
+    /// The Secret's name.
+    pub secret: Arc<str>,
+    /// What to read of it.
+    pub form: CredentialForm,
+}
+
+/// What a credential is made of; the texts are keys of the Secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CredentialForm {
+    /// A client secret.
+    Secret {
+        /// The client secret.
+        key: Arc<str>,
+    },
+    /// Certificates and their private keys in PEM.
+    Pem {
+        /// The certificates.
+        certificate: Arc<str>,
+        /// The private keys.
+        private_key: Arc<str>,
+        /// Whether the chain goes into each assertion (`x5c`).
+        send_chain: bool,
+    },
+    /// A certificate and its key in a PKCS#12 store.
+    Pkcs12 {
+        /// The store.
+        store: Arc<str>,
+        /// Its password; `None`: it has an empty one.
+        password: Option<Arc<str>>,
+        /// Whether the chain goes into each assertion (`x5c`).
+        send_chain: bool,
+    },
 }
 
 /// An `AzureIdentity`.
@@ -87,6 +141,9 @@ pub struct IdentityFacts {
     pub sources: Vec<SourceFacts>,
     /// Audiences it may be used for; empty = any.
     pub allowed_resources: Vec<String>,
+    /// Where Entra ID is, as in `https://login.microsoftonline.us`; `None`: that of the agent's cloud.
+    #[serde(default)]
+    pub authority_host: Option<Arc<str>>,
 }
 
 /// Requirements on labels. All must hold.
@@ -226,12 +283,24 @@ pub struct PolicyFacts {
 }
 
 /// The limits that one policy sets to identities.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyScope {
     /// ARM id prefixes, compared at segment borders. Empty allows none.
     pub resource_id_prefixes: Vec<String>,
     /// Tenants; empty = any.
     pub tenant_ids: Vec<Guid>,
+    /// Applications, by client id: they have no ARM id.
+    #[serde(default)]
+    pub client_ids: Vec<Guid>,
+    /// Entra IDs beside the agent's cloud's, as in `https://login.microsoftonline.us`.
+    #[serde(default)]
+    pub authority_hosts: Vec<String>,
+    /// Token endpoints, as URLs.
+    #[serde(default)]
+    pub token_endpoints: Vec<String>,
+    /// Whether annotations of Azure Workload Identity on service accounts count.
+    #[serde(default)]
+    pub workload_identity: bool,
 }
 
 /// An `AzureMetadataException`: metadata paths that are forwarded for some pods.

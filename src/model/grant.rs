@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{IdentityFacts, PolicyScope};
+use super::facts::{IdentityFacts, PodFacts, PolicyScope};
 use super::ids::ObjectName;
 
 /// An identity that a pod may use.
@@ -22,6 +22,23 @@ pub struct Grant {
     pub first_seen: Duration,
 }
 
-/// Who asks, for limits and eviction.
+/// Who asks: for limits and eviction, and for credentials that are the pod's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asker(pub Arc<str>);
+pub struct Asker {
+    /// The pod's UID.
+    pub uid: Arc<str>,
+    /// Its namespace and name.
+    pub pod: ObjectName,
+    /// Its service account.
+    pub service_account: Arc<str>,
+}
+
+impl From<&PodFacts> for Asker {
+    fn from(pod: &PodFacts) -> Self {
+        Self {
+            uid: pod.uid.clone(),
+            pod: pod.name.clone(),
+            service_account: pod.service_account.clone(),
+        }
+    }
+}

@@ -37,4 +37,8 @@ pub struct TokenQuery {
     pub resource: String,
     /// Which identity.
     pub selector: Selector,
+    /// `claims`: a challenge to pass on, a JSON object. Such a token is never cached.
+    pub claims: Option<String>,
+    /// `bypass_cache=true`: a new token is wanted.
+    pub bypass_cache: bool,
 }

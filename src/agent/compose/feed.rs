@@ -21,6 +21,7 @@ use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{Health, Timing, Watch, WatchMetrics};
 use crate::kubernetes::Cluster;
+use crate::model::grant::{Asker, Grant};
 use crate::serve::ready::Readiness;
 
 /// Starts what fills the directory.
@@ -124,13 +125,13 @@ fn recall(store: &Store, health: &Health) -> Option<Content> {
 fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
     let granted: HashSet<IdentityKey> = directory
         .pods()
-        .flat_map(|pod| &pod.granted)
-        .flat_map(|grant| {
-            grant
-                .identity
-                .sources
-                .iter()
-                .map(|source| IdentityKey::of(source, &grant.identity))
+        .flat_map(|pod| {
+            let asker = Asker::from(&*pod.pod);
+            let sources = |grant: &Grant| grant.identity.sources.clone();
+            pod.granted.iter().flat_map(move |grant| {
+                let key = |source| IdentityKey::of(&source, &grant.identity, &asker);
+                sources(grant).into_iter().map(key).collect::<Vec<_>>()
+            })
         })
         .collect();
     broker.retain(|key| granted.contains(key));

@@ -86,7 +86,7 @@ impl<S: TokenSource> Broker<S> {
         source: &SourceFacts,
         ask: Ask<'_>,
     ) -> Result<Obtained, SourceError> {
-        let key = IdentityKey::of(source, &ask.grant.identity);
+        let key = IdentityKey::of(source, &ask.grant.identity, ask.asker);
         let mut paid = false;
         loop {
             let entry = match self.table.find(&key, ask.resource) {

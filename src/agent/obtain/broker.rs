@@ -121,7 +121,7 @@ impl<S: TokenSource> Broker<S> {
     ) -> Option<Obtained> {
         let now = self.clock.now();
         for source in &grant.identity.sources {
-            let key = IdentityKey::of(source, &grant.identity);
+            let key = IdentityKey::of(source, &grant.identity, asker);
             let entry = self.table.find(&key, resource)?;
             let cell = entry.cell.lock();
             match cell.slot.decide(now, self.is_not_yet(grant, now)) {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::facts::{IdentityFacts, PolicyScope, SourceFacts};
 use crate::model::fault::{Fault, FaultKind};
-use crate::model::grant::{Asker, Grant};
+use crate::model::grant::Grant;
 use crate::model::ids::{Guid, ObjectName};
 use crate::model::token::Token;
 
@@ -64,6 +64,7 @@ pub fn scope(prefix: &str) -> Arc<PolicyScope> {
     Arc::new(PolicyScope {
         resource_id_prefixes: vec![prefix.to_owned()],
         tenant_ids: vec![],
+        ..PolicyScope::default()
     })
 }
 
@@ -79,6 +80,7 @@ pub fn grant(n: u32) -> Grant {
             object_id: None,
             resource_id: Some(resource_id(n).parse().unwrap()),
             sources: vec![SourceFacts::Imds],
+            authority_host: None,
             allowed_resources: vec![],
         }),
         binding: ObjectName::new("ns", "binding"),
@@ -88,9 +90,7 @@ pub fn grant(n: u32) -> Grant {
     }
 }
 
-pub fn asker(name: &str) -> Asker {
-    Asker(name.into())
-}
+pub use crate::agent::testkit::asker;
 
 /// A bearer text with these claims (unsigned).
 pub fn jwt(claims: &serde_json::Value) -> String {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::model::facts::{IdentityFacts, SourceFacts};
+use crate::model::grant::Asker;
 use crate::model::ids::{Guid, ObjectName};
 
 /// One identity by one source.
@@ -26,6 +27,8 @@ pub enum Credential {
     Node(&'static str),
     /// A credential that belongs to one `AzureIdentity`.
     Own(Owner),
+    /// The token of a service account (namespace and name), for one `AzureIdentity`.
+    Pods(Owner, ObjectName),
 }
 
 /// The `AzureIdentity` that a credential belongs to. The name counts beside the UID because
@@ -42,23 +45,50 @@ impl Credential {
     /// The credential of a source that uses what this `AzureIdentity` refers to.
     #[must_use]
     pub fn own(source: &'static str, identity: &IdentityFacts) -> Self {
-        Self::Own(Owner {
+        Self::Own(Owner::of(source, identity))
+    }
+
+    /// The credential of a source that uses the asking pod's service account.
+    #[must_use]
+    pub fn pods(source: &'static str, identity: &IdentityFacts, asker: &Asker) -> Self {
+        let account = ObjectName {
+            namespace: Arc::clone(&asker.pod.namespace),
+            name: Arc::clone(&asker.service_account),
+        };
+        Self::Pods(Owner::of(source, identity), account)
+    }
+}
+
+impl Owner {
+    fn of(source: &'static str, identity: &IdentityFacts) -> Self {
+        Self {
             source,
             name: identity.name.clone(),
             uid: Arc::clone(&identity.uid),
             generation: identity.generation,
-        })
+        }
     }
 }
 
 impl IdentityKey {
-    /// The key of an identity's tokens by one of its sources. Copies no text.
+    /// The key of an identity's tokens by one of its sources, for whoever asks. Copies no text.
     #[must_use]
-    pub fn of(source: &SourceFacts, identity: &IdentityFacts) -> Self {
+    pub fn of(source: &SourceFacts, identity: &IdentityFacts, asker: &Asker) -> Self {
         let credential = match source {
             SourceFacts::Imds => Credential::Node(source.as_str()),
+            SourceFacts::ServicePrincipal(_) => Credential::own(source.as_str(), identity),
+            SourceFacts::Federated(_) => Credential::pods(source.as_str(), identity, asker),
         };
         Self::with(credential, identity)
+    }
+
+    /// The `AzureIdentity` whose own credential gives these tokens; `None`: the node's.
+    #[must_use]
+    pub const fn owner(&self) -> Option<&ObjectName> {
+        match &self.credential {
+            Credential::Node(_) => None,
+            Credential::Own(owner) | Credential::Pods(owner, _) => Some(&owner.name),
+        }
     }
 
     /// The key of an identity's tokens by a credential.
@@ -87,6 +117,15 @@ mod tests {
             resource_id: None,
             sources: vec![SourceFacts::Imds],
             allowed_resources: vec![],
+            authority_host: None,
+        }
+    }
+
+    fn asker(namespace: &str, service_account: &str) -> Asker {
+        Asker {
+            uid: "uid-pod".into(),
+            pod: ObjectName::new(namespace, "pod"),
+            service_account: service_account.into(),
         }
     }
 
@@ -113,14 +152,35 @@ mod tests {
         );
         assert_ne!(
             theirs,
-            IdentityKey::of(&SourceFacts::Imds, &identity("team-a", "uid-1", 1))
+            IdentityKey::of(
+                &SourceFacts::Imds,
+                &identity("team-a", "uid-1", 1),
+                &asker("team-a", "app")
+            )
         );
         assert_eq!(theirs, own("secret", &identity("team-a", "uid-1", 1)));
     }
 
     #[test]
+    fn a_pods_own_credential_is_its_service_accounts() {
+        let identity = identity("team-a", "uid-1", 1);
+        let federated = SourceFacts::Federated(None);
+        let key = |asker: &Asker| IdentityKey::of(&federated, &identity, asker);
+        let theirs = key(&asker("team-a", "app"));
+        assert_ne!(theirs, key(&asker("team-a", "other")));
+        assert_ne!(theirs, key(&asker("team-b", "app")));
+        let mut twin = asker("team-a", "app");
+        twin.uid = "uid-of-another-pod".into();
+        twin.pod = ObjectName::new("team-a", "another");
+        assert_eq!(theirs, key(&twin));
+        assert_eq!(theirs.owner(), Some(&identity.name));
+    }
+
+    #[test]
     fn by_imds_the_client_id_and_tenant_decide() {
-        let key = |identity: &IdentityFacts| IdentityKey::of(&SourceFacts::Imds, identity);
+        let key = |identity: &IdentityFacts| {
+            IdentityKey::of(&SourceFacts::Imds, identity, &asker("team-a", "app"))
+        };
         let one = identity("team-a", "uid-1", 1);
         assert_eq!(key(&one), key(&identity("team-b", "uid-2", 7)));
         let mut other = one.clone();

@@ -113,6 +113,9 @@ impl TokenSource for Sources {
     async fn fetch(&self, call: Call, urgency: Urgency) -> Result<Token, SourceError> {
         match call.source {
             SourceFacts::Imds => self.imds.fetch(call, urgency).await,
+            SourceFacts::Federated(_) | SourceFacts::ServicePrincipal(_) => Err(
+                SourceError::NotHere(format!("{} is not served yet", call.source.as_str())),
+            ),
         }
     }
 

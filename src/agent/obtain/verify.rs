@@ -64,9 +64,9 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
 /// `AzureIdentity` describes, never the node's own, and one of the policies that admit that object
 /// admits the token.
 ///
-/// A token without `xms_mirid` (opaque, or of another kind) cannot be held against prefixes; it is
-/// served only if every policy in question admits all of `/subscriptions`. Likewise a policy that
-/// names tenants admits no token without `tid`.
+/// A token without `xms_mirid` (an application's, or opaque) cannot be held against prefixes; it is
+/// served only if a policy lists its client id, or every policy in question admits all of
+/// `/subscriptions`. Likewise a policy that names tenants admits no token without `tid`.
 pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
     let refused = |why: String| {
         Err(Fault::identity_not_found(format!(
@@ -98,7 +98,13 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
             None => "the token names no user-assigned identity".to_owned(),
         });
     }
+    // `claims_of` made sure that the token is of this client id.
+    let is_listed = grant
+        .scopes
+        .iter()
+        .any(|scope| tenant_in(scope, claims) && scope.client_ids.contains(&stated.client_id));
     let admitted = match &claims.resource_id {
+        _ if is_listed => true,
         Some(actual) => grant.scopes.iter().any(|scope| {
             tenant_in(scope, claims)
                 && scope
@@ -123,7 +129,7 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
         )),
         None => refused(
             "the token does not say which resource it belongs to, and an AzureIdentityPolicy \
-             restricts resourceIDPrefixes"
+             restricts resourceIDPrefixes: an application must be in a policy's clientIDs"
                 .to_owned(),
         ),
     }

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::{Map, Value};
+
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::query::{Selector, TokenQuery};
 
@@ -10,6 +12,8 @@ use crate::model::query::{Selector, TokenQuery};
 const MAX_QUERY: usize = 8 * 1024;
 /// Longest `resource`: audiences are short URLs or GUIDs.
 const MAX_RESOURCE: usize = 1024;
+/// Longest `claims`: a challenge names one or two claims.
+const MAX_CLAIMS: usize = 4 * 1024;
 /// Oldest accepted version: scripts of 2017 still ask with it.
 const OLDEST_VERSION: &str = "2017-12-01";
 
@@ -19,6 +23,8 @@ pub(super) struct Query<'a> {
     api_version: Option<Cow<'a, str>>,
     resource: Option<Cow<'a, str>>,
     format: Option<Cow<'a, str>>,
+    claims: Option<Cow<'a, str>>,
+    bypass_cache: Option<Cow<'a, str>>,
     selector: Option<(Name, Cow<'a, str>)>,
 }
 
@@ -46,6 +52,8 @@ impl<'a> Query<'a> {
                 "api-version" => once("api-version", &mut query.api_version, value)?,
                 "resource" => once("resource", &mut query.resource, value)?,
                 "format" => once("format", &mut query.format, value)?,
+                "claims" => once("claims", &mut query.claims, value)?,
+                "bypass_cache" => once("bypass_cache", &mut query.bypass_cache, value)?,
                 "client_id" => query.select(Name::Client, value)?,
                 "object_id" | "principal_id" => query.select(Name::Object, value)?,
                 "msi_res_id" | "mi_res_id" | "resource_id" => query.select(Name::Arm, value)?,
@@ -125,7 +133,30 @@ impl<'a> Query<'a> {
         Ok(TokenQuery {
             resource: resource.into_owned(),
             selector,
+            claims: claims(self.claims)?,
+            bypass_cache: flag("bypass_cache", self.bypass_cache.as_deref())?,
         })
+    }
+}
+
+/// A challenge as Entra writes it ("Claims challenges" of the Microsoft identity platform).
+fn claims(text: Option<Cow<'_, str>>) -> Result<Option<String>, Fault> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let is_object = serde_json::from_str::<Map<String, Value>>(&text).is_ok();
+    if text.len() > MAX_CLAIMS || !is_object {
+        return Err(bad("Invalid claims: they must be a JSON object"));
+    }
+    Ok(Some(text.into_owned()))
+}
+
+fn flag(name: &'static str, text: Option<&str>) -> Result<bool, Fault> {
+    match text {
+        None | Some("") => Ok(false),
+        Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(_) => Err(bad(format!("Invalid {name}: use true or false"))),
     }
 }
 

@@ -43,6 +43,8 @@ fn decide_in(objects: Vec<Object>, selector: Selector) -> Result<(String, Chosen
     let query = TokenQuery {
         resource: "https://vault.azure.net".into(),
         selector,
+        claims: None,
+        bypass_cache: false,
     };
     match select(&grants, &query) {
         Decision::Granted(grant, chosen) => Ok((grant.identity.name.to_string(), chosen)),

@@ -110,7 +110,7 @@ async fn only_identities_in_use_keep_their_keys() {
     for n in 1..=3 {
         ask(&bench, &grant(n), VAULT).await.unwrap();
     }
-    let kept = IdentityKey::of(&SourceFacts::Imds, &grant(2).identity);
+    let kept = IdentityKey::of(&SourceFacts::Imds, &grant(2).identity, &asker("p"));
     bench.broker.retain(|key| *key == kept);
     assert_eq!(bench.broker.table.len(), 1);
     let cached = |n| {

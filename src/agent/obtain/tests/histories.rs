@@ -96,7 +96,8 @@ async fn check(events: Vec<Event>) {
             Event::Step(seconds) => bench.steps.step(seconds),
             Event::Say { identity, reply: n } => bench.fake.say(identity, reply(n)),
             Event::Retain(identity) => {
-                let key = IdentityKey::of(&SourceFacts::Imds, &grant(identity).identity);
+                let key =
+                    IdentityKey::of(&SourceFacts::Imds, &grant(identity).identity, &asker("p"));
                 bench.broker.retain(|alive| *alive == key);
             }
             Event::Drain => bench.broker.set_draining(),

@@ -34,7 +34,7 @@ fn wait(turns: &mut Turns<u32>, who: &str, identity: u32, urgent: bool) -> bool 
 
 fn go(turns: &mut Turns<u32>, now: Duration) -> Option<(String, Guid)> {
     match turns.next(now, |_| true) {
-        Turn::Go(next) => Some((next.asker.0.to_string(), next.client_id)),
+        Turn::Go(next) => Some((next.asker.uid.to_string(), next.client_id)),
         _ => None,
     }
 }
