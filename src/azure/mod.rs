@@ -5,8 +5,8 @@
 //! pods, bindings or caches. No proxy is ever used for what lives on the node's link (`http`, `imds`,
 //! `relay`); the configured one is for Entra (`https`).
 
-pub mod cloud;
 mod answer;
+pub mod cloud;
 pub mod credential;
 pub mod entra;
 pub mod http;
