@@ -164,6 +164,15 @@ fn the_guard_is_there_where_agents_may_ask_for_tokens() {
         )
         .unwrap()["webhooks"][0];
         assert_eq!(webhook["failurePolicy"], "Fail");
+        // Nothing that would leave a namespace out.
+        assert!(webhook["namespaceSelector"].is_null() && webhook["objectSelector"].is_null());
+        let labels = &find(
+            &guarded,
+            "ValidatingWebhookConfiguration",
+            "lanyard-agent-tokens",
+        )
+        .unwrap()["metadata"]["labels"];
+        assert_eq!(labels["admissions.enforcer/disabled"], "true");
         assert!(webhook["clientConfig"]["caBundle"].is_string());
     }
 }
