@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::world::{Batch, Change};
+use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey, read};
 
 /// How often it is looked whether another folder has taken the place of the one that is watched.
@@ -34,6 +35,8 @@ pub struct Problem {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Whether service accounts count.
+    accounts: bool,
     files: BTreeMap<PathBuf, Content>,
     hasher: RandomState,
 }
@@ -48,21 +51,23 @@ struct Content {
 
 impl Content {
     /// The object of that name as this file has it: the last document counts.
-    fn read(&self, path: &Path, key: &ObjectKey) -> Option<Object> {
+    fn read(&self, path: &Path, key: &ObjectKey, accounts: bool) -> Option<Object> {
         if !self.keys.contains(key) {
             return None;
         }
         let text = std::fs::read_to_string(path).ok()?;
-        let objects = documents(&text).filter_map(|(_, document)| parse(document).ok()?);
+        let objects =
+            documents(&text).filter_map(|(_, document)| parse(document, accounts).ok()?);
         objects.filter(|object| object.key() == *key).last()
     }
 }
 
 impl Folder {
-    /// A folder that was not read yet.
-    pub fn new(path: PathBuf) -> Self {
+    /// A folder that was not read yet; `accounts`: whether service accounts in it count.
+    pub fn new(path: PathBuf, accounts: bool) -> Self {
         Self {
             path,
+            accounts,
             files: BTreeMap::new(),
             hasher: RandomState::new(),
         }
@@ -116,7 +121,7 @@ impl Folder {
             ..Content::default()
         };
         for (number, document) in documents(text) {
-            match parse(document) {
+            match parse(document, self.accounts) {
                 Ok(Some(object)) => {
                     content.keys.insert(object.key());
                     batch.changes.push(Change::Apply(object));
@@ -145,7 +150,7 @@ impl Folder {
                 .files
                 .iter()
                 .rev()
-                .find_map(|(path, content)| content.read(path, &key));
+                .find_map(|(path, content)| content.read(path, &key, self.accounts));
             batch
                 .changes
                 .push(of_others.map_or(Change::Delete(key), Change::Apply));
@@ -215,9 +220,12 @@ fn value(document: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
 }
 
-fn parse(document: &str) -> Result<Option<Object>, String> {
+fn parse(document: &str, accounts: bool) -> Result<Option<Object>, String> {
     let value = value(document)?;
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
+    if !accounts && text("/kind") == Kind::ServiceAccounts.singular() {
+        return Ok(None);
+    }
     let which = format!("{} {}", text("/kind"), text("/metadata/name"));
     read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))
 }
@@ -231,7 +239,12 @@ fn version(document: &str) -> String {
 }
 
 /// Follows a folder: sends what it holds, then every change. Ends when the receiver is gone.
-pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+/// `accounts`: whether service accounts count.
+pub async fn follow(
+    path: PathBuf,
+    accounts: bool,
+    batches: mpsc::Sender<Batch>,
+) -> anyhow::Result<()> {
     let (wake, mut woken) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading a file is an event, too: ours would wake us for ever.
@@ -243,7 +256,7 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
         }
     })?;
     watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    let (mut folder, mut watched) = (Folder::new(path.clone()), identity(&path));
+    let (mut folder, mut watched) = (Folder::new(path.clone(), accounts), identity(&path));
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();

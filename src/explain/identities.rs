@@ -214,6 +214,7 @@ fn refusal(
             "the identity's authorityHost {} is not one of its authorityHosts",
             identity.authority_host.as_deref().unwrap_or_default()
         ),
+        Clause::WorkloadIdentity => "it does not say workloadIdentity: true".to_owned(),
         Clause::TokenEndpoints => {
             "the identity's tokenEndpoint is not one of its tokenEndpoints".to_owned()
         }

@@ -72,7 +72,7 @@ fn lacking(found: &Found, view: &PodView, name: &ObjectName, missing: Missing) -
             remedies
         }
         Missing::NoBinding => bind(found, pod, name),
-        Missing::NoPolicy => admission::admit(found, name),
+        Missing::NoPolicy | Missing::NoWorkloadPolicy => admission::admit(found, name),
     }
 }
 

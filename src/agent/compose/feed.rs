@@ -45,7 +45,10 @@ pub async fn feed(
                 "--manifests {}: no such folder",
                 folder.display()
             );
-            spawn(tasks, manifests::follow(folder.clone(), sender));
+            spawn(
+                tasks,
+                manifests::follow(folder.clone(), config.workload_identity, sender),
+            );
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
@@ -53,6 +56,9 @@ pub async fn feed(
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;
             remembered = recall(&store, &health);
+            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
+                content.forget_accounts();
+            }
             // Not a part that the agent needs: it may end.
             let (tellings, dropped) = pipeline.events.start();
             let (teller, node) = (cluster.clone(), source.node.clone());
@@ -60,6 +66,7 @@ pub async fn feed(
             let watch = Watch {
                 cluster,
                 source: source.clone(),
+                workload_identity: config.workload_identity,
                 batches: sender,
                 latch: readiness.latch("watches"),
                 metrics: WatchMetrics::register(registry)?,
