@@ -114,7 +114,8 @@ pub(super) fn likely(found: &Found, name: &ObjectName) -> Option<ObjectName> {
     all().filter(|other| other.name == name.name).min().cloned()
 }
 
-fn policies(found: &Found, identity: &IdentityFacts) -> Step {
+/// Which policies admit an identity, or why none does.
+pub(super) fn policies(found: &Found, identity: &IdentityFacts) -> Step {
     let (name, namespace) = (&identity.name, &identity.name.namespace);
     let id = identity.client_id;
     let Some(labels) = found.world.namespace(namespace) else {
