@@ -123,7 +123,7 @@ async fn a_ring_is_there_once_its_secret_was_read_and_who_asks_early_waits() {
     assert!(
         scene
             .metrics()
-            .contains(r#"lanyard_credential_usable{identity="app",namespace="shop"} 1"#)
+            .contains(r#"lanyard_credential_usable{identity="shop/app"} 1"#)
     );
 }
 
@@ -160,7 +160,7 @@ async fn a_broken_secret_keeps_what_worked_and_a_deleted_one_ends_it() {
     assert!(
         scene
             .metrics()
-            .contains(r#"lanyard_credential_usable{identity="app",namespace="shop"} 0"#)
+            .contains(r#"lanyard_credential_usable{identity="shop/app"} 0"#)
     );
 }
 
@@ -198,16 +198,17 @@ async fn a_refusal_is_told_and_counted_with_its_code_and_nothing_else() {
         "{told:?}"
     );
     let metrics = scene.metrics();
-    assert!(metrics.contains(
-        r#"lanyard_credential_refused_total{code="7000215",identity="app",namespace="shop"} 3"#
-    ));
-    assert!(metrics.contains(r#"lanyard_credential_usable{identity="app",namespace="shop"} 0"#));
+    assert!(
+        metrics
+            .contains(r#"lanyard_credential_refused_total{code="7000215",identity="shop/app"} 3"#)
+    );
+    assert!(metrics.contains(r#"lanyard_credential_usable{identity="shop/app"} 0"#));
     assert!(!metrics.contains("hunter2") && !format!("{told:?}{ring:?}").contains("hunter2"));
     ring.proved(&secret("hunter2"));
     assert!(
         scene
             .metrics()
-            .contains(r#"lanyard_credential_usable{identity="app",namespace="shop"} 1"#)
+            .contains(r#"lanyard_credential_usable{identity="shop/app"} 1"#)
     );
 }
 
@@ -245,7 +246,7 @@ async fn an_end_is_announced_in_time_and_an_expired_certificate_is_unusable() {
     assert!(scene.told().is_empty());
     let end = year(2028);
     let series = format!(
-        r#"lanyard_credential_expiry_timestamp_seconds{{identity="app",namespace="shop"}} {}"#,
+        r#"lanyard_credential_expiry_timestamp_seconds{{identity="shop/app"}} {}"#,
         end.as_secs()
     );
     assert!(scene.metrics().contains(&series), "{}", scene.metrics());
