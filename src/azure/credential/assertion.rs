@@ -1,15 +1,19 @@
 //! Client assertions: a JWT by which a certificate's key says that it is the client (RFC 7523).
 //!
-//! In: who, to whom, `now`. Out: the signed JWT. Pure but for the random `jti` and salt; an RSA-2048
-//! signature takes about a millisecond. Source: "Application authentication certificate credentials"
-//! of the Microsoft identity platform.
+//! In: who, to whom, `now`. Out: the signed JWT. Pure but for the random `jti` and salt; with RSA-2048 it
+//! takes less than half a millisecond. Source: "Application authentication certificate credentials" of
+//! the Microsoft identity platform.
+//!
+//! `jsonwebtoken::encode` reads and checks the key anew for every signature, which takes four times as
+//! long as the signature: so its header is used, and the key, kept ready, signs directly.
 
 use std::time::Duration;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::rand::{self, SystemRandom};
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::{Algorithm, Header, encode};
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, Header};
 use secrecy::SecretString;
 use serde::Serialize;
 
@@ -64,10 +68,11 @@ impl Certificate {
         &self,
         request: &AssertionRequest<'_>,
     ) -> Result<SecretString, CredentialError> {
-        let mut header = Header::new(match request.algorithm {
-            AssertionAlgorithm::Ps256 => Algorithm::PS256,
-            AssertionAlgorithm::Rs256 => Algorithm::RS256,
-        });
+        let (name, padding): (_, &'static dyn RsaEncoding) = match request.algorithm {
+            AssertionAlgorithm::Ps256 => (Algorithm::PS256, &RSA_PSS_SHA256),
+            AssertionAlgorithm::Rs256 => (Algorithm::RS256, &RSA_PKCS1_SHA256),
+        };
+        let mut header = Header::new(name);
         header.x5t_s256 = Some(self.x5t_s256());
         if request.send_chain {
             let chain = self.chain.iter().map(|der| STANDARD.encode(der));
@@ -84,10 +89,27 @@ impl Certificate {
             nbf: since,
             exp: (request.now + AHEAD).as_secs(),
         };
-        let signed = encode(&header, &claims, &self.key.private);
-        let signed = signed.map_err(|error| CredentialError::Signing(error.to_string()))?;
-        Ok(signed.into())
+        let mut text = format!("{}.{}", part(&header)?, part(&claims)?);
+        let pair = &self.key.pair;
+        let mut signature = vec![0; pair.public_modulus_len()];
+        pair.sign(
+            padding,
+            &SystemRandom::new(),
+            text.as_bytes(),
+            &mut signature,
+        )
+        .map_err(|_| CredentialError::Signing("the key does not sign".to_owned()))?;
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+        Ok(text.into())
     }
+}
+
+/// JSON in base64url, as a JWT's parts are.
+fn part(value: &impl Serialize) -> Result<String, CredentialError> {
+    let json = serde_json::to_vec(value);
+    let json = json.map_err(|error| CredentialError::Signing(error.to_string()))?;
+    Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
 /// A random GUID (RFC 9562, version 4): no assertion is taken twice.

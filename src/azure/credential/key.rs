@@ -2,13 +2,12 @@
 //! (RFC 8017) in DER.
 //!
 //! In: bytes. Out: the key with its public half, by which its certificate is found, or in words why it
-//! is not usable. Pure. The key is zeroized when the last owner drops it.
+//! is not usable. Pure. What aws-lc holds of a key it zeroizes when the last owner drops it.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
-use jsonwebtoken::EncodingKey;
 use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Oid, Sequence, oid};
 use x509_parser::x509::AlgorithmIdentifier;
 
@@ -20,8 +19,8 @@ const LEAST_BITS: usize = 2048;
 /// An RSA private key, ready to sign.
 #[derive(Clone)]
 pub(super) struct SigningKey {
-    /// PKCS#1; zeroizes itself.
-    pub private: Arc<EncodingKey>,
+    /// Kept parsed and checked: that is the larger part of a signature's time.
+    pub pair: Arc<RsaKeyPair>,
     /// `RSAPublicKey` in DER, as a certificate's key is.
     pub public: Vec<u8>,
 }
@@ -52,8 +51,8 @@ impl SigningKey {
         let pair = RsaKeyPair::from_der(der)
             .map_err(|error| CredentialError::Key(format!("it is no RSA key ({error})")))?;
         Ok(Self {
-            private: Arc::new(EncodingKey::from_rsa_der(der)),
             public: pair.public_key().as_ref().to_vec(),
+            pair: Arc::new(pair),
         })
     }
 

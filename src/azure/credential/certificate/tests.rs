@@ -64,7 +64,7 @@ fn a_certificate_says_what_it_is_and_never_its_key() {
     );
     assert_eq!(one.thumbprint().len(), 64);
     let shown = format!("{one:?}");
-    let secret = STANDARD.encode(one.key.private.as_bytes());
+    let secret = STANDARD.encode(key.serialize_der());
     assert!(
         !shown.contains(&secret[40..80]) && shown.contains(&one.thumbprint()),
         "{shown}"
