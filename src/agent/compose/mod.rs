@@ -64,7 +64,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let pipeline = Arc::new(pipeline(&config, cluster.as_ref(), &registry)?);
+    let events = Events::register(&registry)?;
+    let credentials = Credentials::register(&registry, events.clone(), clock::since_epoch)?;
+    let ground = ground(&config, credentials.clone(), cluster.as_ref())?;
+    let pipeline = Arc::new(pipeline(&config, ground, events, &registry)?);
+    renew_with(&credentials, &pipeline.broker);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -139,24 +143,42 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
     })
 }
 
+/// A new credential is used at once: its identity's tokens are due.
+fn renew_with(credentials: &Credentials, broker: &Arc<Broker<Sources>>) {
+    let broker = Arc::downgrade(broker);
+    credentials.on_new(move |identity| {
+        if let Some(broker) = broker.upgrade() {
+            broker.renew(|key| key.owner() == Some(&identity.name));
+        }
+    });
+}
+
+/// What the token sources stand on.
+fn ground(
+    config: &Config,
+    credentials: Credentials,
+    cluster: Option<&Cluster>,
+) -> anyhow::Result<Ground> {
+    Ok(Ground {
+        imds: ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?,
+        entra: entra(&config.entra)?,
+        credentials,
+        accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),
+    })
+}
+
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
-    cluster: Option<&Cluster>,
+    ground: Ground,
+    events: Events,
     registry: &Registry,
 ) -> anyhow::Result<Pipeline<Sources>> {
-    let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
+    let imds = ground.imds.clone();
     let directory = Arc::new(Published::default());
     let pod_wait = match config.enforcement {
         Enforcement::Enforce => config.pod_wait,
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
-    };
-    let events = Events::register(registry)?;
-    let ground = Ground {
-        imds: imds.clone(),
-        entra: entra(&config.entra)?,
-        credentials: Credentials::register(registry, events.clone(), clock::since_epoch)?,
-        accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),
     };
     Ok(Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
