@@ -5,6 +5,7 @@
 //! refused, which is what fail-closed means.
 
 mod feed;
+mod ground;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Enforcement, EntraConfig, Source};
+use crate::agent::config::{Config, Enforcement, Source};
 use crate::agent::credentials::Credentials;
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
@@ -29,11 +30,8 @@ use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::observe::{self, Local, Observer};
-use crate::agent::obtain::{self, ApiServer, Broker, EntraSetup, Ground, Sources};
+use crate::agent::obtain::{self, Broker, Ground, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::azure::entra::token_endpoint;
-use crate::azure::https::{HttpsClient, HttpsConfig, ProxyRules, Roots};
-use crate::azure::imds::ImdsClient;
 use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
@@ -66,9 +64,9 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
 
     let events = Events::register(&registry)?;
     let credentials = Credentials::register(&registry, events.clone(), clock::since_epoch)?;
-    let ground = ground(&config, credentials.clone(), cluster.as_ref())?;
+    let ground = ground::ground(&config, credentials.clone(), cluster.as_ref())?;
     let pipeline = Arc::new(pipeline(&config, ground, events, &registry)?);
-    renew_with(&credentials, &pipeline.broker);
+    ground::renew_with(&credentials, &pipeline.broker);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -83,10 +81,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, local, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(
-        &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
-    )
-    .await?;
+    let parts = feed::Parts {
+        pipeline: pipeline.clone(),
+        credentials,
+        registry: &registry,
+        readiness: &readiness,
+    };
+    feed::feed(&config, cluster, parts, &stop, &mut tasks).await?;
     let owned = serve_pods(
         &config,
         &pipeline,
@@ -143,30 +144,6 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
     })
 }
 
-/// A new credential is used at once: its identity's tokens are due.
-fn renew_with(credentials: &Credentials, broker: &Arc<Broker<Sources>>) {
-    let broker = Arc::downgrade(broker);
-    credentials.on_new(move |identity| {
-        if let Some(broker) = broker.upgrade() {
-            broker.renew(|key| key.owner() == Some(&identity.name));
-        }
-    });
-}
-
-/// What the token sources stand on.
-fn ground(
-    config: &Config,
-    credentials: Credentials,
-    cluster: Option<&Cluster>,
-) -> anyhow::Result<Ground> {
-    Ok(Ground {
-        imds: ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?,
-        entra: entra(&config.entra)?,
-        credentials,
-        accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),
-    })
-}
-
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
@@ -199,31 +176,6 @@ fn pipeline(
         )?),
         events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    })
-}
-
-/// Where Entra is. What is wrong with what was configured is told now, not with the first token.
-fn entra(config: &EntraConfig) -> anyhow::Result<EntraSetup> {
-    let roots = match &config.ca_file {
-        None => Roots::System,
-        Some(file) => {
-            let shown = || format!("--azure-ca-file {}", file.display());
-            let roots = Roots::SystemAnd(std::fs::read_to_string(file).with_context(shown)?);
-            let tried = HttpsConfig {
-                roots: roots.clone(),
-                ..HttpsConfig::default()
-            };
-            HttpsClient::new(&tried).with_context(shown)?;
-            roots
-        }
-    };
-    let anyone = "00000000-0000-0000-0000-000000000000".parse()?;
-    token_endpoint(&config.authority_host, anyone).context("--authority-host")?;
-    Ok(EntraSetup {
-        authority_host: config.authority_host.clone(),
-        tenant: config.tenant,
-        roots,
-        proxies: ProxyRules::from_environment(),
     })
 }
 

@@ -26,6 +26,8 @@ use crate::model::ids::ObjectName;
 pub enum Seen<'a> {
     /// It is there.
     There(&'a SecretData),
+    /// It is, and cannot be read.
+    Malformed,
     /// It is not, or not any more.
     Missing,
     /// The agent may not read it.
@@ -164,11 +166,6 @@ impl Ring {
         }
     }
 
-    /// Whether the Secret was looked for, with whatever result.
-    pub(super) fn is_read(&self) -> bool {
-        !matches!(self.state.lock().problem, Some(Problem::NotRead))
-    }
-
     /// Takes over what became of reading the Secret. Whether there is a new credential.
     pub(super) fn take(&self, seen: &Seen<'_>, now: Duration) -> bool {
         let (is_new, problem) = {
@@ -265,6 +262,7 @@ impl State {
                 // Somebody's mistake: what worked until now stays.
                 Err(problem) => (None, Some(problem)),
             },
+            Seen::Malformed => (None, Some(Problem::Malformed)),
             Seen::Missing => {
                 // Whoever deletes it wants it gone.
                 self.candidates.clear();

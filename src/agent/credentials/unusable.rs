@@ -39,6 +39,9 @@ pub enum Problem {
     /// There is none of this name.
     #[error("does not exist")]
     Missing,
+    /// It cannot be read as a Secret.
+    #[error("is not what a Secret looks like")]
+    Malformed,
     /// It has no such key.
     #[error("has no key `{key}` ({})", listed(there))]
     KeyMissing {

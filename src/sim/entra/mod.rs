@@ -35,12 +35,12 @@ use super::faults::{Effect, Facts, Target};
 use super::http::{Reply, Service, json, typed};
 use super::journal::{Exchange, Findings, Listener};
 use super::token::{Nature, Principal};
-use super::world::World;
+use super::world::{Issuer, World};
 use grant::Form;
 use proof::{Proof, Scene};
 use refusal::{Refusal, Words};
+pub(super) use registry::{Client, Registry, authorities};
 pub use registry::{CredentialError, secret_id};
-pub(super) use registry::{Registry, authorities};
 
 /// Host names under which the TLS listener is Entra, whatever the world says.
 pub(super) const HOSTS: [&str; 5] = [
@@ -71,13 +71,17 @@ impl State {
             registry: Registry::new(world)?,
             replays: replay::Replays::default(),
             limits: limit::Limits::default(),
-            issuers: issuers::Issuers::default(),
+            issuers: issuers::Issuers::new(world.issuers.clone()),
         })
     }
 
-    /// Fetches the keys of issuers anew from now on.
-    pub fn forget_issuers(&self) {
-        self.issuers.forget();
+    /// Learns how an issuer is reached. The keys of all issuers are fetched anew.
+    pub fn trust(&self, issuer: Issuer) -> Result<(), CertificateError> {
+        if let Some(pem) = &issuer.ca_pem {
+            authorities(pem)?;
+        }
+        self.issuers.trust(issuer);
+        Ok(())
     }
 }
 
@@ -110,6 +114,8 @@ impl Service for Entra {
         let seq = azure.arrive(Listener::Entra, source, None, &request);
         let path = request.uri().path().to_owned();
         let mut findings = Findings::default();
+        let asks = request.method() == Method::POST;
+        let _running = asks.then(|| azure.counters.entra_begins());
         let verdict = Box::pin(self.decide(request, &path, &mut findings)).await;
         let mut facts = Facts {
             path: &path,
@@ -269,6 +275,7 @@ impl Entra {
             Verdict::Plain(response) => return response,
             Verdict::Refused(refusal) => {
                 findings.aadsts = Some(refusal.code);
+                azure.counters.entra_refused();
                 let mut response = refusal.answer(azure.now());
                 let retry_after = match effect {
                     Some(Effect::Aadsts { retry_after, .. }) => *retry_after,
