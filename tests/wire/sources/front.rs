@@ -128,3 +128,34 @@ async fn tunnel(
     stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     copy_bidirectional(&mut stream, &mut onward).await.map(drop)
 }
+
+/// A way whose end is known later: what stands before the simulator is configured before that starts.
+pub struct Later {
+    pub address: SocketAddr,
+    end: tokio::sync::watch::Sender<Option<SocketAddr>>,
+}
+
+impl Later {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (end, known) = tokio::sync::watch::channel(None::<SocketAddr>);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut known = known.clone();
+                tokio::spawn(async move {
+                    let end = known.wait_for(Option::is_some).await;
+                    let end = end.ok().and_then(|end| *end)?;
+                    let mut onward = TcpStream::connect(end).await.ok()?;
+                    copy_bidirectional(&mut stream, &mut onward).await.ok()
+                });
+            }
+        });
+        Self { address, end }
+    }
+
+    /// From now on.
+    pub fn is(&self, end: SocketAddr) {
+        self.end.send_replace(Some(end));
+    }
+}
