@@ -114,7 +114,8 @@ mod tests {
             ("http://[::1]:1234", "http://[::1]:1234"),
         ] {
             let endpoint = token_endpoint(authority, tenant).unwrap();
-            assert_eq!(endpoint, format!("{base}/{lower}/oauth2/v2.0/token"));
+            let expected = format!("{base}/{lower}/oauth2/v2.0/token");
+            assert_eq!(endpoint.to_string(), expected);
         }
     }
 
