@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use lanyard::agent::obtain::{self, Broker, CacheState, ObtainConfig, Sources};
+use lanyard::agent::obtain::{self, Broker, CacheState, ObtainConfig, Request, Sources};
 use lanyard::azure::imds::ImdsClient;
 use lanyard::model::facts::{IdentityFacts, PolicyScope, SourceFacts};
 use lanyard::model::fault::{Fault, FaultKind};
@@ -113,7 +113,9 @@ impl Rig {
     async fn ask(&self, n: usize) -> Result<obtain::Obtained, Fault> {
         // A pod of its own each time: no share of a pod's is used up here.
         let pod = asker(&format!("pod-{}", ASKS.fetch_add(1, Relaxed)));
-        self.broker.obtain(&grant(n), VAULT, &pod).await
+        self.broker
+            .obtain(Request::new(&grant(n), VAULT, &pod))
+            .await
     }
 
     fn trouble(&self, n: usize, effect: Effect) {
@@ -130,7 +132,10 @@ async fn a_real_token_is_fetched_once_and_then_served_from_the_cache() {
     assert_eq!(first.token.expose().split('.').count(), 3);
     assert!(first.left > Duration::from_hours(23));
     let pod = asker("pod-1");
-    let again = rig.broker.try_cached(&grant(1), VAULT, &pod).unwrap();
+    let again = rig
+        .broker
+        .try_cached(Request::new(&grant(1), VAULT, &pod))
+        .unwrap();
     assert!(Arc::ptr_eq(&again.token, &first.token) && again.cache == CacheState::Hit);
     assert_eq!(rig.azure.stats().imds_requests, 1);
     let journal = rig.azure.journal();
@@ -147,9 +152,17 @@ async fn another_team_s_client_id_is_refused_by_what_the_token_says() {
     mine.identity = Arc::new(identity);
     let pod = asker("attacker");
     for round in 0..2 {
-        let fault = rig.broker.obtain(&mine, VAULT, &pod).await.unwrap_err();
+        let fault = rig
+            .broker
+            .obtain(Request::new(&mine, VAULT, &pod))
+            .await
+            .unwrap_err();
         assert_eq!(fault.kind, FaultKind::IdentityNotFound, "round {round}");
-        assert!(rig.broker.try_cached(&mine, VAULT, &pod).is_none());
+        assert!(
+            rig.broker
+                .try_cached(Request::new(&mine, VAULT, &pod))
+                .is_none()
+        );
         assert!(rig.ask(1).await.is_ok());
     }
 }
@@ -165,7 +178,7 @@ async fn an_identity_that_is_assigned_while_a_pod_waits() {
     new.first_seen = clock::since_epoch();
     let (broker, pod) = (Arc::clone(&rig.broker), asker("pod"));
     let before = rig.azure.stats().imds_requests;
-    let waiting = tokio::spawn(async move { broker.obtain(&new, VAULT, &pod).await });
+    let waiting = tokio::spawn(async move { broker.obtain(Request::new(&new, VAULT, &pod)).await });
     // One more refusal, and then it appears.
     let begin = Instant::now();
     while rig.azure.stats().imds_requests == before && begin.elapsed() < Duration::from_secs(20) {
@@ -255,7 +268,7 @@ async fn a_node_that_starts_cold_is_never_throttled_by_imds() {
                 let asker = asker(&format!("pod-{pod}"));
                 let grant = grant(pod % (IDENTITIES - 1) + 1);
                 let resource = format!("https://{resource}.example");
-                broker.obtain(&grant, &resource, &asker).await
+                broker.obtain(Request::new(&grant, &resource, &asker)).await
             });
         }
     }

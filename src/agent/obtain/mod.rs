@@ -4,7 +4,8 @@
 //! Broker ── Table (entries by identity and resource, bounded)
 //!   │         └── Slot: serve | serve and renew | fetch | wait | refuse      (pure)
 //!   └── flight: one fetch per key, in its own task
-//!         └── Sources ── ImdsSource ── Governor ── Turns (pure) ── azure::imds
+//!         └── Sources ── imds | service_principal | federated
+//!               ├── Upstream, one for each service: Circuit (pure), Governor ── Turns (pure)
 //!               └── claims_of / admit: whose token is this, may this pod have it   (pure)
 //! ```
 //!
@@ -14,6 +15,7 @@
 
 mod ask;
 mod broker;
+mod circuit;
 mod clock;
 mod entry;
 #[cfg(test)]
@@ -27,10 +29,14 @@ mod governor;
 mod imds;
 mod key;
 mod metrics;
+mod request;
+mod service;
 mod slot;
 mod source;
 mod table;
 mod turns;
+mod upstream;
+mod upstream_metrics;
 mod verify;
 
 use std::sync::Arc;
@@ -43,16 +49,20 @@ use crate::azure::imds::ImdsClient;
 use crate::model::facts::SourceFacts;
 use crate::model::token::Token;
 
+pub(in crate::agent) use broker::too_late;
 pub use broker::{Broker, CacheState, Obtained};
 pub use clock::{Clock, Moment};
 pub use key::IdentityKey;
-pub use metrics::{ObtainMetrics, UpstreamMetrics};
+pub use metrics::ObtainMetrics;
+pub use request::Request;
 pub use source::{Call, SourceError, TokenSource, Urgency};
 pub use table::Bounds;
 pub use turns::TurnLimits;
+pub use upstream_metrics::UpstreamMetrics;
 
-use governor::Governor;
 use imds::ImdsSource;
+use service::Service;
+use upstream::Upstream;
 
 /// How obtaining is done. The defaults are what the documentation promises.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +77,9 @@ pub struct ObtainConfig {
     pub not_yet_hold: Duration,
     /// Fetches that one pod may cause.
     pub pod_fetches: Rate,
+    /// Requests of one pod that the cache will not do for (`claims`, `bypass_cache`); `per_second` is
+    /// counted for ten seconds.
+    pub pod_anew: Rate,
     /// How much is cached.
     pub bounds: Bounds,
 }
@@ -94,6 +107,10 @@ impl Default for ObtainConfig {
                 per_second: 2,
                 burst: 20,
             },
+            pod_anew: Rate {
+                per_second: 1,
+                burst: 5,
+            },
             bounds: Bounds {
                 per_identity: 64,
                 total: 10_000,
@@ -112,7 +129,7 @@ pub struct Sources {
 impl TokenSource for Sources {
     async fn fetch(&self, call: Call, urgency: Urgency) -> Result<Token, SourceError> {
         match call.source {
-            SourceFacts::Imds => self.imds.fetch(call, urgency).await,
+            SourceFacts::Imds => self.imds.fetch(&call, urgency).await,
             SourceFacts::Federated(_) | SourceFacts::ServicePrincipal(_) => Err(
                 SourceError::NotHere(format!("{} is not served yet", call.source.as_str())),
             ),
@@ -134,9 +151,9 @@ pub fn compose(
     tasks: TaskTracker,
 ) -> prometheus::Result<Arc<Broker<Sources>>> {
     let clock = Clock::new(wall);
-    let upstream = UpstreamMetrics::register(registry)?;
-    let governor = Governor::new(config.upstream, clock.clone(), upstream.clone());
-    let imds = ImdsSource::new(imds, governor, clock.clone(), upstream);
+    let [of_imds, ..] = UpstreamMetrics::register(registry)?;
+    let upstream = Upstream::new(Service::Imds, config.upstream, clock.clone(), of_imds);
+    let imds = ImdsSource::new(imds, upstream, clock.clone());
     let metrics = ObtainMetrics::register(registry)?;
     Ok(Broker::new(config, Sources { imds }, clock, metrics, tasks))
 }
