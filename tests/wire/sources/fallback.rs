@@ -83,22 +83,13 @@ async fn the_first_that_works_is_the_only_one() {
     assert!(stage.exchanges().is_empty());
 }
 
-fn aadsts(code: u32) -> Fault {
-    let effect = Effect::Aadsts {
-        code,
-        status: None,
-        retry_after: None,
-    };
-    Fault::new(Target::Entra, effect)
-}
-
 /// Never after a refusal of Entra's, although the second would give a token.
 #[tokio::test]
 async fn never_after_a_refusal_of_a_federation() {
     for second in [IMDS, USUAL] {
         let client = if second == IMDS { PAYMENTS } else { APP };
         let stage = stage_of_two(client, [FEDERATED, second]).await;
-        stage.simulator.add_fault(aadsts(700_213).times(1));
+        stage.simulator.add_fault(Fault::aadsts(700_213).times(1));
         for _ in 0..2 {
             stage.token_at_last(APP_POD).await.is_error(400);
         }
@@ -110,7 +101,7 @@ async fn never_after_a_refusal_of_a_federation() {
 async fn never_after_a_refusal_of_a_secret() {
     for (second, client) in [(IMDS, PAYMENTS), (FEDERATED, APP)] {
         let stage = stage_of_two(client, [USUAL, second]).await;
-        stage.simulator.add_fault(aadsts(700_016).times(1));
+        stage.simulator.add_fault(Fault::aadsts(700_016).times(1));
         for _ in 0..2 {
             stage.token_at_last(APP_POD).await.is_error(400);
         }

@@ -2,7 +2,20 @@
 //! pod's request to Entra and back. The real pipeline and the real loading of credentials between the
 //! simulator and a stand-in for the API server.
 
-pub mod apiserver;
-pub mod certificates;
+mod apiserver;
+mod attacks;
+mod bad_secret;
+mod cast;
+mod certificates;
+mod composed;
+mod fallback;
 mod fixtures;
+mod freshness;
+mod front;
 mod issuer;
+mod refused;
+mod resources;
+mod rolling;
+mod secrecy;
+mod stage;
+mod ways;

@@ -16,14 +16,6 @@ fn entra(effect: Effect) -> Fault {
     Fault::new(Target::Entra, effect)
 }
 
-fn aadsts(code: u32) -> Effect {
-    Effect::Aadsts {
-        code,
-        status: None,
-        retry_after: None,
-    }
-}
-
 /// A stage that gives up on Entra soon.
 async fn impatient() -> Stage {
     let obtain = ObtainConfig {
@@ -54,7 +46,7 @@ fn is_clean(stage: &Stage, body: &str) {
 
 /// Entra refuses for good with this code, and the program reads which.
 async fn final_refusal(stage: &Stage, code: u32) {
-    stage.simulator.add_fault(entra(aadsts(code)));
+    stage.simulator.add_fault(Fault::aadsts(code));
     for _ in 0..2 {
         let reply = stage.until("a refusal", APP_POD, |reply| reply.status != 503).await;
         reply.is_error_at_once(400);
@@ -90,7 +82,7 @@ async fn refusal_of_a_secret(code: u32) {
 /// A refusal of the credential itself is the owner's to mend.
 async fn refusal_that_its_owner_hears(code: u32) {
     let stage = stage_with_secret().await;
-    stage.simulator.add_fault(entra(aadsts(code)));
+    stage.simulator.add_fault(Fault::aadsts(code));
     let reply = stage.until("a refusal", APP_POD, |reply| reply.status != 503).await;
     reply.is_error(400);
     let event = stage.event("CredentialRefused").await;
@@ -198,7 +190,7 @@ async fn an_authority_of_the_old_algorithm() {
 
 async fn mismatch(code: u32) {
     let stage = stage_of(&[FEDERATED]).await;
-    stage.simulator.add_fault(entra(aadsts(code)));
+    stage.simulator.add_fault(Fault::aadsts(code));
     let reply = stage.token_at_last(APP_POD).await;
     reply.is_error(400);
     let words = reply.text("error_description");
@@ -246,6 +238,10 @@ async fn trouble(effect: Effect) {
     stage.simulator.clear_faults();
     mends(&stage).await;
     assert_eq!(stage.api.events(), [], "trouble of Entra's is no owner's");
+}
+
+fn aadsts(code: u32) -> Effect {
+    Fault::aadsts(code).effect.unwrap()
 }
 
 fn status(code: u16) -> Effect {
@@ -343,7 +339,7 @@ async fn slowness_is_waited_for() {
     stage.mark();
     stage
         .simulator
-        .add_fault(Fault::latency(Target::Entra, Duration::from_millis(700)));
+        .add_fault(Fault::slow(Target::Entra, Duration::from_millis(700)));
     let resource = "https://management.azure.com/";
     let asks = (0..8).map(|_| stage.token_for(APP_POD, resource));
     for reply in futures_util::future::join_all(asks).await {

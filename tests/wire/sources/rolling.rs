@@ -58,7 +58,7 @@ async fn a_new_secret_is_used_at_once_and_what_is_held_is_served() {
     // The held token is good still; it is renewed by the new secret beside being served.
     assert_eq!(stage.token(APP_POD, "").await.status, 200);
     stage
-        .eventually("the renewal", || {
+        .served_until("the renewal", || {
             let seen = stage.since();
             let vault = |entry: &&lanyard::sim::Entry| {
                 entry.resource.as_deref() == Some(crate::testkit::VAULT) && entry.exchange.is_some()
@@ -119,8 +119,8 @@ async fn a_secret_that_entra_does_not_know_yet_harms_nobody() {
     stage.mark();
     stage.client_secret(NEW);
     stage
-        .eventually("the new secret to be tried", || {
-            used(&stage).contains(&by_secret(NEW)) || stage.api.asked("watch") == 0
+        .served_until("the new secret to be tried", || {
+            used(&stage).contains(&by_secret(NEW))
         })
         .await;
     for n in 0..5 {
@@ -150,7 +150,7 @@ async fn an_expired_secret_is_told_as_such() {
     };
     stage.simulator.add_secret("app", expired).unwrap();
     stage.client_secret(NEW);
-    let event = stage.until_event("7000222").await;
+    let event = stage.event_while_served("7000222").await;
     assert_eq!(event.about, "AzureIdentity/shop/app");
     stage.token(APP_POD, "/other").await.claims();
 }
@@ -229,8 +229,9 @@ async fn a_renewal_that_fails_keeps_the_held_token() {
     stage.mark();
     stage.client_secret(NEW);
     stage
-        .eventually("a failed renewal", || {
-            !stage.since().is_empty() || stage.api.asked("watch") == 0
+        .served_until("a failed renewal", || {
+            let seen = stage.since();
+            seen.iter().any(|entry| entry.status == Some(503))
         })
         .await;
     for _ in 0..5 {

@@ -71,7 +71,7 @@ async fn client_secrets_show_nowhere() {
         .text("access_token");
     answers.extend(echoes(&stage, SECRET).await);
     stage.client_secret("canary~client.secret-that-is-wrong");
-    stage.event("CredentialRefused").await;
+    stage.event_while_served("AADSTS7000215").await;
     let shown = shown(&stage, &answers);
     has_teeth(&shown[0].1, &["credential", "token decision", "7000215"]);
     for (place, text) in &shown {
@@ -112,7 +112,7 @@ async fn keys_and_assertions_show_nowhere() {
     stage.until("a token", APP_POD, |reply| reply.status == 200).await;
     // Not registered: Entra's words name the thumbprint, which is no secret.
     stage.api.secret("shop", "app-tls", &other.data());
-    stage.until_event("700027").await;
+    stage.event_while_served("700027").await;
     answers.push(stage.token(APP_POD, "/other").await.body);
     let shown = shown(&stage, &answers);
     has_teeth(&shown[0].1, &["credential", "700027"]);

@@ -175,12 +175,23 @@ impl Stage {
         find().unwrap()
     }
 
-    /// The first Event with this in its note.
-    pub async fn until_event(&self, word: &str) -> Event {
+    /// The first Event with this in its note, while the pod asks and is served.
+    pub async fn event_while_served(&self, word: &str) -> Event {
         let find = || self.api.events().into_iter().find(|one| one.note.contains(word));
-        self.eventually(&format!("an Event with {word}"), || find().is_some())
+        self.served_until(&format!("an Event with {word}"), || find().is_some())
             .await;
         find().unwrap()
+    }
+
+    /// The pod asks again and again, and is served each time, until something has happened.
+    pub async fn served_until(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !happened() {
+            let events = self.api.events();
+            assert!(begun.elapsed() < PATIENCE, "{what}; Events: {events:?}");
+            self.token(APP_POD, "").await.claims();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// What the agent sent to Entra's token endpoint since the mark.
