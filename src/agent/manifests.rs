@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::world::{Batch, Change};
+use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey, read};
 pub use changes::Changes;
 
@@ -35,6 +36,8 @@ pub struct Problem {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Whether service accounts count.
+    accounts: bool,
     files: BTreeMap<PathBuf, Content>,
     hasher: RandomState,
 }
@@ -49,21 +52,23 @@ struct Content {
 
 impl Content {
     /// The object of that name as this file has it: the last document counts.
-    fn read(&self, path: &Path, key: &ObjectKey) -> Option<Object> {
+    fn read(&self, path: &Path, key: &ObjectKey, accounts: bool) -> Option<Object> {
         if !self.keys.contains(key) {
             return None;
         }
         let text = Zeroizing::new(std::fs::read_to_string(path).ok()?);
-        let objects = documents(&text).filter_map(|(_, document)| parse(document).ok()?);
+        let objects =
+            documents(&text).filter_map(|(_, document)| parse(document, accounts).ok()?);
         objects.filter(|object| object.key() == *key).last()
     }
 }
 
 impl Folder {
-    /// A folder that was not read yet.
-    pub fn new(path: PathBuf) -> Self {
+    /// A folder that was not read yet; `accounts`: whether service accounts in it count.
+    pub fn new(path: PathBuf, accounts: bool) -> Self {
         Self {
             path,
+            accounts,
             files: BTreeMap::new(),
             hasher: RandomState::new(),
         }
@@ -117,7 +122,7 @@ impl Folder {
             ..Content::default()
         };
         for (number, document) in documents(text) {
-            match parse(document) {
+            match parse(document, self.accounts) {
                 Ok(Some(object)) => {
                     content.keys.insert(object.key());
                     batch.changes.push(Change::Apply(object));
@@ -146,7 +151,7 @@ impl Folder {
                 .files
                 .iter()
                 .rev()
-                .find_map(|(path, content)| content.read(path, &key));
+                .find_map(|(path, content)| content.read(path, &key, self.accounts));
             batch
                 .changes
                 .push(of_others.map_or(Change::Delete(key), Change::Apply));
@@ -217,12 +222,15 @@ fn value(document: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
 }
 
-fn parse(document: &str) -> Result<Option<Object>, String> {
+fn parse(document: &str, accounts: bool) -> Result<Option<Object>, String> {
     if is_secret(document) {
         return Ok(None);
     }
     let value = value(document)?;
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
+    if !accounts && text("/kind") == Kind::ServiceAccounts.singular() {
+        return Ok(None);
+    }
     let which = format!("{} {}", text("/kind"), text("/metadata/name"));
     read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))
 }
@@ -262,17 +270,23 @@ fn is_secret(document: &str) -> bool {
         rest.is_some_and(|rest| rest.starts_with("Secret"))
     });
     // An owner of another object may be one.
-    may_be && serde_saphyr::from_str(document).map_or(true, |Kind { kind }| kind == "Secret")
+    may_be && serde_saphyr::from_str(document).map_or(true, |OfKind { kind }| kind == "Secret")
 }
 
 #[derive(Deserialize)]
-struct Kind {
+struct OfKind {
     kind: String,
 }
 
 /// Follows a folder: sends what it holds, then every change. Ends when the receiver is gone.
-pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
-    let (mut folder, mut changes) = (Folder::new(path.clone()), Changes::of(&path)?);
+/// `accounts`: whether service accounts count.
+pub async fn follow(
+    path: PathBuf,
+    accounts: bool,
+    batches: mpsc::Sender<Batch>,
+) -> anyhow::Result<()> {
+    let mut folder = Folder::new(path.clone(), accounts);
+    let mut changes = Changes::of(&path)?;
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();

@@ -19,4 +19,5 @@ mod selectors;
 mod sources;
 mod testkit;
 mod upstream;
+mod workload;
 mod world;

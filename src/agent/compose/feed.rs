@@ -62,7 +62,10 @@ pub async fn feed(
                 "--manifests {}: no such folder",
                 folder.display()
             );
-            spawn(tasks, manifests::follow(folder.clone(), sender));
+            spawn(
+                tasks,
+                manifests::follow(folder.clone(), config.workload_identity, sender),
+            );
             let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
             spawn(tasks, secrets);
         }
@@ -72,6 +75,9 @@ pub async fn feed(
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;
             remembered = recall(&store, &health);
+            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
+                content.forget_accounts();
+            }
             let secrets = credentials::follow::follow(
                 credentials.clone(),
                 cluster.clone(),
@@ -85,6 +91,7 @@ pub async fn feed(
             let watch = Watch {
                 cluster,
                 source: source.clone(),
+                workload_identity: config.workload_identity,
                 batches: sender,
                 latch: readiness.latch("watches"),
                 metrics: WatchMetrics::register(registry)?,

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
-use x509_parser::asn1_rs::{FromDer, Integer, OctetString, Oid, Sequence, oid};
-use x509_parser::x509::AlgorithmIdentifier;
 
 use super::CredentialError;
+use super::der::{INTEGER, OCTET_STRING, Reader, SEQUENCE, algorithm};
 
 /// The least that Entra's documents ask for.
 const LEAST_BITS: usize = 2048;
@@ -28,16 +27,18 @@ pub(super) struct SigningKey {
 impl SigningKey {
     /// Reads `PrivateKeyInfo`.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, CredentialError> {
-        let broken = |_| CredentialError::Key("it is no PKCS#8".to_owned());
-        let (_, info) = Sequence::from_der(der).map_err(broken)?;
-        let (rest, _version) = Integer::from_der(&info.content).map_err(broken)?;
-        let (rest, algorithm) = AlgorithmIdentifier::from_der(rest)
-            .map_err(|_| CredentialError::Key("it is no PKCS#8".to_owned()))?;
-        if let Some(other) = other_than_rsa(algorithm.oid()) {
-            return Err(CredentialError::NotRsa(other));
+        let read = || {
+            let mut info = Reader(der).enter(SEQUENCE)?;
+            info.number()?;
+            let (kind, _) = algorithm(&mut info)?;
+            Some((kind, info.take(OCTET_STRING)?))
+        };
+        let (kind, key) =
+            read().ok_or_else(|| CredentialError::Key("it is no PKCS#8".to_owned()))?;
+        match other_than_rsa(kind) {
+            Some(other) => Err(CredentialError::NotRsa(other)),
+            None => Self::from_pkcs1(key),
         }
-        let (_, key) = OctetString::from_der(rest).map_err(broken)?;
-        Self::from_pkcs1(key.as_ref())
     }
 
     /// Reads `RSAPrivateKey`.
@@ -64,27 +65,22 @@ impl SigningKey {
     }
 }
 
-/// What kind of key this is, where it is not RSA.
-fn other_than_rsa(algorithm: &Oid<'_>) -> Option<&'static str> {
-    if *algorithm == oid!(1.2.840.113549.1.1.1) {
-        None
-    } else if *algorithm == oid!(1.2.840.10045.2.1) {
-        Some("an EC key")
-    } else if *algorithm == oid!(1.3.101.112) {
-        Some("an Ed25519 key")
-    } else if *algorithm == oid!(1.2.840.113549.1.1.10) {
-        Some("an RSA key for PSS only")
-    } else {
-        Some("of another kind than RSA")
+/// What kind of key this is, where it is not RSA, by the bytes of its object identifier.
+fn other_than_rsa(kind: &[u8]) -> Option<&'static str> {
+    match kind {
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01] => None,
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a] => Some("an RSA key for PSS only"),
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01] => Some("an EC key"),
+        [0x2b, 0x65, 0x70] => Some("an Ed25519 key"),
+        _ => Some("of another kind than RSA"),
     }
 }
 
 fn modulus_bits(pkcs1: &[u8]) -> Option<usize> {
-    let (_, numbers) = Sequence::from_der(pkcs1).ok()?;
-    let (rest, _version) = Integer::from_der(&numbers.content).ok()?;
-    let (_, modulus) = Integer::from_der(rest).ok()?;
-    let bytes: &[u8] = modulus.as_ref();
-    let start = bytes.iter().position(|byte| *byte != 0)?;
-    let unused = bytes[start].leading_zeros() as usize;
-    Some((bytes.len() - start) * 8 - unused)
+    let mut numbers = Reader(pkcs1).enter(SEQUENCE)?;
+    numbers.number()?;
+    let modulus = numbers.take(INTEGER)?;
+    let start = modulus.iter().position(|byte| *byte != 0)?;
+    let unused = modulus[start].leading_zeros() as usize;
+    Some((modulus.len() - start) * 8 - unused)
 }

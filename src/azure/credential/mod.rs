@@ -7,6 +7,7 @@
 
 mod assertion;
 mod certificate;
+mod der;
 mod key;
 mod pem;
 mod pkcs12;

@@ -20,6 +20,11 @@ export_as triple-des -legacy -keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macal
 export_as without-mac -nomac
 export_as plain -keypbe NONE -certpbe NONE
 export_as aes128-sha512 -keypbe AES-128-CBC -certpbe AES-128-CBC -macalg sha512
+export_as aes192-sha384 -keypbe AES-192-CBC -certpbe AES-192-CBC -macalg sha384
+export_as rc2-128 -legacy -keypbe PBE-SHA1-2DES -certpbe PBE-SHA1-RC2-128
+export_as pbes2-des3 -keypbe DES-EDE3-CBC -certpbe DES-EDE3-CBC
+openssl pkcs12 -export -nokeys -in "$work/leaf.crt" -out "$work/p12" -passout 'pass:gehört mir'
+openssl base64 -in "$work/p12" -out certificate-only.p12.b64
 export_as costly -iter 3000000
 openssl x509 -in "$work/leaf.crt" -out leaf.pem
 openssl genrsa -out weak.pem 1024 2>/dev/null
