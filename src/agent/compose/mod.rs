@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Enforcement, Source};
+use crate::agent::config::{Config, Enforcement, EntraConfig, Source};
 use crate::agent::credentials::Credentials;
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
@@ -29,8 +29,10 @@ use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::observe::{self, Local, Observer};
-use crate::agent::obtain::{self, Broker, Sources};
+use crate::agent::obtain::{self, ApiServer, Broker, EntraSetup, Ground, Sources};
 use crate::agent::pipeline::Pipeline;
+use crate::azure::entra::token_endpoint;
+use crate::azure::https::{HttpsClient, HttpsConfig, ProxyRules, Roots};
 use crate::azure::imds::ImdsClient;
 use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
@@ -62,7 +64,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let (pipeline, credentials) = pipeline(&config, &registry)?;
+    let (pipeline, credentials) = pipeline(&config, cluster.as_ref(), &registry)?;
     let pipeline = Arc::new(pipeline);
     let pages = Admin {
         registry: registry.clone(),
@@ -144,6 +146,7 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
+    cluster: Option<&Cluster>,
     registry: &Registry,
 ) -> anyhow::Result<(Pipeline<Sources>, Credentials)> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
@@ -154,12 +157,18 @@ fn pipeline(
     };
     let events = Events::register(registry)?;
     let credentials = Credentials::register(registry, events.clone(), clock::since_epoch)?;
+    let ground = Ground {
+        imds: imds.clone(),
+        entra: entra(&config.entra)?,
+        credentials: credentials.clone(),
+        accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),
+    };
     let pipeline = Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
             config.obtain,
-            imds.clone(),
+            ground,
             clock::since_epoch,
             registry,
             TaskTracker::new(),
@@ -175,6 +184,31 @@ fn pipeline(
         metrics: Arc::new(AgentMetrics::register(registry)?),
     };
     Ok((pipeline, credentials))
+}
+
+/// Where Entra is. What is wrong with what was configured is told now, not with the first token.
+fn entra(config: &EntraConfig) -> anyhow::Result<EntraSetup> {
+    let roots = match &config.ca_file {
+        None => Roots::System,
+        Some(file) => {
+            let shown = || format!("--azure-ca-file {}", file.display());
+            let roots = Roots::SystemAnd(std::fs::read_to_string(file).with_context(shown)?);
+            let tried = HttpsConfig {
+                roots: roots.clone(),
+                ..HttpsConfig::default()
+            };
+            HttpsClient::new(&tried).with_context(shown)?;
+            roots
+        }
+    };
+    let anyone = "00000000-0000-0000-0000-000000000000".parse()?;
+    token_endpoint(&config.authority_host, anyone).context("--authority-host")?;
+    Ok(EntraSetup {
+        authority_host: config.authority_host.clone(),
+        tenant: config.tenant,
+        roots,
+        proxies: ProxyRules::from_environment(),
+    })
 }
 
 /// The same pages for who is in this container.

@@ -69,19 +69,24 @@ impl<S: TokenSource> Broker<S> {
 
     /// Whether Azure may still be about to show the identity.
     pub(super) fn is_not_yet(&self, grant: &Grant, now: Moment) -> bool {
-        now.wall.saturating_sub(grant.first_seen) < self.config.not_yet_window
+        // Only IMDS has to be told of an identity by assigning it.
+        grant.identity.sources.contains(&SourceFacts::Imds)
+            && now.wall.saturating_sub(grant.first_seen) < self.config.not_yet_window
     }
 
     /// The sources in their order: the next one only where the one before cannot serve here.
     async fn walk(self: &Arc<Self>, ask: Ask<'_>) -> Result<Obtained, SourceError> {
-        let mut last = SourceError::NotHere("the AzureIdentity names no token source".to_owned());
+        let mut why = Vec::new();
         for source in &ask.request.grant.identity.sources {
             match self.by_source(source, ask).await {
-                Err(error @ SourceError::NotHere(_)) => last = error,
+                Err(SourceError::NotHere(detail)) => why.push(detail),
                 result => return result,
             }
         }
-        Err(last)
+        if why.is_empty() {
+            why.push("the AzureIdentity names no token source".to_owned());
+        }
+        Err(SourceError::NotHere(why.join("; ")))
     }
 
     async fn by_source(

@@ -41,8 +41,8 @@ impl<S: TokenSource> Drop for Landing<S> {
                 )
             }
             Err(error) => {
-                cell.slot.fail(error.clone(), now, fastrand::f64());
-                (Err(error), Renewal::Failed)
+                let told = cell.slot.fail(error, now, fastrand::f64());
+                (Err(told), Renewal::Failed)
             }
         };
         cell.flight = None;

@@ -231,8 +231,15 @@ impl Slot {
         Renewal::Renewed
     }
 
-    /// A fetch failed. `jitter` (0..1) spreads the next renewal; a token at hand stays.
-    pub fn fail(&mut self, error: SourceError, now: Moment, jitter: f64) {
+    /// A fetch failed. `jitter` (0..1) spreads the next renewal; a token at hand stays. What its callers
+    /// are told: a source that said "not here" and is in trouble now is still not here, and the next
+    /// source serves them on.
+    pub fn fail(&mut self, error: SourceError, now: Moment, jitter: f64) -> SourceError {
+        let error = match &self.refusal {
+            Some((before @ SourceError::NotHere(_), _)) if is_trouble(&error) => before.clone(),
+            _ => error,
+        };
+        let told = error.clone();
         let began = self.flight.take().unwrap_or_default();
         let outdated = self.due_since.is_some_and(|since| since > began);
         let doubled = BACKOFF.0 * 2u32.saturating_pow(self.failures.min(10));
@@ -251,7 +258,13 @@ impl Slot {
             self.due_since = None;
             self.refusal = Some((error, now.mono));
         }
+        told
     }
+}
+
+/// Whether the source said nothing of the identity.
+fn is_trouble(error: &SourceError) -> bool {
+    matches!(error, SourceError::Fault(fault) if fault.kind.may_retry())
 }
 
 /// How long a refusal is kept.

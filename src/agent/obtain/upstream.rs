@@ -135,3 +135,10 @@ impl Drop for Passing<'_> {
         open.set(usize::from(circuit.is_open()));
     }
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
+mod tests;

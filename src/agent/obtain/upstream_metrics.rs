@@ -15,7 +15,7 @@ use crate::serve::series;
 pub enum CallOutcome {
     /// A token.
     Ok,
-    /// The identity is not there (yet), or nothing is registered for it.
+    /// The identity is not there (yet).
     NotFound,
     /// Refused for good.
     Refused,
