@@ -183,6 +183,10 @@ fn pipeline(
         events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
     };
+    let broker = pipeline.broker.clone();
+    credentials.on_new(move |identity| {
+        broker.renew(|key| key.owner() == Some(&identity.name));
+    });
     Ok((pipeline, credentials))
 }
 

@@ -1,6 +1,7 @@
 //! The agent, composed as its own process composes it, but for what fills its directory: a test says
 //! which objects there are. Secrets, service accounts' tokens and Events go to the stand-in.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +13,20 @@ use lanyard::agent::credentials::{Credentials, follow};
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::{Events, publish};
 use lanyard::agent::forward::Forwarder;
+use lanyard::agent::grants::PodGrants;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
 use lanyard::agent::observe::Observer;
-use lanyard::agent::obtain::{self, ObtainConfig};
+use lanyard::agent::obtain::{self, EntraSetup, Ground, IdentityKey, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
 use lanyard::agent::touched::Touched;
 use lanyard::agent::watch::Timing;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
-use lanyard::azure::https::ProxyRules;
+use lanyard::azure::https::{ProxyRules, Roots};
 use lanyard::azure::imds::ImdsClient;
 use lanyard::azure::relay::Relay;
+use lanyard::model::grant::{Asker, Grant};
 use lanyard::model::ids::Guid;
 use lanyard::serve::{ConnMetrics, Drain, Limits, clock, serve};
 use lanyard::sim::Simulator;
@@ -55,6 +58,18 @@ pub struct Composed {
     retain: Box<dyn Fn(&Directory) + Send + Sync>,
 }
 
+/// The keys of the tokens that a pod may get.
+fn keys(pod: &PodGrants) -> Vec<IdentityKey> {
+    let asker = Asker::from(&*pod.pod);
+    let of = |grant: &Grant| -> Vec<IdentityKey> {
+        let sources = grant.identity.sources.iter();
+        sources
+            .map(|source| IdentityKey::of(source, &grant.identity, &asker))
+            .collect()
+    };
+    pod.granted.iter().flat_map(of).collect()
+}
+
 impl Composed {
     /// `ahead`: seconds by which its wall clock is ahead.
     pub async fn start(
@@ -80,14 +95,35 @@ impl Composed {
             Timing::default(),
         ));
         tokio::spawn(credentials.clone().remind());
+        let ground = Ground {
+            imds: imds.clone(),
+            entra: EntraSetup {
+                authority_host: settings.authority.unwrap_or_else(|| {
+                    let plain = simulator.addresses().entra.unwrap();
+                    format!("http://{plain}")
+                }),
+                tenant: settings.tenant,
+                roots: Roots::SystemAnd(
+                    settings.ca.unwrap_or_else(|| simulator.ca_pem().to_owned()),
+                ),
+                proxies: settings.proxies,
+            },
+            credentials: credentials.clone(),
+            accounts: Some(Arc::new(obtain::ApiServer(cluster))),
+        };
         let broker = obtain::compose(
             settings.obtain,
-            imds.clone(),
+            ground,
             wall,
             &registry,
             TaskTracker::new(),
         )
         .unwrap();
+        let renewed = broker.clone();
+        credentials.on_new(move |identity| {
+            let name = identity.name.clone();
+            renewed.renew(|key| key.owner() == Some(&name));
+        });
         let relay = Relay::new(&endpoint).unwrap();
         let observer = Observer::register(Enforcement::Enforce, relay, &registry).unwrap();
         let pipeline = Arc::new(Pipeline {
@@ -105,7 +141,11 @@ impl Composed {
         let metrics = ConnMetrics::new(&registry, "pods").unwrap();
         let (limits, drain) = (Limits::default(), Drain::new());
         tokio::spawn(serve(listener, limits, pipeline, drain, metrics));
-        let retain = move |directory: &Directory| credentials.retain_granted(directory);
+        let retain = move |directory: &Directory| {
+            credentials.retain_granted(directory);
+            let granted: HashSet<IdentityKey> = directory.pods().flat_map(|pod| keys(pod)).collect();
+            broker.retain(|key| granted.contains(key));
+        };
         Self {
             address,
             registry,
