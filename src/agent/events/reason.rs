@@ -125,7 +125,11 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
 /// The note of an Event on an identity: our own words about its credential, which hold no secret.
 #[must_use]
 pub fn identity_note(reason: Reason, text: &str) -> String {
-    let heading = reason.as_str().to_ascii_lowercase();
+    let heading = match reason {
+        Reason::CredentialRefused => "credential_refused",
+        Reason::CredentialExpiring => "credential_expiring",
+        _ => "credential_unusable",
+    };
     let what = sentence(text);
     short(format!(
         "{what}. What to change: TROUBLESHOOTING.md#{heading}"
