@@ -1,7 +1,7 @@
 //! Pods for trials: manifests of a small Debian with curl that sleeps.
 //!
-//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults'
-//! host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
+//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults' and
+//! Entra ID's host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::images::BASE;
-use crate::plan::{VAULT, VAULT_HOSTS};
+use crate::plan::{ENTRA_HOST, VAULT, VAULT_HOSTS};
 
 /// Where pods find the simulated vaults' authority.
 pub const CA_PATH: &str = "/azure/ca.pem";
@@ -85,7 +85,7 @@ impl<'a> Pod<'a> {
                 "  annotations:\n    lanyard.dev/identity: {identity:?}"
             );
         }
-        let hosts = VAULT_HOSTS.join(", ");
+        let hosts = [&VAULT_HOSTS[..], &[ENTRA_HOST]].concat().join(", ");
         let _ = write!(
             yaml,
             "spec:\n  nodeSelector: {{kubernetes.io/hostname: node-{node}}}\n  \
