@@ -12,6 +12,7 @@
 //! the test that holds it.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod agent;
 pub mod api;
 pub mod azure;

@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("admission", &["kubernetes", "serve"]),
     ("probe", &["model"]),
     ("removal", &["api", "kubernetes", "serve"]),
     ("explain", &["model", "api", "agent"]),
@@ -31,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "admission",
             "agent",
             "api",
             "azure",
@@ -90,6 +92,8 @@ const PURE: &[&str] = &[
     "src/agent/watch/slim.rs",
     "src/agent/watch/verdict.rs",
     "src/agent/world.rs",
+    "src/admission/review.rs",
+    "src/admission/verdict.rs",
     "src/azure/imds/answer.rs",
     "src/probe/judge.rs",
     "src/probe/report.rs",

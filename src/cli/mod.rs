@@ -1,5 +1,6 @@
 //! The only place with flags, environment names and their defaults: one file per subcommand.
 
+pub mod admission;
 pub mod agent;
 pub mod crds;
 pub mod demo;
@@ -29,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Keep agents to service account tokens of their own node's pods: an admission webhook.
+    Admission(admission::Args),
     /// Say why a pod gets what it gets, step by step, and what to change.
     Explain(Box<explain::Args>),
     /// Print what the traffic that agents observed would need: identities, bindings, policies, exceptions.

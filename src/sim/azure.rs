@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::certificate::CertificateError;
+use super::entra;
 use super::faults::{Facts, Faults, Strike, Target};
 use super::journal::{Entry, Journal, Listener, kept};
 use super::keys::{KeyError, KeyRing, SigningKey};
 use super::stats::Counters;
 use super::throttle::Throttle;
-use super::token::{self, Principal, Token, TokenCache};
+use super::token::{self, Nature, Principal, Token, TokenCache};
 use super::world::{Vm, World};
 
 /// Simulated Azure.
@@ -24,6 +27,8 @@ pub(super) struct Azure {
     pub faults: Faults,
     pub journal: Journal,
     pub counters: Counters,
+    pub entra: entra::State,
+    clock_skew: AtomicI64,
     assigned: RwLock<BTreeMap<String, Vec<String>>>,
     throttles: BTreeMap<String, Arc<Throttle>>,
     tokens: TokenCache,
@@ -41,9 +46,11 @@ pub enum AssignError {
 }
 
 impl Azure {
-    pub fn new(world: World, key: SigningKey) -> Self {
+    pub fn new(world: World, key: SigningKey) -> Result<Self, CertificateError> {
         let by_name = |vm: &Vm| (vm.name.clone(), vm.identities.clone());
-        Self {
+        Ok(Self {
+            entra: entra::State::new(&world)?,
+            clock_skew: AtomicI64::new(world.tokens.clock_skew.as_secs()),
             assigned: RwLock::new(world.vms.iter().map(by_name).collect()),
             throttles: world
                 .vms
@@ -56,7 +63,19 @@ impl Azure {
             counters: Counters::default(),
             tokens: TokenCache::default(),
             world,
-        }
+        })
+    }
+
+    /// Epoch seconds by the clock of simulated Azure, which may differ from this machine's.
+    pub fn now(&self) -> i64 {
+        let own = jiff::Timestamp::now().as_second();
+        own.saturating_add(self.clock_skew.load(Ordering::Relaxed))
+    }
+
+    /// Sets how many seconds its clock is ahead; cached tokens were dated by the old one and are forgotten.
+    pub fn set_clock_skew(&self, seconds: i64) {
+        self.clock_skew.store(seconds, Ordering::Relaxed);
+        self.tokens.clear();
     }
 
     /// The machine that `source` is: the first whose networks hold it, else the first of all.
@@ -146,23 +165,29 @@ impl Azure {
         name.unwrap_or_else(|| oid.to_owned())
     }
 
-    /// The token IMDS hands out: the cached one, or a new one for the world's lifetime.
+    /// The token IMDS hands out: the cached one, or (or where that is to be bypassed) a new one for the
+    /// world's lifetime, which is the cached one from then on.
     pub fn token(
         &self,
         who: &Principal,
         resource: &str,
+        bypass: bool,
     ) -> Result<Token, jsonwebtoken::errors::Error> {
-        let now = now();
+        let now = self.now();
         let tokens = &self.world.tokens;
         let lifetime = seconds(tokens.lifetime);
+        let fresh = || self.fresh_token(who, resource, lifetime, &Nature::MANAGED);
         if !tokens.cache {
-            return self.fresh_token(who, resource, lifetime);
+            return fresh();
         }
         let renew_before = tokens.renew_before.map_or(lifetime / 2, seconds);
         let key = (who.client_id.clone(), resource.to_owned());
-        self.tokens.get_or(key, (now, renew_before), || {
-            self.fresh_token(who, resource, lifetime)
-        })
+        if bypass {
+            let token = fresh()?;
+            self.tokens.put(key, token.clone());
+            return Ok(token);
+        }
+        self.tokens.get_or(key, (now, renew_before), fresh)
     }
 
     /// A new token with `lifetime` seconds; a negative one ended that long ago.
@@ -171,8 +196,9 @@ impl Azure {
         who: &Principal,
         resource: &str,
         lifetime: i64,
+        nature: &Nature,
     ) -> Result<Token, jsonwebtoken::errors::Error> {
-        let now = now();
+        let now = self.now();
         let start = if lifetime < 0 {
             now + 2 * lifetime
         } else {
@@ -186,6 +212,7 @@ impl Azure {
             who,
             resource,
             (start, now + lifetime),
+            nature,
         )
     }
 
@@ -223,13 +250,10 @@ impl Azure {
             resource: None,
             fault: None,
             status: None,
+            exchange: None,
+            aadsts: None,
         })
     }
-}
-
-/// Epoch seconds.
-pub(super) fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
 }
 
 /// Whole seconds of a duration.

@@ -83,7 +83,10 @@ pub(super) fn spoil(
                 &json!({"access_token": filler, "token_type": "Bearer"}),
             )
         }
-        Some(Effect::Expired | Effect::Lifetime(_) | Effect::Missing(_)) | None => right(),
+        Some(
+            Effect::Aadsts { .. } | Effect::Expired | Effect::Lifetime(_) | Effect::Missing(_),
+        )
+        | None => right(),
     };
     let status = response.status().as_u16();
     (Reply::Answer(response), Some(status))
@@ -101,10 +104,14 @@ pub(super) fn status(
         Some(body) => http::typed(status, http::JSON, body),
         None => http::json(status, &style(code)),
     };
-    if let Some(seconds) = retry_after {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    self::retry_after(&mut response, retry_after);
     response
+}
+
+/// Puts `Retry-After` into an answer, where there is one.
+pub(super) fn retry_after(response: &mut Response<Bytes>, seconds: Option<u32>) {
+    if let Some(seconds) = seconds {
+        let headers = response.headers_mut();
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
 }

@@ -68,9 +68,37 @@ pub struct Entry {
     /// Fault that struck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// What a token request to Entra said and proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
+    /// Number of the `AADSTS` code that Entra answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aadsts: Option<u32>,
     /// Status answered; none while (or because) there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+}
+
+/// A token request to Entra, without the credential itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exchange {
+    /// `client_id` as sent.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// `secret:` and the beginning of its SHA-256 (accepted or not), `certificate:` and its thumbprint,
+    /// `federated:` and the credential's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// `alg` of the assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// `jti` of the assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Whether there was a `claims` parameter.
+    #[serde(default)]
+    pub claims: bool,
 }
 
 impl Entry {
@@ -89,6 +117,8 @@ pub(super) struct Findings {
     pub identity: Option<String>,
     pub resource: Option<String>,
     pub fault: Option<&'static str>,
+    pub exchange: Option<Exchange>,
+    pub aadsts: Option<u32>,
     pub status: Option<u16>,
 }
 
@@ -131,6 +161,8 @@ impl Journal {
             entry.identity = findings.identity;
             entry.resource = findings.resource;
             entry.fault = findings.fault.map(str::to_owned);
+            entry.exchange = findings.exchange;
+            entry.aadsts = findings.aadsts;
             entry.status = findings.status;
         }
     }
@@ -177,6 +209,8 @@ mod tests {
             identity: None,
             resource: None,
             fault: None,
+            exchange: None,
+            aadsts: None,
             status: None,
         }
     }

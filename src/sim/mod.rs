@@ -11,6 +11,7 @@
 
 mod azure;
 mod broken;
+mod certificate;
 pub mod control;
 mod entra;
 pub mod faults;
@@ -28,8 +29,10 @@ mod wire;
 pub mod world;
 
 pub use azure::AssignError;
+pub use certificate::CertificateError;
+pub use entra::{CredentialError, secret_id};
 pub use faults::Fault;
-pub use journal::Entry;
+pub use journal::{Entry, Exchange};
 pub use keys::KeyError;
 pub use simulator::{Addresses, Listen, Simulator, StartError};
 pub use stats::Stats;

@@ -15,8 +15,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::azure::{AssignError, Azure};
+use super::certificate::CertificateError;
 use super::control;
-use super::entra::Entra;
+use super::entra::{CredentialError, Entra};
 use super::faults::Fault;
 use super::http::{self, Service};
 use super::imds::Imds;
@@ -26,7 +27,7 @@ use super::stats::Stats;
 use super::tls::{self, TlsError};
 use super::vault::{self, Vaults};
 use super::wire::Wire;
-use super::world::{World, WorldError};
+use super::world::{FederatedCredential, Secret, World, WorldError};
 
 /// Where to listen; a service without an address is not started. Port 0 takes any free port.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +92,9 @@ pub enum StartError {
     /// The world contradicts itself.
     #[error(transparent)]
     World(#[from] WorldError),
+    /// A registered certificate cannot be used.
+    #[error("an application's certificate is not usable")]
+    Certificate(#[from] CertificateError),
     /// No signing key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -170,7 +174,7 @@ impl Simulator {
         let key = tokio::task::spawn_blocking(make)
             .await
             .map_err(|_| KeyError::Generate)??;
-        let azure = Arc::new(Azure::new(world, key));
+        let azure = Arc::new(Azure::new(world, key)?);
         let (ca_pem, acceptor) = tls::acceptor(vault::hosts(&azure))?;
         let stop = CancellationToken::new();
         let services = Services {
@@ -266,6 +270,56 @@ impl Simulator {
     /// Publishes only the signing key from now on.
     pub fn drop_old_keys(&self) {
         self.azure.keys.drop_old();
+    }
+
+    /// Lets a secret of an application be accepted from now on, beside the others. Returns its id.
+    pub fn add_secret(&self, application: &str, secret: Secret) -> Result<String, CredentialError> {
+        let registry = &self.azure.entra.registry;
+        registry.add_secret(application, secret)
+    }
+
+    /// Refuses the secret with that id ([`secret_id`](super::secret_id)) from now on.
+    pub fn revoke_secret(&self, application: &str, id: &str) -> Result<(), CredentialError> {
+        self.azure.entra.registry.revoke_secret(application, id)
+    }
+
+    /// Registers a certificate (PEM) with an application. Returns its thumbprint.
+    pub fn add_certificate(&self, application: &str, pem: &str) -> Result<String, CredentialError> {
+        self.azure.entra.registry.add_certificate(application, pem)
+    }
+
+    /// Refuses the certificate with that thumbprint from now on.
+    pub fn revoke_certificate(
+        &self,
+        application: &str,
+        thumbprint: &str,
+    ) -> Result<(), CredentialError> {
+        let registry = &self.azure.entra.registry;
+        registry.revoke_certificate(application, thumbprint)
+    }
+
+    /// Adds a federated credential to an application or identity; one of the same name is replaced.
+    pub fn add_federated(
+        &self,
+        name: &str,
+        credential: FederatedCredential,
+    ) -> Result<(), CredentialError> {
+        self.azure.entra.registry.add_federated(name, credential)
+    }
+
+    /// Removes the federated credential of that name.
+    pub fn remove_federated(&self, name: &str, credential: &str) -> Result<(), CredentialError> {
+        self.azure.entra.registry.remove_federated(name, credential)
+    }
+
+    /// Fetches the keys of issuers of federated tokens anew from now on.
+    pub fn forget_issuers(&self) {
+        self.azure.entra.forget_issuers();
+    }
+
+    /// Sets how many seconds simulated Azure's clock is ahead of this machine's; negative: behind.
+    pub fn set_clock_skew(&self, seconds: i64) {
+        self.azure.set_clock_skew(seconds);
     }
 
     /// Counters since the start.

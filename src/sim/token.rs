@@ -44,8 +44,28 @@ pub(super) struct Claims {
     pub tid: String,
     pub uti: String,
     pub ver: String,
+    /// Capabilities of the client (`cp1`: it understands claims challenges).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xms_cc: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xms_mirid: Option<String>,
+}
+
+/// How a token came about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Nature {
+    /// How the client proved itself: `1` by a secret, `2` by a certificate, a federated token or the machine.
+    pub appidacr: &'static str,
+    /// `xms_cc`.
+    pub capabilities: Vec<String>,
+}
+
+impl Nature {
+    /// IMDS proves itself by a certificate, and its clients ask for no capabilities.
+    pub const MANAGED: Self = Self {
+        appidacr: "2",
+        capabilities: Vec::new(),
+    };
 }
 
 /// A signed token with its times in epoch seconds.
@@ -68,6 +88,7 @@ pub(super) fn sign(
     principal: &Principal,
     resource: &str,
     (not_before, expires_on): (i64, i64),
+    nature: &Nature,
 ) -> Result<Token, jsonwebtoken::errors::Error> {
     let claims = Claims {
         aud: resource.to_owned(),
@@ -76,12 +97,7 @@ pub(super) fn sign(
         nbf: not_before,
         exp: expires_on,
         appid: principal.client_id.clone(),
-        appidacr: if principal.resource_id.is_some() {
-            "2"
-        } else {
-            "1"
-        }
-        .to_owned(),
+        appidacr: nature.appidacr.to_owned(),
         idp: issuer(tenant),
         idtyp: "app".to_owned(),
         oid: principal.object_id.clone(),
@@ -89,6 +105,7 @@ pub(super) fn sign(
         tid: tenant.to_owned(),
         uti: random_id(),
         ver: "1.0".to_owned(),
+        xms_cc: nature.capabilities.clone(),
         xms_mirid: principal.resource_id.clone(),
     };
     let header = Header {
@@ -128,6 +145,11 @@ impl TokenCache {
         }
         tokens.insert(key, token.clone());
         Ok(token)
+    }
+
+    /// Puts a token in place of the cached one.
+    pub fn put(&self, key: (String, String), token: Token) {
+        self.0.lock().insert(key, token);
     }
 
     /// Forgets all: after a key rollover the new key signs at once.

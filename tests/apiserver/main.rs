@@ -12,12 +12,16 @@
     reason = "a test says so by panicking"
 )]
 
+mod alternative;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod guard;
 #[path = "../crds/objects.rs"]
 mod objects;
 mod server;
+mod thief;
+mod webhook;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,6 +66,43 @@ fn main() -> ExitCode {
         ),
         trial("people_find_the_kinds", people_find_the_kinds),
         trial("explain_reads_well", explain_reads_well),
+        trial(
+            "a_stolen_token_gets_tokens_of_its_own_nodes_pods_only",
+            guard::a_stolen_token_gets_tokens_of_its_own_nodes_pods_only,
+        ),
+        trial(
+            "a_pod_that_was_just_made_on_another_node_is_never_its",
+            guard::a_pod_that_was_just_made_on_another_node_is_never_its,
+        ),
+        trial(
+            "tokens_for_anything_but_entra_and_a_pod_are_denied",
+            guard::tokens_for_anything_but_entra_and_a_pod_are_denied,
+        ),
+        trial(
+            "a_token_of_no_node_gets_none",
+            guard::a_token_of_no_node_gets_none,
+        ),
+        trial(
+            "namespaces_that_are_not_listed_are_closed",
+            guard::namespaces_that_are_not_listed_are_closed,
+        ),
+        trial(
+            "named_secrets_are_all_that_agents_read",
+            guard::named_secrets_are_all_that_agents_read,
+        ),
+        trial(
+            "without_the_webhook_agents_get_none_and_others_theirs",
+            guard::without_the_webhook_agents_get_none_and_others_theirs,
+        ),
+        trial(
+            "an_upgrade_keeps_the_certificate_until_it_is_old",
+            guard::an_upgrade_keeps_the_certificate_until_it_is_old,
+        ),
+        trial(
+            "what_a_policy_over_pods_lets_through",
+            alternative::what_a_policy_over_pods_lets_through,
+        )
+        .with_ignored_flag(true),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

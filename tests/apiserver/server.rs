@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 const URL: &str = "https://127.0.0.1:6443";
-const TOKEN: &str = "of-the-tests";
+pub const TOKEN: &str = "of-the-tests";
 /// How long the server may take to be ready on a loaded machine.
 const START: Duration = Duration::from_mins(1);
 
@@ -52,7 +52,7 @@ impl Server {
             format!("{TOKEN},tests,tests,system:masters"),
         )
         .unwrap();
-        std::fs::write(folder.join("kubeconfig"), kubeconfig()).unwrap();
+        std::fs::write(folder.join("kubeconfig"), kubeconfig(TOKEN)).unwrap();
         let parts = vec![
             spawn(&folder, "etcd", Path::new("etcd"), &ETCD),
             spawn(
@@ -68,13 +68,7 @@ impl Server {
             .unwrap();
         let client = {
             let _inside = runtime.enter();
-            let mut config = kube::Config::new(URL.parse().unwrap());
-            config.accept_invalid_certs = true;
-            config.auth_info = AuthInfo {
-                token: Some(TOKEN.to_owned().into()),
-                ..AuthInfo::default()
-            };
-            kube::Client::try_from(config).unwrap()
+            client(TOKEN, None)
         };
         let server = Self {
             client,
@@ -106,8 +100,66 @@ impl Server {
         server
     }
 
-    /// Sends an object (or nothing) to a path.
+    /// Sends an object (or nothing) to a path, as who may everything.
     pub fn send(&self, method: &str, path: &str, object: &Value) -> Result<Value, Refused> {
+        self.send_as(&self.client, method, path, object)
+    }
+
+    /// Creates an object, which is to succeed.
+    pub fn made(&self, collection: &str, object: &Value) -> Value {
+        self.send("POST", collection, object)
+            .unwrap_or_else(|refused| panic!("{collection}: {}", refused.message))
+    }
+
+    /// `kubectl apply` of these documents.
+    pub fn apply(&self, documents: &str) {
+        let name = format!("{}.yaml", fastrand::u64(..));
+        let file = self.file(&name, documents.as_bytes()).display().to_string();
+        self.kubectl(&["apply", "--server-side", "-f", &file]);
+    }
+
+    /// A client with somebody else's token.
+    pub fn client(&self, token: &str) -> kube::Client {
+        let _inside = self.runtime.enter();
+        client(token, None)
+    }
+
+    /// A client that is taken for that user, who may everything.
+    pub fn client_as(&self, user: &str) -> kube::Client {
+        let _inside = self.runtime.enter();
+        client(TOKEN, Some(user))
+    }
+
+    /// A file of this server's folder: the name is its own.
+    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.folder.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A kubeconfig with that token.
+    pub fn kubeconfig(&self, name: &str, token: &str) -> PathBuf {
+        self.file(name, kubeconfig(token).as_bytes())
+    }
+
+    /// Starts a program beside the server; it ends with this process, or before.
+    pub fn beside(&self, name: &str, program: &Path, args: &[&str]) -> Child {
+        spawn(&self.folder, name, program, args)
+    }
+
+    /// What a program of [`Server::beside`] has said.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Sends an object (or nothing) to a path by that client.
+    pub fn send_as(
+        &self,
+        client: &kube::Client,
+        method: &str,
+        path: &str,
+        object: &Value,
+    ) -> Result<Value, Refused> {
         let body = if object.is_null() {
             Vec::new()
         } else {
@@ -125,7 +177,7 @@ impl Server {
             .body(body)
             .unwrap();
         let answer = self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(30), self.client.request_text(request)).await
+            tokio::time::timeout(Duration::from_secs(30), client.request_text(request)).await
         });
         match answer.unwrap_or_else(|_| panic!("{method} {path}: no answer within 30 s")) {
             Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
@@ -168,7 +220,8 @@ impl Server {
         Err(String::from_utf8_lossy(&stderr).into_owned())
     }
 
-    fn wait(&self, path: &str) {
+    /// Waits until a path answers.
+    pub fn wait(&self, path: &str) {
         self.patiently(path, || {
             let answer = self.runtime.block_on(async {
                 let request = Request::get(path).body(Vec::new()).unwrap();
@@ -183,7 +236,7 @@ impl Server {
     }
 
     /// Tries until it works; not for ever, and not when a part of the server has ended.
-    fn patiently(&self, what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
+    pub fn patiently(&self, what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
         let deadline = Instant::now() + START;
         while let Err(problem) = attempt() {
             let ended = self
@@ -227,6 +280,18 @@ const APISERVER: [&str; 12] = [
     "--feature-gates=SizeBasedListCostEstimate=false",
 ];
 
+fn client(token: &str, user: Option<&str>) -> kube::Client {
+    let mut config = kube::Config::new(URL.parse().unwrap());
+    config.accept_invalid_certs = true;
+    config.auth_info = AuthInfo {
+        token: Some(token.to_owned().into()),
+        impersonate: user.map(str::to_owned),
+        impersonate_groups: user.map(|_| vec!["system:masters".to_owned()]),
+        ..AuthInfo::default()
+    };
+    kube::Client::try_from(config).unwrap()
+}
+
 fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
     let mut command = Command::new(program);
@@ -240,11 +305,11 @@ fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
     })
 }
 
-fn kubeconfig() -> String {
+fn kubeconfig(token: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: tests\n\
          clusters: [{{name: tests, cluster: {{server: \"{URL}\", insecure-skip-tls-verify: true}}}}]\n\
-         users: [{{name: tests, user: {{token: {TOKEN}}}}}]\n\
+         users: [{{name: tests, user: {{token: {token}}}}}]\n\
          contexts: [{{name: tests, context: {{cluster: tests, user: tests}}}}]\n"
     )
 }

@@ -9,12 +9,16 @@
     clippy::unwrap_used
 )]
 
+mod assertion;
 mod cli;
 mod client;
 mod control;
 mod entra;
 mod faults;
+mod federated;
 mod imds;
+mod issuer;
+mod signer;
 mod vault;
 mod wire;
 mod world;

@@ -57,3 +57,8 @@ capabilities:
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/* Says something where agents may ask for service account tokens, so that they must be guarded. */}}
+{{- define "lanyard.guardsTokens" -}}
+{{- if or .Values.agent.federated.namespaces .Values.agent.workloadIdentity.enabled }}yes{{ end }}
+{{- end }}

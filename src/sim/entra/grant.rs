@@ -1,110 +1,88 @@
-//! Whether a token request is granted: `client_credentials` with one of an application's secrets.
+//! The form of a token request: what is asked, for whom, and the answer's fields.
 //!
-//! In: the form of a token request and the world. Out: who gets a token for which resource, or the refusal with
-//! Entra's `AADSTS…` code. Form of requests and answers: RFC 6749 section 4.4, and "Client credentials flow" of
-//! the Microsoft identity platform. Pure.
+//! In: the body of a `client_credentials` request. Out: its fields or the refusal with Entra's `AADSTS…` code. Form of
+//! requests and answers: RFC 6749 section 4.4, and "Client credentials flow" of the Microsoft identity platform. Pure.
 
 use serde_json::{Map, Value, json};
 
+use super::refusal::{Refusal, Words};
 use crate::sim::imds::decode;
-use crate::sim::token::{Principal, Token};
-use crate::sim::world::World;
-
-/// Why a request is refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub status: u16,
-    pub error: &'static str,
-    pub code: u32,
-    pub message: String,
-}
-
-impl Refusal {
-    pub fn new(status: u16, error: &'static str, code: u32, message: &str) -> Self {
-        Self {
-            status,
-            error,
-            code,
-            message: format!("AADSTS{code}: {message}"),
-        }
-    }
-}
+use crate::sim::token::Token;
 
 /// A decoded form.
-pub(super) fn form(body: &str) -> Vec<(String, String)> {
-    let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
-    pairs
-        .map(|(name, value)| (decode(name, true), decode(value, true)))
+pub(super) struct Form(Vec<(String, String)>);
+
+fn refuse(code: u32, value: &str) -> Refusal {
+    let words = Words {
+        value,
+        ..Words::default()
+    };
+    Refusal::of(code, &words)
+}
+
+impl Form {
+    pub fn of(body: &str) -> Self {
+        let pairs = body.split('&').filter_map(|pair| pair.split_once('='));
+        let decoded = pairs.map(|(name, value)| (decode(name, true), decode(value, true)));
+        Self(decoded.collect())
+    }
+
+    /// The field, if it is there and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(other, value)| other == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The field, or the refusal that names it.
+    pub fn need(&self, name: &str) -> Result<&str, Refusal> {
+        self.get(name).ok_or_else(|| refuse(900_144, name))
+    }
+
+    /// That it asks for `client_credentials`, and nothing twice.
+    pub fn check(&self) -> Result<(), Refusal> {
+        for (index, (name, _)) in self.0.iter().enumerate() {
+            if self.0[..index].iter().any(|(other, _)| other == name) {
+                return Err(refuse(9_000_411, name));
+            }
+        }
+        match self.need("grant_type")? {
+            "client_credentials" => Ok(()),
+            other => Err(refuse(70_003, other)),
+        }
+    }
+
+    /// The resource asked for: version 2 has it in `scope`, version 1 in `resource`. Byte for byte.
+    pub fn resource(&self, v2: bool) -> Result<&str, Refusal> {
+        if !v2 {
+            return self.need("resource");
+        }
+        let scope = self.need("scope")?;
+        let resource = scope.strip_suffix("/.default");
+        resource.ok_or_else(|| refuse(1_002_012, scope))
+    }
+
+    /// The `claims` parameter, which is JSON (`OpenID` Connect Core 1.0 section 5.5).
+    pub fn claims(&self) -> Result<Option<Value>, Refusal> {
+        let Some(text) = self.get("claims") else {
+            return Ok(None);
+        };
+        let claims: Option<Value> = serde_json::from_str(text).ok();
+        match claims.filter(Value::is_object) {
+            Some(claims) => Ok(Some(claims)),
+            None => Err(refuse(9_000_410, "")),
+        }
+    }
+}
+
+/// The client's capabilities that a `claims` parameter asks to have in the token (`xms_cc`).
+pub(super) fn capabilities(claims: Option<&Value>) -> Vec<String> {
+    let values = claims.map(|claims| &claims["access_token"]["xms_cc"]["values"]);
+    let values = values.and_then(Value::as_array).into_iter().flatten();
+    values
+        .filter_map(|value| value.as_str().map(str::to_owned))
         .collect()
-}
-
-/// The field of a form.
-pub(super) fn field<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    form.iter()
-        .find(|(other, _)| other == name)
-        .map(|(_, value)| value.as_str())
-}
-
-/// Who gets a token for which resource. `v2` asks by `scope`, version 1 by `resource`.
-pub(super) fn decide(
-    world: &World,
-    form: &[(String, String)],
-    v2: bool,
-) -> Result<(Principal, String), Refusal> {
-    let need = |name: &str| {
-        field(form, name)
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| {
-                let message =
-                    format!("The request body must contain the following parameter: '{name}'.");
-                Refusal::new(400, "invalid_request", 900_144, &message)
-            })
-    };
-    let grant = need("grant_type")?;
-    if grant != "client_credentials" {
-        let message = format!("The app requested an unsupported grant type '{grant}'.");
-        return Err(Refusal::new(
-            400,
-            "unsupported_grant_type",
-            70_003,
-            &message,
-        ));
-    }
-    let client = need("client_id")?;
-    let known = |id: &&crate::sim::world::Application| id.client_id.eq_ignore_ascii_case(client);
-    let Some(application) = world.applications.iter().find(known) else {
-        let message =
-            format!("Application with identifier '{client}' was not found in the directory.");
-        return Err(Refusal::new(400, "unauthorized_client", 700_016, &message));
-    };
-    match field(form, "client_secret") {
-        None => {
-            let message = "The request body must contain the following parameter: \
-                           'client_assertion' or 'client_secret'.";
-            return Err(Refusal::new(401, "invalid_client", 7_000_218, message));
-        }
-        Some(secret) if !application.secrets.iter().any(|other| other == secret) => {
-            let message = format!("Invalid client secret provided for app '{client}'.");
-            return Err(Refusal::new(401, "invalid_client", 7_000_215, &message));
-        }
-        Some(_) => {}
-    }
-    let resource = if v2 {
-        let scope = need("scope")?;
-        scope.strip_suffix("/.default").ok_or_else(|| {
-            let message = format!("The provided value for scope {scope} is not valid.");
-            Refusal::new(400, "invalid_scope", 1_002_012, &message)
-        })?
-    } else {
-        need("resource")?
-    };
-    let who = Principal {
-        name: application.name.clone(),
-        client_id: application.client_id.clone(),
-        object_id: application.principal_id.clone(),
-        resource_id: None,
-    };
-    Ok((who, resource.to_owned()))
 }
 
 /// The answer's fields: numbers in version 2, strings and more of them in version 1.
@@ -129,4 +107,34 @@ pub(super) fn body(token: &Token, resource: &str, v2: bool, now: i64) -> Map<Str
         })
     };
     fields.as_object().cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_taken_byte_for_byte() {
+        for (scope, want) in [
+            ("https://r/.default", "https://r"),
+            ("https://r//.default", "https://r/"),
+            ("api%3A%2F%2Fx%2F.default", "api://x"),
+        ] {
+            let form = Form::of(&format!("scope={scope}&resource=other"));
+            assert_eq!(form.resource(true), Ok(want));
+            assert_eq!(form.resource(false), Ok("other"));
+        }
+        let refused = Form::of("scope=https://r").resource(true).unwrap_err();
+        assert_eq!(refused.code, 1_002_012);
+    }
+
+    #[test]
+    fn claims_are_an_object_and_may_ask_for_capabilities() {
+        let form = Form::of(r#"claims={"access_token":{"xms_cc":{"values":["cp1"]}}}"#);
+        assert_eq!(capabilities(form.claims().unwrap().as_ref()), ["cp1"]);
+        assert_eq!(Form::of("claims=").claims(), Ok(None));
+        for text in ["claims=x", "claims=[1]"] {
+            assert_eq!(Form::of(text).claims().unwrap_err().code, 9_000_410);
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub struct Matching {
     /// Name of the machine the request comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
-    /// Client id of the identity that would be answered.
+    /// Client id of the identity that would be answered; at Entra, the one that asks.
     #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
     /// Resource asked for, a trailing slash counts.
@@ -78,6 +78,15 @@ pub enum Effect {
         retry_after: Option<u32>,
         /// Body instead of Azure's.
         body: Option<String>,
+    },
+    /// Entra's whole error answer for one of its codes (only token requests to Entra are hit).
+    Aadsts {
+        /// The number behind `AADSTS`.
+        code: u32,
+        /// HTTP status instead of Entra's for it.
+        status: Option<u16>,
+        /// Seconds in `Retry-After`.
+        retry_after: Option<u32>,
     },
     /// The request is read and never answered.
     Silence,
@@ -109,6 +118,7 @@ impl Effect {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
+            Self::Aadsts { .. } => "aadsts",
             Self::Silence => "silence",
             Self::Reset => "reset",
             Self::Garbage => "garbage",
@@ -205,7 +215,9 @@ impl Standing {
     fn strike(&mut self, target: Target, facts: &Facts<'_>) -> Option<Strike> {
         let fault = &self.fault;
         let needs_token = fault.effect.as_ref().is_some_and(Effect::needs_token);
-        if fault.target != target || (needs_token && !facts.token) || !fault.matching.holds(facts) {
+        let needs_client = matches!(fault.effect, Some(Effect::Aadsts { .. }));
+        let idle = (needs_token && !facts.token) || (needs_client && facts.client_id.is_none());
+        if fault.target != target || idle || !fault.matching.holds(facts) {
             return None;
         }
         self.seen += 1;
@@ -271,6 +283,16 @@ impl Fault {
                 body: None,
             },
         )
+    }
+
+    /// Entra refuses token requests with that `AADSTS` code, in its words and with its status.
+    pub fn aadsts(code: u32) -> Self {
+        let effect = Effect::Aadsts {
+            code,
+            status: None,
+            retry_after: None,
+        };
+        Self::new(Target::Entra, effect)
     }
 
     /// Ends after so many requests.

@@ -31,6 +31,8 @@ pub(super) struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    aadsts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_after: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     body: Option<String>,
@@ -70,8 +72,14 @@ impl TryFrom<Written> for Fault {
         let Written {
             retry_after, body, ..
         } = wire;
-        if wire.status.is_none() && (retry_after.is_some() || body.is_some()) {
-            return Err("retryAfter and body go with `status`".to_owned());
+        if wire.status.or(wire.aadsts.map(|_| 0)).is_none() && retry_after.is_some() {
+            return Err("retryAfter goes with `status` or `aadsts`".to_owned());
+        }
+        if body.is_some() && (wire.status.is_none() || wire.aadsts.is_some()) {
+            return Err("body goes with `status`, and not with `aadsts`".to_owned());
+        }
+        if wire.aadsts.is_some() && wire.target != Target::Entra {
+            return Err("aadsts is what Entra answers: `target: entra`".to_owned());
         }
         if let Some(code) = wire.status
             && !(200..600).contains(&code)
@@ -81,11 +89,18 @@ impl TryFrom<Written> for Fault {
             ));
         }
         let mut effects: Vec<Effect> = Vec::new();
-        effects.extend(wire.status.map(|code| Effect::Status {
-            code,
-            retry_after,
-            body,
-        }));
+        effects.extend(match (wire.aadsts, wire.status) {
+            (Some(code), status) => Some(Effect::Aadsts {
+                code,
+                status,
+                retry_after,
+            }),
+            (None, status) => status.map(|code| Effect::Status {
+                code,
+                retry_after,
+                body,
+            }),
+        });
         let plain = [
             (wire.silence, Effect::Silence),
             (wire.reset, Effect::Reset),
@@ -113,7 +128,7 @@ impl TryFrom<Written> for Fault {
         let effect = effects.pop();
         if effect.is_none() && wire.latency.is_none() {
             return Err(
-                "no effect: give one of status, latency, silence, reset, garbage, html, \
+                "no effect: give one of status, aadsts, latency, silence, reset, garbage, html, \
                         truncate, huge, expired, lifetime, missing"
                     .to_owned(),
             );
@@ -140,6 +155,7 @@ impl From<Fault> for Written {
             count: fault.count,
             latency: fault.latency,
             status: None,
+            aadsts: None,
             retry_after: None,
             body: None,
             silence: is(&Effect::Silence),
@@ -161,6 +177,15 @@ impl From<Fault> for Written {
                 wire.status = Some(code);
                 wire.retry_after = retry_after;
                 wire.body = body;
+            }
+            Some(Effect::Aadsts {
+                code,
+                status,
+                retry_after,
+            }) => {
+                wire.aadsts = Some(code);
+                wire.status = status;
+                wire.retry_after = retry_after;
             }
             Some(Effect::Huge(bytes)) => wire.huge = Some(bytes),
             Some(Effect::Lifetime(lifetime)) => wire.lifetime = Some(lifetime),

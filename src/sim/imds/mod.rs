@@ -18,12 +18,12 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 
-use super::azure::{Azure, now, seconds};
+use super::azure::{Azure, seconds};
 use super::broken;
 use super::faults::{Effect, Facts, Strike, Target};
 use super::http::{Reply, Service};
 use super::journal::{Findings, Listener};
-use super::token::Principal;
+use super::token::{Nature, Principal};
 use super::world::Vm;
 use answers::Refusal;
 pub(super) use path::decode;
@@ -33,7 +33,12 @@ pub(super) struct Imds(pub Arc<Azure>);
 
 /// What a request is to be answered with when nothing goes wrong.
 enum Verdict {
-    Token { who: Principal, resource: String },
+    Token {
+        who: Principal,
+        resource: String,
+        /// `bypass_cache=true`: a new token, whatever is cached.
+        bypass: bool,
+    },
     Plain(Response<Bytes>),
 }
 
@@ -49,7 +54,7 @@ impl Service for Imds {
         let path = path::canonical(request.uri().path());
         let verdict = self.decide(&request, vm, &path);
         let (client_id, resource) = match &verdict {
-            Verdict::Token { who, resource } => {
+            Verdict::Token { who, resource, .. } => {
                 (Some(who.client_id.as_str()), Some(resource.as_str()))
             }
             Verdict::Plain(_) => (None, None),
@@ -76,14 +81,14 @@ impl Service for Imds {
 
 fn found(verdict: &Verdict, strike: &Strike) -> Findings {
     let (identity, resource) = match verdict {
-        Verdict::Token { who, resource } => (Some(who.name.clone()), Some(resource.clone())),
+        Verdict::Token { who, resource, .. } => (Some(who.name.clone()), Some(resource.clone())),
         Verdict::Plain(_) => (None, None),
     };
     Findings {
         identity,
         resource,
         fault: strike.name(),
-        status: None,
+        ..Findings::default()
     }
 }
 
@@ -120,7 +125,11 @@ impl Imds {
                 return refuse(Refusal::method());
             }
             return match selectors::resolve(&query, Azure::system(vm), self.0.user_assigned(vm)) {
-                Ok((who, resource)) => Verdict::Token { who, resource },
+                Ok((who, resource)) => Verdict::Token {
+                    who,
+                    resource,
+                    bypass: selectors::bypasses_cache(&query),
+                },
                 Err(refusal) => refuse(refusal),
             };
         }
@@ -165,22 +174,27 @@ impl Imds {
 
     /// The right answer, but for the effects that change the token.
     fn render(&self, verdict: Verdict, effect: Option<&Effect>) -> Response<Bytes> {
-        let (who, resource) = match verdict {
+        let (who, resource, bypass) = match verdict {
             Verdict::Plain(response) => return response,
-            Verdict::Token { who, resource } => (who, resource),
+            Verdict::Token {
+                who,
+                resource,
+                bypass,
+            } => (who, resource, bypass),
         };
         let azure = &*self.0;
+        let fresh = |life| azure.fresh_token(&who, &resource, life, &Nature::MANAGED);
         let token = match effect {
-            Some(Effect::Expired) => azure.fresh_token(&who, &resource, -3600),
-            Some(Effect::Lifetime(life)) => azure.fresh_token(&who, &resource, seconds(*life)),
-            _ => azure.token(&who, &resource),
+            Some(Effect::Expired) => fresh(-3600),
+            Some(Effect::Lifetime(life)) => fresh(seconds(*life)),
+            _ => azure.token(&who, &resource, bypass),
         };
         let Ok(token) = token else {
             return broken::status(500, None, None, answers::STYLE);
         };
         azure.counters.issued();
         let refresh_in = azure.world.tokens.refresh_in.map(seconds);
-        let mut body = answers::token(&token, &who, &resource, refresh_in, now());
+        let mut body = answers::token(&token, &who, &resource, refresh_in, azure.now());
         if let Some(Effect::Missing(field)) = effect {
             body.remove(field);
         }

@@ -40,6 +40,14 @@ pub(super) fn known_version(version: &str) -> bool {
     VERSIONS.contains(&version)
 }
 
+/// Whether a new token is asked for, whatever is cached.
+pub(super) fn bypasses_cache(query: &[(String, String)]) -> bool {
+    let asked = |(name, value): &(String, String)| {
+        name == "bypass_cache" && value.eq_ignore_ascii_case("true")
+    };
+    query.iter().any(asked)
+}
+
 /// The identity and the resource, byte for byte, that a token request asks for.
 pub(super) fn resolve(
     query: &[(String, String)],

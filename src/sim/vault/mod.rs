@@ -15,7 +15,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, WWW_AUTHENTICA
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::azure::{Azure, now};
+use super::azure::Azure;
 use super::broken::{self, perform};
 use super::entra::{self, Entra};
 use super::faults::{Facts, Target};
@@ -41,7 +41,7 @@ pub(super) fn hosts(azure: &Azure) -> Vec<String> {
     let own = vaults.flat_map(|vault| [host(vault)].into_iter().chain(vault.hosts.iter().cloned()));
     let fixed = ["localhost", "127.0.0.1"]
         .into_iter()
-        .chain(entra::HOSTS)
+        .chain(entra::hosts(&azure.world))
         .map(str::to_owned);
     own.chain(fixed).collect()
 }
@@ -53,7 +53,8 @@ fn host(vault: &Vault) -> String {
 impl Service for Vaults {
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
         let asked = asked_host(&request);
-        if entra::HOSTS.contains(&asked.as_str()) {
+        let mut entra = entra::hosts(&self.azure.world);
+        if entra.any(|name| name.eq_ignore_ascii_case(&asked)) {
             return self.entra.answer(request, source).await;
         }
         let azure = &*self.azure;
@@ -133,7 +134,7 @@ impl Vaults {
             return Err("AKV10000: Request is missing a Bearer or PoP token.".to_owned());
         };
         let keys = self.azure.keys.published();
-        access::verify(bearer, &keys, &self.azure.world.tenant.id, now())
+        access::verify(bearer, &keys, &self.azure.world.tenant.id, self.azure.now())
     }
 
     fn respond<B>(

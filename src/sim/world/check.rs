@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{World, WorldError};
+use crate::sim::certificate::{Certificate, CertificateError};
+use crate::sim::entra::authorities;
 
 impl World {
     /// Says whether names are unique and references lead somewhere.
@@ -58,11 +60,68 @@ impl World {
             }
         }
         self.check_vaults()?;
+        self.check_credentials()?;
+        self.check_entra()?;
         if self.tokens.lifetime < Duration::from_secs(1) {
             return Err(invalid(
                 "tokens.lifetime",
                 "shorter than a second; say `24h` or `90s`",
             ));
+        }
+        Ok(())
+    }
+
+    fn check_credentials(&self) -> Result<(), WorldError> {
+        let refuse = |field: String, error: CertificateError| invalid(&field, &error.to_string());
+        let identities = self.identities.iter().enumerate();
+        let identities = identities.map(|(index, one)| {
+            let field = format!("identities[{index}].federatedCredentials");
+            (field, &one.federated_credentials)
+        });
+        let applications = self.applications.iter().enumerate();
+        let applications = applications.map(|(index, one)| {
+            let field = format!("applications[{index}].federatedCredentials");
+            (field, &one.federated_credentials)
+        });
+        for (field, credentials) in identities.chain(applications) {
+            unique(&field, credentials.iter().map(|one| &one.name))?;
+        }
+        for (index, application) in self.applications.iter().enumerate() {
+            for (number, pem) in application.certificates.iter().enumerate() {
+                let field = format!("applications[{index}].certificates[{number}]");
+                Certificate::from_pem(pem.text()).map_err(|error| refuse(field, error))?;
+            }
+            for (number, subject) in application.certificate_subjects.iter().enumerate() {
+                let field =
+                    format!("applications[{index}].certificateSubjects[{number}].authority");
+                authorities(subject.authority.text()).map_err(|error| refuse(field, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_entra(&self) -> Result<(), WorldError> {
+        unique("issuers", self.issuers.iter().map(|one| &one.issuer))?;
+        for (index, issuer) in self.issuers.iter().enumerate() {
+            if let Some(pem) = &issuer.ca_pem {
+                let field = format!("issuers[{index}].caPem");
+                let bad = |error: CertificateError| invalid(&field, &error.to_string());
+                authorities(pem).map_err(bad)?;
+            }
+        }
+        if self.entra.assertion_algorithms.is_empty() {
+            let problem = "empty; no assertion could be accepted. Leave it out for both";
+            return Err(invalid("entra.assertionAlgorithms", problem));
+        }
+        if !self.entra.authority_host.contains("://") {
+            let problem = "not a URL; say `https://login.microsoftonline.com`";
+            return Err(invalid("entra.authorityHost", problem));
+        }
+        if let Some(rate) = &self.entra.throttle
+            && !(rate.per_second > 0.0 && rate.burst > 0)
+        {
+            let problem = "perSecond and burst must be more than nothing";
+            return Err(invalid("entra.throttle", problem));
         }
         Ok(())
     }

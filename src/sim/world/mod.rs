@@ -4,16 +4,21 @@
 //! [`World::load`], which reads one file. Field names are those of Azure's own documents where it has one.
 
 mod check;
+mod credentials;
+mod entra;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::SignedDuration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact as friendly;
 use serde::Deserialize;
 
 use super::faults::Fault;
+pub use credentials::{CertificateSubject, FederatedCredential, Issuer, Pem, PemFile, Secret};
+pub use entra::{AssertionAlgorithm, Entra, Throttle};
 
 /// Everything the simulator knows, as a YAML file describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,7 +29,7 @@ pub struct World {
     /// User-assigned managed identities that exist, assigned somewhere or not.
     #[serde(default)]
     pub identities: Vec<Identity>,
-    /// Applications that Entra issues tokens to for a secret.
+    /// Applications that Entra issues tokens to for a secret, a certificate or a federated token.
     #[serde(default)]
     pub applications: Vec<Application>,
     /// Virtual machines. The first answers where no machine's `sources` hold the asker's address.
@@ -38,6 +43,12 @@ pub struct World {
     /// How IMDS behaves as a whole.
     #[serde(default)]
     pub imds: Imds,
+    /// How Entra ID behaves as a whole.
+    #[serde(default)]
+    pub entra: Entra,
+    /// How issuers of federated tokens are reached.
+    #[serde(default)]
+    pub issuers: Vec<Issuer>,
     /// Faults that stand from the start; more can be added by command.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -69,9 +80,12 @@ pub struct Identity {
     /// ARM resource id: the token's `xms_mirid`.
     #[serde(rename = "resourceID")]
     pub resource_id: String,
+    /// Whose tokens Entra takes for it.
+    #[serde(default)]
+    pub federated_credentials: Vec<FederatedCredential>,
 }
 
-/// An application with client secrets: Entra issues it tokens by `client_credentials`.
+/// An application with credentials: Entra issues it tokens by `client_credentials`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Application {
@@ -85,7 +99,16 @@ pub struct Application {
     pub principal_id: String,
     /// Secrets that are accepted: several while one is rotated.
     #[serde(default)]
-    pub secrets: Vec<String>,
+    pub secrets: Vec<Secret>,
+    /// Certificates whose keys may sign its assertions.
+    #[serde(default)]
+    pub certificates: Vec<Pem>,
+    /// Certificates that may sign them by their name and issuer, sent along as `x5c`.
+    #[serde(default)]
+    pub certificate_subjects: Vec<CertificateSubject>,
+    /// Whose tokens Entra takes for it.
+    #[serde(default)]
+    pub federated_credentials: Vec<FederatedCredential>,
 }
 
 /// A virtual machine and what is assigned to it.
@@ -174,6 +197,9 @@ pub struct Tokens {
     /// Puts a `refresh_in` of this length into the answer, which IMDS mostly does not.
     #[serde(default, with = "friendly::optional")]
     pub refresh_in: Option<Duration>,
+    /// How far simulated Azure's clock is ahead of this machine's (`4m`; `-4m`: behind).
+    #[serde(default)]
+    pub clock_skew: SignedDuration,
 }
 
 /// How IMDS behaves as a whole.
@@ -191,7 +217,7 @@ pub struct Imds {
 /// Why a world cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
-    /// The file could not be read.
+    /// A file could not be read: the world's own, or one that it names.
     #[error("cannot read world file {}", path.display())]
     Read {
         /// The file asked for.
@@ -224,21 +250,43 @@ impl World {
             path: path.to_owned(),
             source,
         })?;
-        Self::parse(&text, &path.display().to_string())
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, &path.display().to_string(), folder)
     }
 
-    /// Reads and checks a world given as YAML text.
+    /// Reads and checks a world given as YAML text; files it names are looked for where the process is.
     pub fn from_yaml(text: &str) -> Result<Self, WorldError> {
-        Self::parse(text, "text")
+        Self::parse(text, "text", Path::new("."))
     }
 
-    fn parse(text: &str, origin: &str) -> Result<Self, WorldError> {
-        let world: Self = serde_saphyr::from_str(text).map_err(|error| WorldError::Parse {
+    fn parse(text: &str, origin: &str, folder: &Path) -> Result<Self, WorldError> {
+        let mut world: Self = serde_saphyr::from_str(text).map_err(|error| WorldError::Parse {
             origin: origin.to_owned(),
             message: error.to_string(),
         })?;
+        world.read_files(folder)?;
         world.check()?;
         Ok(world)
+    }
+
+    /// Puts the texts of the files it names in place.
+    fn read_files(&mut self, folder: &Path) -> Result<(), WorldError> {
+        let failed = |(path, source)| WorldError::Read { path, source };
+        for application in &mut self.applications {
+            let subjects = application.certificate_subjects.iter_mut();
+            let authorities = subjects.map(|subject| &mut subject.authority);
+            for pem in application.certificates.iter_mut().chain(authorities) {
+                pem.read(folder).map_err(failed)?;
+            }
+        }
+        for issuer in &mut self.issuers {
+            if let Some(file) = issuer.ca_file.take() {
+                let mut pem = Pem::File(PemFile { file });
+                pem.read(folder).map_err(failed)?;
+                issuer.ca_pem = Some(pem.text().to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// The object id of the identity or application of that name.
@@ -282,6 +330,7 @@ impl Default for Tokens {
             cache: true,
             renew_before: None,
             refresh_in: None,
+            clock_skew: SignedDuration::ZERO,
         }
     }
 }

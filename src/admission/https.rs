@@ -1,0 +1,98 @@
+//! HTTP/1.1 over TLS for few, trusted, long-lived clients: the API servers and kubelet.
+//!
+//! In: a bound listener, a TLS configuration and an [`Answer`]. Out: answers. Blocks on nothing that a
+//! client can prolong: bounded connections, a deadline for the handshake and for each request's head.
+//! Ends with the drain: connections end with their next answer, or when they are cut.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::serve::{Answer, Drain};
+
+/// Connections at once; more wait in the kernel's queue. An API server keeps a few.
+const CONNECTIONS: usize = 256;
+/// For the handshake, and for a request's head.
+const HEAD: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `drain` has ended.
+pub(super) async fn serve<A: Answer>(
+    listener: TcpListener,
+    tls: ServerConfig,
+    answer: A,
+    drain: Drain,
+) {
+    let (tls, answer) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(answer));
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let accept = async {
+        while let Ok(room) = Arc::clone(&room).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (tls, answer) = (tls.clone(), Arc::clone(&answer));
+                    let (member, drain) = (drain.member(), drain.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = connection(stream, peer, tls, answer, &drain) => {}
+                            () = drain.cut_off() => {}
+                        }
+                        drop((room, member));
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept connections, trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = drain.begun() => {}
+        () = accept => {}
+    }
+}
+
+async fn connection<A: Answer>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    answer: Arc<A>,
+    drain: &Drain,
+) {
+    let stream = match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        // An API server that does not trust the certificate says so here, and nowhere else.
+        Ok(Err(error)) => return tracing::warn!(%peer, %error, "no TLS with a client"),
+        Err(_) => return tracing::debug!(%peer, "a client began no TLS"),
+    };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = Arc::clone(&answer);
+        async move { Ok::<_, Infallible>(answer.answer(peer, request).await) }
+    });
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(http);
+    let served = tokio::select! {
+        served = http.as_mut() => served,
+        () = drain.begun() => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}

@@ -1,0 +1,96 @@
+//! Starts and ends the webhook.
+//!
+//! In: a [`Config`]. Out: an answering server, until SIGTERM. Blocks on the API server before it calls
+//! itself ready: a webhook that may not read pods would deny everything. At the end it first says "not
+//! ready" and keeps answering, until no API server is sent here any more.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::certificate::{Current, Files};
+use super::https;
+use super::webhook::Webhook;
+use crate::kubernetes::{self, CallError, Cluster, Kind};
+use crate::serve::ready::{Latch, Readiness};
+use crate::serve::{Drain, signals};
+
+/// How long the cluster may go on sending requests to a pod that is ending.
+const STILL_ASKED: Duration = Duration::from_secs(5);
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the webhook needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen at.
+    pub address: IpAddr,
+    /// Port at it; 0 takes any free one.
+    pub port: u16,
+    /// PEM: certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM: private key of the leaf.
+    pub key: PathBuf,
+    /// User name of the agents' service account.
+    pub agents: String,
+    /// Kubeconfig; `None`: the service account of the pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long open connections may take to end.
+    pub drain: Duration,
+}
+
+/// Runs until a signal.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let signals = signals()?;
+    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let certificate = Current::open(Files {
+        certificate: config.certificate,
+        key: config.key,
+    })?;
+    let at = SocketAddr::new(config.address, config.port);
+    let listener = TcpListener::bind(at).await;
+    let listener = listener.with_context(|| format!("cannot listen at {at}"))?;
+    tracing::info!(address = %listener.local_addr()?, agents = config.agents, "answering");
+    let (readiness, drain) = (Readiness::default(), Drain::new());
+    let (reads, stays) = (readiness.latch("pods"), readiness.latch("end"));
+    stays.ready();
+    let webhook = Webhook {
+        cluster: cluster.clone(),
+        agents: config.agents,
+        readiness,
+    };
+    let tls = certificate.tls()?;
+    let serving = https::serve(listener, tls, webhook, drain.clone());
+    let ending = async {
+        tokio::select! {
+            () = signals.first.cancelled() => {}
+            () = async { tokio::join!(certificate.follow(), prove(&cluster, &reads)); } => {}
+        }
+        stays.not_ready("ending");
+        tokio::select! {
+            () = tokio::time::sleep(STILL_ASKED) => {}
+            () = signals.second.cancelled() => {}
+        }
+        drain
+            .complete(config.drain, signals.second.cancelled())
+            .await
+    };
+    tokio::join!(serving, ending);
+    Ok(())
+}
+
+/// Reads a pod that need not be there, until that works: then questions can be answered.
+async fn prove(cluster: &Cluster, reads: &Latch) {
+    loop {
+        match cluster.get(Kind::POD, Some("default"), "none").await {
+            Ok(_) => return reads.ready(),
+            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 403 => {
+                reads.not_ready("may not read pods: the ClusterRole of the chart lets it");
+            }
+            Err(error) => reads.not_ready(format!("cannot read pods: {error}")),
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
