@@ -29,6 +29,8 @@ pub struct Pod<'a> {
     pub labels: &'a [(&'a str, &'a str)],
     /// Its image.
     pub image: &'a str,
+    /// Its service account.
+    pub account: &'a str,
 }
 
 impl<'a> Pod<'a> {
@@ -41,6 +43,7 @@ impl<'a> Pod<'a> {
             identity: None,
             labels: &[],
             image: BASE,
+            account: "default",
         }
     }
 
@@ -62,6 +65,12 @@ impl<'a> Pod<'a> {
         self
     }
 
+    /// With another service account; it must exist.
+    pub fn account(mut self, account: &'a str) -> Self {
+        self.account = account;
+        self
+    }
+
     /// The manifest.
     pub fn yaml(&self) -> String {
         let Self {
@@ -69,6 +78,7 @@ impl<'a> Pod<'a> {
             name,
             node,
             image,
+            account,
             ..
         } = self;
         let mut yaml = format!(
@@ -90,6 +100,7 @@ impl<'a> Pod<'a> {
             yaml,
             "spec:\n  nodeSelector: {{kubernetes.io/hostname: node-{node}}}\n  \
              terminationGracePeriodSeconds: 0\n  enableServiceLinks: false\n  \
+             serviceAccountName: {account}\n  \
              hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}]\n  containers:\n  - name: main\n    \
              image: {image}\n    imagePullPolicy: Never\n    command: [sleep, infinity]\n    \
              volumeMounts: [{{name: azure, mountPath: /azure}}]\n  volumes:\n  \
