@@ -139,7 +139,7 @@ mod tests {
             burst: 3,
         });
         for n in 0..100_000u64 {
-            let asker = asker(n.to_string());
+            let asker = asker(&n.to_string());
             assert!(shares.take(&asker, MS(n * 10)).is_ok());
         }
         assert!(shares.paces.len() <= 2 * Shares::PRUNE_AT);

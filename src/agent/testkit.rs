@@ -33,8 +33,7 @@ pub fn object(manifest: Value) -> Object {
 }
 
 /// Somebody who asks: a pod of its own namespace.
-pub fn asker(name: impl AsRef<str>) -> Asker {
-    let name = name.as_ref();
+pub fn asker(name: &str) -> Asker {
     Asker {
         uid: name.into(),
         pod: ObjectName::new(name, name),

@@ -27,7 +27,7 @@ use super::stats::Stats;
 use super::tls::{self, TlsError};
 use super::vault::{self, Vaults};
 use super::wire::Wire;
-use super::world::{FederatedCredential, Secret, World, WorldError};
+use super::world::{FederatedCredential, Issuer, Secret, World, WorldError};
 
 /// Where to listen; a service without an address is not started. Port 0 takes any free port.
 #[derive(Debug, Clone, Default)]
@@ -312,9 +312,9 @@ impl Simulator {
         self.azure.entra.registry.remove_federated(name, credential)
     }
 
-    /// Fetches the keys of issuers of federated tokens anew from now on.
-    pub fn forget_issuers(&self) {
-        self.azure.entra.forget_issuers();
+    /// Learns how an issuer of federated tokens is reached. The keys of all issuers are fetched anew.
+    pub fn trust_issuer(&self, issuer: Issuer) -> Result<(), CertificateError> {
+        self.azure.entra.trust(issuer)
     }
 
     /// Sets how many seconds simulated Azure's clock is ahead of this machine's; negative: behind.

@@ -18,6 +18,7 @@ mod cached;
 mod image;
 mod kept_twice;
 mod rendered;
+mod sources;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

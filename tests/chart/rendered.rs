@@ -70,6 +70,28 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
         ("agent.metrics.port=0", "port"),
         ("agent.extraArgs={agent}", "extraArgs"),
         ("controller.enabled=true", "comes with a later version"),
+        ("azure.cloud=mars", "cloud"),
+        ("azure.tenantID=contoso", "tenantID"),
+        ("azure.authorityHost=login.example.com", "authorityHost"),
+        ("azure.caBundle=/etc/ca.pem", "caBundle"),
+        ("azure.httpsProxy=proxy:3128", "httpsProxy"),
+        ("agent.secrets[0].namespace=shop", "names"),
+        (
+            "agent.secrets[0].namespace=shop,agent.secrets[0].names={}",
+            "names",
+        ),
+        (
+            "agent.secrets[0].namespace=a,agent.secrets[0].names={x},agent.secrets[1].namespace=a,agent.secrets[1].names={y}",
+            "namespace a twice",
+        ),
+        ("agent.federated.namespaces={a,a}", "namespaces"),
+        ("agent.federated.namespaces={*}", "namespaces"),
+        ("admission.replicas=0", "replicas"),
+        ("admission.certificate.existingSecret=own", "who signed it"),
+        (
+            "admission.certificate.caBundle=-----BEGIN CERTIFICATE-----",
+            "existingSecret",
+        ),
         (
             "agent.enforcement=observe,agent.bootGuard.enabled=true",
             "until you enforce",

@@ -18,6 +18,7 @@ mod faults;
 mod federated;
 mod imds;
 mod issuer;
+mod rolling;
 mod signer;
 mod vault;
 mod wire;

@@ -2,9 +2,8 @@
 //! others are ignored as IMDS does.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::query::{Selector, TokenQuery};
@@ -145,7 +144,7 @@ fn claims(text: Option<Cow<'_, str>>) -> Result<Option<String>, Fault> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let is_object = serde_json::from_str::<HashMap<String, IgnoredAny>>(&text).is_ok();
+    let is_object = serde_json::from_str::<Map<String, Value>>(&text).is_ok();
     if text.len() > MAX_CLAIMS || !is_object {
         return Err(bad("Invalid claims: they must be a JSON object"));
     }

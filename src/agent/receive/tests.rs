@@ -341,3 +341,55 @@ fn a_probe_needs_no_header_and_nothing_but_a_nonce() {
         );
     }
 }
+
+#[test]
+fn a_challenge_is_a_json_object_and_once() {
+    let path = format!("/metadata/identity/oauth2/token?{QUERY}");
+    let query = token(&format!(
+        "{path}&claims=%7B%22access_token%22%3A%7B%22nbf%22%3A%7B%22value%22%3A%221%22%7D%7D%7D"
+    ));
+    assert_eq!(
+        query.claims.as_deref(),
+        Some(r#"{"access_token":{"nbf":{"value":"1"}}}"#)
+    );
+    assert!(token(&format!("{path}&claims=")).claims.is_none());
+    let long = format!("%7B%22a%22%3A%22{}%22%7D", "a".repeat(4096));
+    for claims in [
+        "claims=1",
+        "claims=%5B%5D",
+        "claims=%7B",
+        "claims=%7B%7D&claims=%7B%7D",
+        &format!("claims={long}"),
+    ] {
+        assert_eq!(
+            kind(get(&format!("{path}&{claims}"))),
+            FaultKind::BadRequest,
+            "{claims}"
+        );
+    }
+}
+
+#[test]
+fn bypass_cache_is_true_or_false() {
+    let path = format!("/metadata/identity/oauth2/token?{QUERY}");
+    for (text, wanted) in [
+        ("bypass_cache=true", true),
+        ("bypass_cache=True", true),
+        ("bypass_cache=false", false),
+        ("bypass_cache=", false),
+        ("", false),
+    ] {
+        assert_eq!(
+            token(&format!("{path}&{text}")).bypass_cache,
+            wanted,
+            "{text}"
+        );
+    }
+    for text in ["bypass_cache=yes", "bypass_cache=true&bypass_cache=true"] {
+        assert_eq!(
+            kind(get(&format!("{path}&{text}"))),
+            FaultKind::BadRequest,
+            "{text}"
+        );
+    }
+}

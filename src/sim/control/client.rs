@@ -10,14 +10,18 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::sim::faults::Fault;
 use crate::sim::journal::Entry;
 use crate::sim::simulator::Addresses;
 use crate::sim::stats::Stats;
+use crate::sim::world::{FederatedCredential, Issuer, Secret};
 
 /// Commands one simulator.
 #[derive(Debug, Clone)]
@@ -56,6 +60,14 @@ pub enum ControlError {
 }
 
 type Outcome<T> = Result<T, ControlError>;
+
+/// The path of something of the application or identity `name`.
+fn applications(name: &str, rest: &[&str]) -> String {
+    let parts = std::iter::once(name).chain(rest.iter().copied());
+    let encoded = parts.map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string());
+    let encoded: Vec<String> = encoded.collect();
+    format!("/applications/{}", encoded.join("/"))
+}
 
 impl Client {
     /// A client for the socket at `path`; connects with each command.
@@ -139,6 +151,74 @@ impl Client {
         self.send(Method::POST, "/keys/drop-old", Bytes::new())
             .await
             .map(drop)
+    }
+
+    /// What the application or identity `name` may prove itself by, as JSON; no secret is in it.
+    pub async fn credentials(&self, name: &str) -> Outcome<Value> {
+        self.read(&applications(name, &["credentials"])).await
+    }
+
+    /// Lets a secret be accepted from now on, beside the others. Returns its id.
+    pub async fn add_secret(&self, application: &str, secret: &Secret) -> Outcome<String> {
+        let path = applications(application, &["secrets"]);
+        self.add(&path, secret).await
+    }
+
+    /// Refuses the secret with that id from now on.
+    pub async fn revoke_secret(&self, application: &str, id: &str) -> Outcome<()> {
+        self.delete(&applications(application, &["secrets", id]))
+            .await
+    }
+
+    /// Registers a certificate (PEM). Returns its thumbprint.
+    pub async fn add_certificate(&self, application: &str, pem: &str) -> Outcome<String> {
+        let path = applications(application, &["certificates"]);
+        self.add(&path, &json!({"pem": pem})).await
+    }
+
+    /// Refuses the certificate with that thumbprint from now on.
+    pub async fn revoke_certificate(&self, application: &str, thumbprint: &str) -> Outcome<()> {
+        self.delete(&applications(application, &["certificates", thumbprint]))
+            .await
+    }
+
+    /// Adds a federated credential to an application or identity; one of the same name is replaced.
+    pub async fn add_federated(&self, name: &str, credential: &FederatedCredential) -> Outcome<()> {
+        let path = applications(name, &["federated"]);
+        self.write(Method::PUT, &path, credential).await
+    }
+
+    /// Removes the federated credential of that name.
+    pub async fn remove_federated(&self, name: &str, credential: &str) -> Outcome<()> {
+        self.delete(&applications(name, &["federated", credential]))
+            .await
+    }
+
+    /// Says how an issuer of federated tokens is reached (`caFile` is not read here: give `ca_pem`). The keys of
+    /// all issuers are fetched anew.
+    pub async fn trust_issuer(&self, issuer: &Issuer) -> Outcome<()> {
+        self.write(Method::PUT, "/issuers", issuer).await
+    }
+
+    /// Sets how far simulated Azure's clock is ahead of the machine's; negative: behind.
+    pub async fn set_clock_skew(&self, skew: SignedDuration) -> Outcome<()> {
+        let skew = json!({"skew": skew});
+        self.write(Method::PUT, "/clock", &skew).await
+    }
+
+    async fn add(&self, path: &str, body: &impl Serialize) -> Outcome<String> {
+        #[derive(serde::Deserialize)]
+        struct Added {
+            id: String,
+        }
+        let body = serde_json::to_vec(body)?.into();
+        let answer = self.send(Method::PUT, path, body).await?;
+        Ok(serde_json::from_slice::<Added>(&answer)?.id)
+    }
+
+    async fn delete(&self, path: &str) -> Outcome<()> {
+        let none = Bytes::new();
+        self.send(Method::DELETE, path, none).await.map(drop)
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {

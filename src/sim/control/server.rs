@@ -22,6 +22,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::credentials;
 use crate::sim::azure::Azure;
 use crate::sim::faults::Fault;
 use crate::sim::http::{converse_plainly, json, typed};
@@ -73,7 +74,8 @@ pub(in crate::sim) async fn serve(
     let _ = std::fs::remove_file(path);
 }
 
-type Outcome = Result<Response<Bytes>, (StatusCode, String)>;
+/// The answer to a command, or the status and the reason of its refusal.
+pub(super) type Outcome = Result<Response<Bytes>, (StatusCode, String)>;
 
 async fn command(
     request: Request<Incoming>,
@@ -127,6 +129,16 @@ async fn route(request: Request<Incoming>, azure: &Arc<Azure>, addresses: &Addre
             azure.assign(&vm, &names).map_err(refused)?;
             done()
         }
+        (_, ["applications", name, rest @ ..]) => {
+            let rest: Vec<String> = rest.iter().map(|part| decode(part, false)).collect();
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            credentials::command(request, azure, &decode(name, false), &rest).await
+        }
+        (&Method::PUT, ["issuers"]) => credentials::trust(request, azure).await,
+        (&Method::PUT, ["clock"]) => {
+            azure.set_clock_skew(body::<Clock>(request).await?.skew.as_secs());
+            done()
+        }
         (method, _) => Err((
             StatusCode::NOT_FOUND,
             format!("no command is {method} {path}"),
@@ -156,7 +168,17 @@ fn journal(query: &str, azure: &Azure) -> Outcome {
     Ok(typed(StatusCode::OK, "application/x-ndjson", lines))
 }
 
-async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, (StatusCode, String)> {
+/// How far the clock is ahead.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clock {
+    skew: jiff::SignedDuration,
+}
+
+/// The JSON body of a command.
+pub(super) async fn body<T: DeserializeOwned>(
+    request: Request<Incoming>,
+) -> Result<T, (StatusCode, String)> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, message);
     let body = Limited::new(request.into_body(), 1 << 20).collect().await;
     let bytes = body.map_err(|error| bad(error.to_string()))?.to_bytes();

@@ -10,13 +10,12 @@ use super::issuers::{Issuers, KeysError};
 use super::refusal::{Refusal, Words};
 use super::registry::Client;
 use crate::sim::journal::Exchange;
-use crate::sim::world::{FederatedCredential, World};
+use crate::sim::world::FederatedCredential;
 
 /// Accepts the token as proof of being that client.
 pub(super) async fn check(
     assertion: &Assertion<'_>,
     client: &Client,
-    world: &World,
     issuers: &Issuers,
     now: i64,
     exchange: &mut Exchange,
@@ -28,7 +27,7 @@ pub(super) async fn check(
 
     let issuer = &credential.issuer;
     let kid = assertion.header.kid.as_deref().unwrap_or_default();
-    let key = issuers.key(issuer, kid, world).await.map_err(|error| {
+    let key = issuers.key(issuer, kid).await.map_err(|error| {
         let reason = error.to_string();
         let (code, value) = match &error {
             KeysError::Unreachable { .. } => (501_661, reason.as_str()),

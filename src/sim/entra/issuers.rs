@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::fetch::{self, FetchError};
 use super::registry::authorities;
-use crate::sim::world::{Issuer, World};
+use crate::sim::world::Issuer;
 
 /// How long keys are taken for current.
 const KEPT: Duration = Duration::from_mins(5);
@@ -38,9 +38,11 @@ pub(super) enum KeysError {
     NoKey,
 }
 
-/// Keys by issuer.
-#[derive(Default)]
-pub(super) struct Issuers(Mutex<HashMap<String, (Arc<JwkSet>, Instant)>>);
+/// Keys by issuer, and how issuers are reached.
+pub(super) struct Issuers {
+    known: Mutex<HashMap<String, (Arc<JwkSet>, Instant)>>,
+    listed: Mutex<Vec<Issuer>>,
+}
 
 #[derive(Deserialize)]
 struct Discovery {
@@ -49,32 +51,42 @@ struct Discovery {
 }
 
 impl Issuers {
+    pub fn new(listed: Vec<Issuer>) -> Self {
+        Self {
+            known: Mutex::default(),
+            listed: Mutex::new(listed),
+        }
+    }
+
+    /// Reaches that issuer so from now on, and forgets what was fetched.
+    pub fn trust(&self, issuer: Issuer) {
+        let mut listed = self.listed.lock();
+        listed.retain(|other| other.issuer != issuer.issuer);
+        listed.push(issuer);
+        self.known.lock().clear();
+    }
+
     /// The issuer's key with that id.
-    pub async fn key(
-        &self,
-        issuer: &str,
-        kid: &str,
-        world: &World,
-    ) -> Result<DecodingKey, KeysError> {
+    pub async fn key(&self, issuer: &str, kid: &str) -> Result<DecodingKey, KeysError> {
         if let Some(key) = self.current(issuer).and_then(|keys| find(&keys, kid)) {
             return Ok(key);
         }
-        let listed = world.issuers.iter().find(|one| one.issuer == issuer);
-        let keys = Arc::new(fetch_keys(issuer, listed).await?);
+        let listed = self.listed(issuer);
+        let keys = Arc::new(fetch_keys(issuer, listed.as_ref()).await?);
         let entry = (keys.clone(), Instant::now());
-        self.0.lock().insert(issuer.to_owned(), entry);
+        self.known.lock().insert(issuer.to_owned(), entry);
         find(&keys, kid).ok_or(KeysError::NoKey)
     }
 
-    fn current(&self, issuer: &str) -> Option<Arc<JwkSet>> {
-        let known = self.0.lock();
-        let (keys, since) = known.get(issuer)?;
-        (since.elapsed() < KEPT).then(|| keys.clone())
+    fn listed(&self, issuer: &str) -> Option<Issuer> {
+        let listed = self.listed.lock();
+        listed.iter().find(|one| one.issuer == issuer).cloned()
     }
 
-    /// Forgets what was fetched.
-    pub fn forget(&self) {
-        self.0.lock().clear();
+    fn current(&self, issuer: &str) -> Option<Arc<JwkSet>> {
+        let known = self.known.lock();
+        let (keys, since) = known.get(issuer)?;
+        (since.elapsed() < KEPT).then(|| keys.clone())
     }
 }
 
@@ -97,20 +109,19 @@ async fn fetch_keys(issuer: &str, listed: Option<&Issuer>) -> Result<JwkSet, Key
         url: url.to_owned(),
         problem,
     };
-    let keys = match listed.and_then(|one| one.keys.clone()) {
-        Some(url) => url,
-        None => {
-            let base = listed.and_then(|one| one.discovery.as_deref());
-            let base = base.unwrap_or(issuer).trim_end_matches('/');
-            let url = format!("{base}/.well-known/openid-configuration");
-            let document: Discovery = serde_json::from_slice(&get(&url).await?)
-                .map_err(|error| malformed(&url, error.to_string()))?;
-            if document.issuer != issuer {
-                let problem = format!("it is the document of {}", document.issuer);
-                return Err(malformed(&url, problem));
-            }
-            document.jwks_uri
+    let keys = if let Some(url) = listed.and_then(|one| one.keys.clone()) {
+        url
+    } else {
+        let base = listed.and_then(|one| one.discovery.as_deref());
+        let base = base.unwrap_or(issuer).trim_end_matches('/');
+        let url = format!("{base}/.well-known/openid-configuration");
+        let document: Discovery = serde_json::from_slice(&get(&url).await?)
+            .map_err(|error| malformed(&url, error.to_string()))?;
+        if document.issuer != issuer {
+            let problem = format!("it is the document of {}", document.issuer);
+            return Err(malformed(&url, problem));
         }
+        document.jwks_uri
     };
     serde_json::from_slice(&get(&keys).await?).map_err(|error| malformed(&keys, error.to_string()))
 }

@@ -35,12 +35,12 @@ use super::faults::{Effect, Facts, Target};
 use super::http::{Reply, Service, json, typed};
 use super::journal::{Exchange, Findings, Listener};
 use super::token::{Nature, Principal};
-use super::world::World;
+use super::world::{Issuer, World};
 use grant::Form;
 use proof::{Proof, Scene};
 use refusal::{Refusal, Words};
+pub(super) use registry::{Client, Registry, authorities};
 pub use registry::{CredentialError, secret_id};
-pub(super) use registry::{Registry, authorities};
 
 /// Host names under which the TLS listener is Entra, whatever the world says.
 pub(super) const HOSTS: [&str; 5] = [
@@ -71,13 +71,17 @@ impl State {
             registry: Registry::new(world)?,
             replays: replay::Replays::default(),
             limits: limit::Limits::default(),
-            issuers: issuers::Issuers::default(),
+            issuers: issuers::Issuers::new(world.issuers.clone()),
         })
     }
 
-    /// Fetches the keys of issuers anew from now on.
-    pub fn forget_issuers(&self) {
-        self.issuers.forget();
+    /// Learns how an issuer is reached. The keys of all issuers are fetched anew.
+    pub fn trust(&self, issuer: Issuer) -> Result<(), CertificateError> {
+        if let Some(pem) = &issuer.ca_pem {
+            authorities(pem)?;
+        }
+        self.issuers.trust(issuer);
+        Ok(())
     }
 }
 

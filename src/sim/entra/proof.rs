@@ -89,9 +89,8 @@ pub(super) async fn prove(
         let replays = &scene.state.replays;
         signed::check(&assertion, client, &place, replays, exchange)?;
     } else {
-        let issuers = &scene.state.issuers;
-        let (world, now) = (scene.world, scene.now);
-        federated::check(&assertion, client, world, issuers, now, exchange).await?;
+        let (issuers, now) = (&scene.state.issuers, scene.now);
+        federated::check(&assertion, client, issuers, now, exchange).await?;
     }
     Ok(Proof::Assertion)
 }

@@ -51,7 +51,7 @@ const TABLE: &[Row] = &[
     (50_196, 503, AWAY, "The server terminated an operation because it encountered a client request loop. Please contact your app vendor."),
     (70_003, 400, "unsupported_grant_type", "The app requested an unsupported grant type '{value}'."),
     (70_021, 400, BAD, "No matching federated identity record found for presented assertion. Assertion Issuer: '{issuer}'. Assertion Subject: '{subject}'. Assertion Audience: '{audience}'. https://learn.microsoft.com/entra/workload-id/workload-identity-federation"),
-    (90_002, 400, BAD, "Tenant '{value}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."),
+    (90_002, 400, "invalid_tenant", "Tenant '{value}' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant."),
     (90_023, 400, BAD, "Invalid STS request. {value}"),
     (90_033, 503, AWAY, "A transient error has occurred. Please try again."),
     (90_055, 429, AWAY, "The server has terminated the request due to too many requests."),

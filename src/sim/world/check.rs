@@ -29,6 +29,12 @@ impl World {
                 .iter()
                 .map(|application| &application.name),
         )?;
+        let both = |name: &&String| self.identity(name).is_some();
+        let mut names = self.applications.iter().map(|one| &one.name);
+        if let Some(name) = names.find(both) {
+            let problem = format!("`{name}` is the name of an identity, too; commands need one");
+            return Err(invalid("applications", &problem));
+        }
         unique("vms", self.vms.iter().map(|vm| &vm.name))?;
         unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
         for (index, identity) in self.identities.iter().enumerate() {

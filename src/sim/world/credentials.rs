@@ -120,7 +120,7 @@ fn exchange() -> Vec<String> {
 }
 
 /// How to reach an issuer of federated tokens; one that is not listed is fetched from its own name.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Issuer {
     /// `iss` of its tokens.

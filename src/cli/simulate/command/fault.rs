@@ -28,8 +28,11 @@ pub(in crate::cli) struct Args {
     /// Answer this status, with Azure's body for it.
     #[arg(long, value_name = "CODE")]
     status: Option<u16>,
-    /// Seconds in the Retry-After of that status.
-    #[arg(long, value_name = "SECONDS", requires = "status")]
+    /// Answer Entra's whole error for this code (`7000222`), with its status unless --status gives one.
+    #[arg(long, value_name = "CODE")]
+    aadsts: Option<u32>,
+    /// Seconds in the Retry-After of that status or code.
+    #[arg(long, value_name = "SECONDS")]
     retry_after: Option<u32>,
     /// Body of that status instead of Azure's.
     #[arg(long, requires = "status")]
@@ -112,6 +115,7 @@ impl Args {
             "count": self.count,
             "latency": self.latency,
             "status": self.status,
+            "aadsts": self.aadsts,
             "retryAfter": self.retry_after,
             "body": self.body,
             "silence": self.silence,

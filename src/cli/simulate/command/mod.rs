@@ -2,6 +2,7 @@
 //!
 //! In: flags. Out: one request over the control socket, its answer printed for people (`--json` for programs).
 
+mod credential;
 mod fault;
 
 use std::fmt::Write;
@@ -57,6 +58,16 @@ pub(super) enum Command {
         /// Publish only the new key: tokens signed by older ones are refused.
         #[arg(long)]
         drop_old: bool,
+    },
+    #[command(flatten)]
+    Credential(credential::Command),
+    /// Let simulated Azure's clock go ahead or behind.
+    Clock {
+        #[command(flatten)]
+        control: Control,
+        /// How far it is ahead of this machine's (`4m`); behind: `--skew=-4m`; `0s` puts it right.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        skew: jiff::SignedDuration,
     },
     /// Print counters as JSON.
     Stats {
@@ -123,6 +134,8 @@ impl Command {
                     control.client().drop_old_keys().await?;
                 }
             }
+            Self::Credential(command) => command.run().await?,
+            Self::Clock { control, skew } => control.client().set_clock_skew(skew).await?,
             Self::Stats { control } => {
                 println!(
                     "{}",
@@ -148,10 +161,18 @@ fn line(entry: &Entry) -> String {
         entry.source,
         entry.method,
     );
+    let exchange = entry.exchange.clone().unwrap_or_default();
+    // A request that was refused says at least who asked.
+    let client = exchange.client_id.filter(|_| entry.identity.is_none());
+    let claims = exchange.claims.then(|| "yes".to_owned());
     for (name, value) in [
         ("vm", &entry.vm),
         ("identity", &entry.identity),
+        ("client", &client),
         ("resource", &entry.resource),
+        ("credential", &exchange.credential),
+        ("claims", &claims),
+        ("aadsts", &entry.aadsts.map(|code| code.to_string())),
         ("fault", &entry.fault),
     ] {
         if let Some(value) = value {
