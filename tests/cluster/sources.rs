@@ -130,7 +130,7 @@ pub async fn reads(asker: Asker<'_>, client: &str, source: &Sourced) -> Result<(
     Ok(())
 }
 
-/// A token by PyJWT's judgement; its claims. `more`: further parameters of the request.
+/// A token by `PyJWT`'s judgement; its claims. `more`: further parameters of the request.
 pub async fn verified(
     cluster: &Cluster,
     namespace: &str,
