@@ -5,6 +5,7 @@
 //! the explanation cannot be another opinion than the decision.
 
 use super::world::World;
+use crate::model::account::is_accounts;
 use crate::model::facts::{
     BindingFacts, IdentityFacts, Labels, PodFacts, PolicyFacts, SourceFacts, Subject,
 };
@@ -73,6 +74,8 @@ pub enum Clause {
     AuthorityHosts,
     /// `tokenEndpoints`: the identity names a token endpoint.
     TokenEndpoints,
+    /// `workloadIdentity`: the identity is a service account's.
+    WorkloadIdentity,
 }
 
 /// What of a policy refuses an identity of a namespace with these labels; nothing: it admits it.
@@ -101,12 +104,14 @@ pub fn refusing<'a>(
         _ => None,
     });
     let endpoint = endpoints.all(|url| is_listed(url, &scope.token_endpoints));
+    let annotations = scope.workload_identity || !is_accounts(&identity.name);
     let clauses = [
         (!policy.namespaces.matches(namespace)).then_some(Clause::Namespaces),
         (!resource).then_some(Clause::Prefixes),
         (!tenant).then_some(Clause::Tenants),
         (!authority).then_some(Clause::AuthorityHosts),
         (!endpoint).then_some(Clause::TokenEndpoints),
+        (!annotations).then_some(Clause::WorkloadIdentity),
     ];
     clauses.into_iter().flatten()
 }

@@ -4,11 +4,16 @@
 //! A grant needs three parties: the team's `AzureIdentity`, the team's `AzureIdentityBinding` that
 //! names the pod, and the operator's `AzureIdentityPolicy` that admits the identity for its
 //! namespace. A grant from another namespace counts only where the pod's annotation names it.
+//!
+//! Where a policy says `workloadIdentity: true`, the service account's own annotations stand in for the
+//! first two, for pods that ask by their label and have no annotation of ours.
 
 use std::sync::Arc;
 
 use super::conditions::{binds, refusing};
 use super::world::World;
+use crate::api::account;
+use crate::model::account::identity_name;
 use crate::model::facts::{BindingFacts, IdentityFacts, PodFacts, PolicyScope};
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
@@ -19,12 +24,13 @@ pub struct PodGrants {
     /// The pod.
     pub pod: Arc<PodFacts>,
     /// Granted identities: own namespace first, then by name. Where the pod has an annotation, only
-    /// the ones it names.
+    /// the ones it names; else its service account's own last.
     pub granted: Vec<Grant>,
     /// What the annotation names, in its order; `None` without an annotation.
     pub wanted: Option<Vec<Wanted>>,
-    /// Without an annotation: the first identity that a binding gives to the pod and that is not
-    /// granted all the same. Only for the words of a refusal.
+    /// Without an annotation: the first identity that a binding gives to the pod (else: that its service
+    /// account names) and that is not granted all the same. Requests that name no identity are then
+    /// never answered by the service account's in its place.
     pub near: Option<(ObjectName, Missing)>,
 }
 
@@ -46,6 +52,8 @@ pub enum Missing {
     NoBinding,
     /// No `AzureIdentityPolicy` admits it for its namespace.
     NoPolicy,
+    /// No `AzureIdentityPolicy` lets the service account's annotations count for this identity.
+    NoWorkloadPolicy,
 }
 
 impl Missing {
@@ -56,6 +64,9 @@ impl Missing {
             Self::NoIdentity => "there is no such AzureIdentity",
             Self::NoBinding => "no AzureIdentityBinding of its namespace names this pod",
             Self::NoPolicy => "no AzureIdentityPolicy admits it for its namespace",
+            Self::NoWorkloadPolicy => {
+                "no AzureIdentityPolicy with workloadIdentity: true admits it for its namespace"
+            }
         }
     }
 }
@@ -80,6 +91,11 @@ pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
             }
         }
         granted.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
+        match by_account(pod, world) {
+            Some(Ok(grant)) => granted.push(grant),
+            Some(Err(identity)) => near = near.or(Some((identity, Missing::NoWorkloadPolicy))),
+            None => {}
+        }
         return PodGrants {
             pod: pod.clone(),
             granted,
@@ -136,6 +152,26 @@ fn grant(pod: &PodFacts, name: &ObjectName, world: &World) -> Result<Grant, Miss
         scopes: scopes.into(),
         first_seen: known.first_seen,
     })
+}
+
+/// The grant of what the pod's service account names, or that identity's name where no policy lets
+/// that count; `None` where the pod does not ask for it or the account names nothing.
+fn by_account(pod: &PodFacts, world: &World) -> Option<Result<Grant, ObjectName>> {
+    if !account::is_asked_for(pod) {
+        return None;
+    }
+    let known = world.account(&account::of_pod(pod))?;
+    let scopes = admitting(&known.identity.facts, world);
+    if scopes.is_empty() {
+        return Some(Err(identity_name(&known.facts.name)));
+    }
+    Some(Ok(Grant {
+        identity: known.identity.facts.clone(),
+        binding: known.identity.facts.name.clone(),
+        default: false,
+        scopes: scopes.into(),
+        first_seen: known.identity.first_seen,
+    }))
 }
 
 /// The limits of all policies that admit the identity for its own namespace.

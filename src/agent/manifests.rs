@@ -3,21 +3,23 @@
 //!
 //! Event-driven (inotify); a file's change is in force as soon as it is read. A malformed document
 //! is reported and counted, its own earlier objects are dropped (fail closed), and all others stay.
+//! Secrets are left to `credentials`: here they are passed over unread.
+
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use notify::{RecursiveMode, Watcher};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::world::{Batch, Change};
+use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey, read};
-
-/// How often it is looked whether another folder has taken the place of the one that is watched.
-const CHECK: Duration = Duration::from_secs(1);
+pub use changes::Changes;
 
 /// A document that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Problem {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    /// Whether service accounts count.
+    accounts: bool,
     files: BTreeMap<PathBuf, Content>,
     hasher: RandomState,
 }
@@ -48,21 +52,23 @@ struct Content {
 
 impl Content {
     /// The object of that name as this file has it: the last document counts.
-    fn read(&self, path: &Path, key: &ObjectKey) -> Option<Object> {
+    fn read(&self, path: &Path, key: &ObjectKey, accounts: bool) -> Option<Object> {
         if !self.keys.contains(key) {
             return None;
         }
-        let text = std::fs::read_to_string(path).ok()?;
-        let objects = documents(&text).filter_map(|(_, document)| parse(document).ok()?);
+        let text = Zeroizing::new(std::fs::read_to_string(path).ok()?);
+        let objects =
+            documents(&text).filter_map(|(_, document)| parse(document, accounts).ok()?);
         objects.filter(|object| object.key() == *key).last()
     }
 }
 
 impl Folder {
-    /// A folder that was not read yet.
-    pub fn new(path: PathBuf) -> Self {
+    /// A folder that was not read yet; `accounts`: whether service accounts in it count.
+    pub fn new(path: PathBuf, accounts: bool) -> Self {
         Self {
             path,
+            accounts,
             files: BTreeMap::new(),
             hasher: RandomState::new(),
         }
@@ -86,7 +92,7 @@ impl Folder {
             self.forget(content.keys, &mut batch);
         }
         for path in now {
-            match std::fs::read_to_string(&path) {
+            match std::fs::read_to_string(&path).map(Zeroizing::new) {
                 Ok(text) => self.take(path, &text, &mut batch),
                 // Deleted between listing and reading: the next event tells.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -116,7 +122,7 @@ impl Folder {
             ..Content::default()
         };
         for (number, document) in documents(text) {
-            match parse(document) {
+            match parse(document, self.accounts) {
                 Ok(Some(object)) => {
                     content.keys.insert(object.key());
                     batch.changes.push(Change::Apply(object));
@@ -145,7 +151,7 @@ impl Folder {
                 .files
                 .iter()
                 .rev()
-                .find_map(|(path, content)| content.read(path, &key));
+                .find_map(|(path, content)| content.read(path, &key, self.accounts));
             batch
                 .changes
                 .push(of_others.map_or(Change::Delete(key), Change::Apply));
@@ -157,8 +163,9 @@ impl Folder {
 pub fn documents_of(folder: &Path) -> std::io::Result<Vec<Result<Value, String>>> {
     let mut found = Vec::new();
     for path in manifest_files(folder)? {
-        let text = std::fs::read_to_string(&path)?;
-        found.extend(documents(&text).map(|(number, document)| {
+        let text = Zeroizing::new(std::fs::read_to_string(&path)?);
+        let documents = documents(&text).filter(|(_, document)| !is_secret(document));
+        found.extend(documents.map(|(number, document)| {
             value(document)
                 .map_err(|problem| format!("{}, document {number}: {problem}", path.display()))
         }));
@@ -215,9 +222,15 @@ fn value(document: &str) -> Result<Value, String> {
     serde_saphyr::from_str_with_options(document, options).map_err(|error| error.to_string())
 }
 
-fn parse(document: &str) -> Result<Option<Object>, String> {
+fn parse(document: &str, accounts: bool) -> Result<Option<Object>, String> {
+    if is_secret(document) {
+        return Ok(None);
+    }
     let value = value(document)?;
     let text = |field: &str| value.pointer(field).and_then(Value::as_str).unwrap_or("?");
+    if !accounts && text("/kind") == Kind::ServiceAccounts.singular() {
+        return Ok(None);
+    }
     let which = format!("{} {}", text("/kind"), text("/metadata/name"));
     read(value, &version(document)).map_err(|malformed| format!("{which}: {malformed}"))
 }
@@ -230,20 +243,50 @@ fn version(document: &str) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// Follows a folder: sends what it holds, then every change. Ends when the receiver is gone.
-pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
-    let (wake, mut woken) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event, too: ours would wake us for ever.
-        let reading =
-            matches!(&event, Ok(event) if event.kind.is_access() && !closed_after_write(event));
-        if !reading {
-            // One pending wake-up stands for any number of events.
-            let _ = wake.try_send(());
+/// Calls `each` with every document of a folder that is a Secret. Their texts are wiped afterwards.
+pub fn secret_documents(folder: &Path, mut each: impl FnMut(&str)) -> std::io::Result<()> {
+    for path in manifest_files(folder)? {
+        match std::fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) => {
+                let secrets = documents(&text).filter(|(_, document)| is_secret(document));
+                secrets.for_each(|(_, document)| each(document));
+            }
+            // Deleted between listing and reading, or told where the other documents are read.
+            Err(error) => tracing::debug!(file = %path.display(), %error, "manifest skipped"),
         }
-    })?;
-    watcher.watch(&path, RecursiveMode::NonRecursive)?;
-    let (mut folder, mut watched) = (Folder::new(path.clone()), identity(&path));
+    }
+    Ok(())
+}
+
+/// Whether a document is a Secret, whose text must not be kept or quoted.
+fn is_secret(document: &str) -> bool {
+    let mut kinds = document.match_indices("kind");
+    let may_be = kinds.any(|(at, kind)| {
+        let blank = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+        let rest = document[at + kind.len()..].trim_start_matches(blank);
+        let rest = rest
+            .strip_prefix(':')
+            .map(|rest| rest.trim_start_matches(blank));
+        rest.is_some_and(|rest| rest.starts_with("Secret"))
+    });
+    // An owner of another object may be one.
+    may_be && serde_saphyr::from_str(document).map_or(true, |OfKind { kind }| kind == "Secret")
+}
+
+#[derive(Deserialize)]
+struct OfKind {
+    kind: String,
+}
+
+/// Follows a folder: sends what it holds, then every change. Ends when the receiver is gone.
+/// `accounts`: whether service accounts count.
+pub async fn follow(
+    path: PathBuf,
+    accounts: bool,
+    batches: mpsc::Sender<Batch>,
+) -> anyhow::Result<()> {
+    let mut folder = Folder::new(path.clone(), accounts);
+    let mut changes = Changes::of(&path)?;
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
             let batch = folder.reread();
@@ -261,33 +304,8 @@ pub async fn follow(path: PathBuf, batches: mpsc::Sender<Batch>) -> anyhow::Resu
                 tracing::error!(folder = %path.display(), %error, "manifests cannot be listed");
             }
         }
-        loop {
-            match tokio::time::timeout(CHECK, woken.recv()).await {
-                Ok(None) => anyhow::bail!("the watch on {} ended", path.display()),
-                Err(_) if identity(&path) == watched => {}
-                Ok(Some(())) | Err(_) => break,
-            }
-        }
-        // A folder that went took its watch along: the one that came needs another. Where it is
-        // still the same one this changes nothing.
-        watched = identity(&path);
-        let _ = watcher.watch(&path, RecursiveMode::NonRecursive);
+        changes.next().await?;
     }
-}
-
-/// Whether it is still the same folder that is at a path.
-fn identity(path: &Path) -> Option<(u64, u64, Option<SystemTime>)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.created().ok()))
-}
-
-fn closed_after_write(event: &notify::Event) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    matches!(
-        event.kind,
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-    )
 }
 
 #[cfg(test)]

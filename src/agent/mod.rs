@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod compose;
 pub mod conditions;
 pub mod config;
+pub mod credentials;
 pub mod directory;
 pub mod events;
 pub mod evidence;

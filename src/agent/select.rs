@@ -2,6 +2,7 @@
 //! with the reason as data. Pure and deterministic: never a guess, never the node's identity.
 
 use super::grants::{Missing, PodGrants};
+use crate::model::account::{account_of, is_accounts};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
@@ -27,6 +28,8 @@ pub enum Chosen {
     OnlyOne,
     /// The only one whose binding is marked default.
     DefaultBinding,
+    /// What the pod's service account names: no binding names the pod.
+    ServiceAccount,
 }
 
 /// Why none.
@@ -53,6 +56,7 @@ impl Chosen {
             Self::FirstInAnnotation => "first in the pod's annotation",
             Self::OnlyOne => "the only one granted",
             Self::DefaultBinding => "its binding is the default",
+            Self::ServiceAccount => "named by its service account's annotations",
         }
     }
 }
@@ -87,10 +91,12 @@ impl Refusal {
             Self::NothingGranted(None) => Fault::identity_not_found(
                 "nothing is granted to this pod: no AzureIdentityBinding names it",
             ),
-            Self::NothingGranted(Some((name, missing))) => Fault::identity_not_found(format!(
-                "nothing is granted to this pod: a binding gives it {name}, but {}",
-                missing.as_str()
-            )),
+            Self::NothingGranted(Some((name, missing))) => {
+                let (giver, missing) = (giver(name), missing.as_str());
+                Fault::identity_not_found(format!(
+                    "nothing is granted to this pod: {giver}, but {missing}"
+                ))
+            }
             Self::NotGranted => {
                 Fault::identity_not_found("the identity asked for is not granted to this pod")
             }
@@ -168,8 +174,17 @@ fn default(grants: &PodGrants) -> Result<(&Grant, Chosen), Refusal> {
             .map(|grant| (grant, Chosen::FirstInAnnotation))
             .ok_or(Refusal::NothingGranted(None));
     }
-    match grants.granted.as_slice() {
-        [] => Err(Refusal::NothingGranted(grants.near.clone())),
+    // Bindings come first: the service account's own, which is the last one, answers only where none
+    // names the pod. A binding that gives nothing is told, never slid over.
+    let (bound, own) = match grants.granted.split_last() {
+        Some((last, others)) if is_accounts(&last.identity.name) => (others, Some(last)),
+        _ => (grants.granted.as_slice(), None),
+    };
+    match bound {
+        [] => match (own, &grants.near) {
+            (Some(own), None) => Ok((own, Chosen::ServiceAccount)),
+            (_, near) => Err(Refusal::NothingGranted(near.clone())),
+        },
         [only] => Ok((only, Chosen::OnlyOne)),
         several => {
             let mut defaults = several.iter().filter(|grant| grant.default);
@@ -178,6 +193,14 @@ fn default(grants: &PodGrants) -> Result<(&Grant, Chosen), Refusal> {
                 _ => Err(Refusal::Ambiguous),
             }
         }
+    }
+}
+
+/// Who would give an identity of this name.
+fn giver(name: &ObjectName) -> String {
+    match account_of(name) {
+        Some(account) => format!("the annotations of service account {account} name an identity"),
+        None => format!("a binding gives it {name}"),
     }
 }
 

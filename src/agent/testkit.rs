@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::touched::Touched;
 use super::world::{Change, World};
+use crate::api::account;
 use crate::api::object::{Object, read};
 use crate::model::facts::PodFacts;
 use crate::model::grant::Asker;
@@ -80,6 +81,35 @@ pub fn policy(name: &str, team: &str, prefixes: &[&str]) -> Object {
     object(
         json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentityPolicy", "metadata": {"name": name},
         "spec": {"namespaces": {"matchLabels": {"team": team}}, "resourceIDPrefixes": prefixes}}),
+    )
+}
+
+/// A pod that asks for its service account's identity, by the label of Azure Workload Identity.
+pub fn workload_pod(namespace: &str, name: &str, ip: &str, annotation: Option<&str>) -> Object {
+    let Object::Pod(mut facts) = pod(namespace, name, ip, annotation) else {
+        panic!("a pod")
+    };
+    facts
+        .labels
+        .insert(account::USE_LABEL.into(), "true".into());
+    Object::Pod(facts)
+}
+
+/// The service account of the pod of that name, annotated for Azure Workload Identity.
+pub fn account_of_pod(namespace: &str, pod: &str, n: u8) -> Object {
+    let name = format!("sa-{pod}");
+    object(json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"namespace": namespace, "name": name, "uid": format!("uid-{namespace}-{name}"),
+            "annotations": {account::CLIENT_ID_ANNOTATION: guid(n), "azure.workload.identity/service-account-token-expiration": "3600"}}}))
+}
+
+/// A policy for namespaces of a team that lets annotations of service accounts count, for these
+/// applications.
+pub fn workload_policy(name: &str, team: &str, clients: &[u8]) -> Object {
+    let clients: Vec<String> = clients.iter().copied().map(guid).collect();
+    object(
+        json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentityPolicy", "metadata": {"name": name},
+        "spec": {"namespaces": {"matchLabels": {"team": team}}, "clientIDs": clients, "workloadIdentity": true}}),
     )
 }
 

@@ -88,7 +88,7 @@ impl GrantBook {
 mod tests {
     use serde_json::json;
 
-    use super::super::testkit::{arm, binding, identity, namespace, pod, policy, world};
+    use super::super::testkit::*;
     use super::super::world::Change;
     use super::*;
     use crate::api::object::Object;
@@ -110,6 +110,9 @@ mod tests {
             pod("a", "q", "10.0.0.2", None),
             pod("b", "p", "10.0.0.3", None),
             pod("c", "p", "10.0.0.4", None),
+            workload_pod("a", "w", "10.0.0.5", None),
+            account_of_pod("a", "w", 7),
+            workload_policy("w", "a", &[7]),
         ]);
         all
     }

@@ -9,6 +9,7 @@ use super::touched::Touched;
 use crate::api::is_enforced;
 use crate::api::kind::Kind;
 use crate::api::object::{Object, ObjectKey};
+use crate::model::account::AccountFacts;
 use crate::model::facts::{
     AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, NodeAssignments,
     PodFacts, PolicyFacts,
@@ -55,12 +56,23 @@ impl KnownIdentity {
     }
 }
 
+/// A service account that names an identity.
+#[derive(Clone, Debug)]
+pub struct KnownAccount {
+    /// The account.
+    pub facts: AccountFacts,
+    /// The identity that it names.
+    pub identity: KnownIdentity,
+}
+
 /// The objects.
 #[derive(Debug, Default)]
 pub struct World {
     pods: BTreeMap<ObjectName, Arc<PodFacts>>,
     namespaces: HashMap<String, Labels>,
     identities: HashMap<ObjectName, KnownIdentity>,
+    /// Service accounts, only those that name an identity.
+    accounts: HashMap<ObjectName, KnownAccount>,
     /// By namespace: a pod looks at its own and at those its annotation names.
     bindings: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<BindingFacts>>>,
     policies: BTreeMap<Arc<str>, PolicyFacts>,
@@ -106,6 +118,7 @@ impl World {
                 }
             }
             Object::Identity(facts) => self.apply_identity(facts, now, touched),
+            Object::ServiceAccount(facts) => self.apply_account(facts, now, touched),
             Object::Binding(binding) => {
                 let namespace = &binding.name.namespace;
                 let of_namespace = self.bindings.entry(namespace.clone()).or_default();
@@ -154,6 +167,22 @@ impl World {
         self.identities.insert(known.facts.name.clone(), known);
     }
 
+    fn apply_account(&mut self, facts: AccountFacts, now: Duration, touched: &mut Touched) {
+        let before = self.accounts.get(&facts.name);
+        if before.is_some_and(|before| before.facts == facts) {
+            return;
+        }
+        touched.namespaces.insert(facts.name.namespace.clone());
+        let identity = facts.identity();
+        let same = before.filter(|known| known.identity.is_same(&identity));
+        let identity = KnownIdentity {
+            first_seen: same.map_or(now, |known| known.identity.first_seen),
+            facts: Arc::new(identity),
+        };
+        let known = KnownAccount { facts, identity };
+        self.accounts.insert(known.facts.name.clone(), known);
+    }
+
     fn delete(&mut self, key: &ObjectKey, touched: &mut Touched) {
         let ObjectName { namespace, name } = &key.name;
         match key.kind {
@@ -170,6 +199,11 @@ impl World {
             }
             Kind::Identities => {
                 if self.identities.remove(&key.name).is_some() {
+                    touched.namespaces.insert(namespace.clone());
+                }
+            }
+            Kind::ServiceAccounts => {
+                if self.accounts.remove(&key.name).is_some() {
                     touched.namespaces.insert(namespace.clone());
                 }
             }
@@ -194,6 +228,14 @@ impl World {
     pub fn remember_first_sight(&mut self, earlier: &Self) {
         for known in self.identities.values_mut() {
             let before = earlier.identities.get(&known.facts.name);
+            if let Some(before) = before.filter(|before| before.is_same(&known.facts)) {
+                known.first_seen = known.first_seen.min(before.first_seen);
+            }
+        }
+        for account in self.accounts.values_mut() {
+            let known = &mut account.identity;
+            let before = earlier.account(&account.facts.name);
+            let before = before.map(|before| &before.identity);
             if let Some(before) = before.filter(|before| before.is_same(&known.facts)) {
                 known.first_seen = known.first_seen.min(before.first_seen);
             }
@@ -228,6 +270,12 @@ impl World {
     #[must_use]
     pub fn identity(&self, name: &ObjectName) -> Option<&KnownIdentity> {
         self.identities.get(name)
+    }
+
+    /// A service account that names an identity.
+    #[must_use]
+    pub fn account(&self, name: &ObjectName) -> Option<&KnownAccount> {
+        self.accounts.get(name)
     }
 
     /// All identities, in no order.

@@ -17,11 +17,13 @@ pub enum Kind {
     Exceptions,
     /// `AzureAssignment`.
     Assignments,
+    /// Service accounts, for their annotations.
+    ServiceAccounts,
 }
 
 impl Kind {
     /// All there are, in the order of declaration.
-    pub const EVERY: [Self; 7] = [
+    pub const EVERY: [Self; 8] = [
         Self::Pods,
         Self::Namespaces,
         Self::Identities,
@@ -29,6 +31,7 @@ impl Kind {
         Self::Policies,
         Self::Exceptions,
         Self::Assignments,
+        Self::ServiceAccounts,
     ];
 
     /// The plural: metric label and resource.
@@ -42,6 +45,7 @@ impl Kind {
             Self::Policies => "azureidentitypolicies",
             Self::Exceptions => "azuremetadataexceptions",
             Self::Assignments => "azureassignments",
+            Self::ServiceAccounts => "serviceaccounts",
         }
     }
 
@@ -56,12 +60,13 @@ impl Kind {
             Self::Policies => "AzureIdentityPolicy",
             Self::Exceptions => "AzureMetadataException",
             Self::Assignments => "AzureAssignment",
+            Self::ServiceAccounts => "ServiceAccount",
         }
     }
 
     /// Whether it is a kind of ours, whose CRD may be missing.
     #[must_use]
     pub const fn is_ours(self) -> bool {
-        !matches!(self, Self::Pods | Self::Namespaces)
+        !matches!(self, Self::Pods | Self::Namespaces | Self::ServiceAccounts)
     }
 }

@@ -2,6 +2,7 @@
 //! conversion to the facts that selection works with. Conversion is where a malformed object is
 //! refused, with the field named.
 
+pub mod account;
 pub mod assignment;
 pub mod binding;
 pub mod crd;

@@ -11,7 +11,8 @@ use super::exception::AzureMetadataException;
 use super::identity::AzureIdentity;
 use super::kind::Kind;
 use super::policy::AzureIdentityPolicy;
-use super::{API_VERSION, Malformed, pod};
+use super::{API_VERSION, Malformed, account, pod};
+use crate::model::account::AccountFacts;
 use crate::model::facts::{
     AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PolicyFacts,
 };
@@ -34,6 +35,8 @@ pub enum Object {
     Exception(ExceptionFacts),
     /// The identities of a compute resource.
     Assignment(AssignmentFacts),
+    /// A service account that is set up for Azure Workload Identity.
+    ServiceAccount(AccountFacts),
 }
 
 /// What an object is called: unique among all objects.
@@ -58,12 +61,14 @@ impl Object {
             Self::Policy(policy) => (Kind::Policies, cluster(&policy.name)),
             Self::Exception(exception) => (Kind::Exceptions, cluster(&exception.name)),
             Self::Assignment(assignment) => (Kind::Assignments, cluster(&assignment.name)),
+            Self::ServiceAccount(account) => (Kind::ServiceAccounts, account.name.clone()),
         };
         ObjectKey { kind, name }
     }
 }
 
-/// Reads one document. `None` for kinds that do not concern us. `version` stands in for a missing
+/// Reads one document. `None` for what does not concern us: other kinds, and service accounts that
+/// name no client id. `version` stands in for a missing
 /// `resourceVersion` (a hash of the document, say).
 pub fn read(document: Value, version: &str) -> Result<Option<Object>, Malformed> {
     let text = |field: &str| {
@@ -93,6 +98,13 @@ pub fn read(document: Value, version: &str) -> Result<Option<Object>, Malformed>
     if (ours || matches!(kind.as_str(), "Pod" | "Namespace")) && name.is_empty() {
         return Err(Malformed::at("metadata.name", "is missing"));
     }
+    // The API server takes no such name; in a folder it would pass for a service account's identity.
+    if ours && name.contains(':') {
+        return Err(Malformed::at(
+            "metadata.name",
+            "has a `:`, which no name has",
+        ));
+    }
     Ok(Some(match (api_version.as_str(), kind.as_str()) {
         ("v1", "Pod") => Object::Pod(pod::facts(&typed::<Pod>(document)?, namespaced, version)),
         ("v1", "Namespace") => {
@@ -103,6 +115,10 @@ pub fn read(document: Value, version: &str) -> Result<Option<Object>, Malformed>
             // The API server sets this label on every namespace; manifests seldom spell it out.
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
             Object::Namespace(name, labels)
+        }
+        ("v1", "ServiceAccount") => {
+            let facts = account::facts(&document, namespaced)?;
+            return Ok(facts.map(Object::ServiceAccount));
         }
         (_, "AzureIdentity") if ours => {
             Object::Identity(typed::<AzureIdentity>(document)?.facts(namespaced)?)

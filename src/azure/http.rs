@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -103,24 +104,26 @@ impl HttpClient {
             .request(request)
             .await
             .map_err(|error| HttpError::Broken(chain(&error)))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, BODY_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    HttpError::TooLarge
-                } else {
-                    HttpError::Broken(chain(error.as_ref()))
-                }
-            })?
-            .to_bytes();
-        Ok(Reply {
-            status: head.status,
-            headers: head.headers,
-            body,
-        })
+        whole(answer).await
     }
+}
+
+/// Reads the rest of an answer, at most [`BODY_LIMIT`] bytes of it. Waits as long as the caller lets it.
+pub(super) async fn whole(answer: Response<Incoming>) -> Result<Reply, HttpError> {
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, BODY_LIMIT).collect().await;
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            HttpError::TooLarge
+        } else {
+            HttpError::Broken(chain(error.as_ref()))
+        }
+    })?;
+    Ok(Reply {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+    })
 }
 
 /// An error with its causes: hyper's own texts name only the outermost step.

@@ -2,9 +2,14 @@
 //!
 //! In: ids and deadlines. Out: tokens, or an error typed by what the service said. Everything here
 //! may block on the network, never longer than the deadline that was passed. Nothing here knows of
-//! pods, bindings or caches, and no proxy is ever used: what is asked lives on the node's link.
+//! pods, bindings or caches. No proxy is ever used for what lives on the node's link (`http`, `imds`,
+//! `relay`); the configured one is for Entra (`https`).
 
+mod answer;
 pub mod cloud;
+pub mod credential;
+pub mod entra;
 pub mod http;
+pub mod https;
 pub mod imds;
 pub mod relay;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Request, Uri};
@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::http::{BODY_LIMIT, HttpError, Reply, chain};
+use super::http::{HttpError, Reply, chain, whole};
 use super::imds::NotAnEndpoint;
 
 /// The most that a TCP connect may take.
@@ -82,20 +82,9 @@ impl Relay {
         *request.uri_mut() = Uri::from_parts(target).map_err(|error| broken(&error))?;
         *request.headers_mut() = end_to_end(&head.headers);
         let answer = self.client.request(request).await;
-        let (head, body) = answer.map_err(|error| broken(&error))?.into_parts();
-        let body = Limited::new(body, BODY_LIMIT).collect().await;
-        let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                HttpError::TooLarge
-            } else {
-                broken(error.as_ref())
-            }
-        })?;
-        Ok(Reply {
-            status: head.status,
-            headers: end_to_end(&head.headers),
-            body: body.to_bytes(),
-        })
+        let mut reply = whole(answer.map_err(|error| broken(&error))?).await?;
+        reply.headers = end_to_end(&reply.headers);
+        Ok(reply)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::output::{Output, print};
 use crate::agent::manifests;
+use crate::api::account;
 use crate::explain::{self, Explanation, Found, Question, Verdict};
 use crate::kubernetes::{self, CallError, Cluster, Kind};
 use crate::model::ids::{ArmId, Guid, ObjectName};
@@ -18,7 +19,7 @@ use crate::model::query::Selector;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit status: 0 the pod gets a token, 1 it is refused, 2 cannot tell.\n\n\
-Needs to read pods, nodes, namespaces and the kinds of lanyard.dev; what may not be read is named."
+Needs to read pods, nodes, namespaces, service accounts and the kinds of lanyard.dev; what may not be read is named."
 )]
 pub struct Args {
     /// The pod.
@@ -163,7 +164,46 @@ async fn gather(cluster: &Cluster, name: &ObjectName) -> anyhow::Result<Found> {
     for kind in Kind::OURS.into_iter().chain([Kind::NAMESPACE]) {
         list(cluster, kind, &mut found).await;
     }
+    service_account(cluster, name, &mut found).await;
+    prepared(cluster, name, &mut found).await;
     Ok(found)
+}
+
+/// The pod's service account: its annotations may name an identity.
+async fn service_account(cluster: &Cluster, name: &ObjectName, found: &mut Found) {
+    let Some(pod) = found.pods.get(name) else {
+        return;
+    };
+    let (account, kind) = (account::of_pod(&pod.facts), Kind::SERVICE_ACCOUNT);
+    let asked = account::is_asked_for(&pod.facts);
+    match cluster
+        .get(kind, Some(&account.namespace), &account.name)
+        .await
+    {
+        Ok(account) => found.take_all(account),
+        // Whoever does not ask for its identity gets none of it.
+        Err(error) if asked => found.unreadable.push(unreadable(kind, &error)),
+        Err(error) => tracing::debug!(%error, "the service account cannot be read"),
+    }
+}
+
+/// What must be prepared for the sources of the pod's identities. What cannot be read of it decides
+/// nothing, and is told where it would stand.
+async fn prepared(cluster: &Cluster, name: &ObjectName, found: &mut Found) {
+    let needs = explain::needs(found, name);
+    for namespace in &needs.roles {
+        let all = ListParams::default();
+        match cluster.list(Kind::ROLE, Some(namespace), &all).await {
+            Ok(roles) => found.rights.take(namespace, &roles),
+            Err(error) => tracing::debug!(%error, namespace, "roles cannot be listed"),
+        }
+    }
+    if needs.issuer {
+        match cluster.issuer().await {
+            Ok(issuer) => found.issuer = issuer,
+            Err(error) => tracing::debug!(%error, "the issuer of tokens cannot be read"),
+        }
+    }
 }
 
 async fn list(cluster: &Cluster, kind: Kind, found: &mut Found) {

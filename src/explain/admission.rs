@@ -3,14 +3,17 @@
 use super::Remedy;
 use super::commands::{apply, group, patch_json, policy_yaml};
 use super::found::Found;
-use super::yaml::scalar;
+use super::yaml::{scalar, shell};
 use crate::agent::conditions::{Clause, refusing};
+use crate::model::account::{account_of, is_accounts};
 use crate::model::facts::{IdentityFacts, Labels, Operator, PolicyFacts};
 use crate::model::ids::ObjectName;
 
 /// A policy must admit the identity: an operator's task.
 pub(super) fn admit(found: &Found, name: &ObjectName) -> Vec<Remedy> {
-    let Some(known) = found.world.identity(name) else {
+    let account = account_of(name).and_then(|account| found.world.account(&account));
+    let own = account.map(|account| &account.identity);
+    let Some(known) = found.world.identity(name).or(own) else {
         return Vec::new();
     };
     let identity = &known.facts;
@@ -51,6 +54,12 @@ pub(super) fn admit(found: &Found, name: &ObjectName) -> Vec<Remedy> {
 fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) -> Option<Remedy> {
     let clauses: Vec<Clause> = refusing(policy, identity, namespace).collect();
     let (field, value) = match clauses[..] {
+        [Clause::WorkloadIdentity] | [Clause::Prefixes, Clause::WorkloadIdentity] => {
+            return Some(let_accounts(policy, identity, clauses.len() > 1));
+        }
+        [Clause::Prefixes] if is_accounts(&identity.name) => {
+            return Some(let_accounts(policy, identity, true));
+        }
         [Clause::Prefixes] => ("resourceIDPrefixes", group(identity)),
         [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string()),
         [Clause::Namespaces] => {
@@ -84,4 +93,25 @@ fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) ->
         ),
         how: patch_json("azureidentitypolicy", &name, &value),
     })
+}
+
+/// Lets annotations of service accounts count under a policy, and this application where it must.
+fn let_accounts(policy: &PolicyFacts, identity: &IdentityFacts, application: bool) -> Remedy {
+    let mut spec = serde_json::json!({"workloadIdentity": true});
+    if application {
+        let listed = policy.scope.client_ids.iter().chain([&identity.client_id]);
+        spec["clientIDs"] = listed.map(ToString::to_string).collect();
+    }
+    let patch = serde_json::json!({"spec": spec});
+    Remedy {
+        what: format!(
+            "an operator lets annotations of service accounts count under AzureIdentityPolicy {}",
+            policy.name
+        ),
+        how: format!(
+            "kubectl patch azureidentitypolicy {} --type=merge -p {}",
+            policy.name,
+            shell(&patch.to_string())
+        ),
+    }
 }

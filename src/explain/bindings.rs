@@ -49,8 +49,8 @@ fn section(found: &Found, grants: &PodGrants, namespace: &str) -> Section {
         .collect();
     far.sort_by_key(|(failed, _)| *failed);
     let more = far.len().saturating_sub(SHOWN);
-    // Where one names the pod the others explain nothing.
-    let mark = if fits.is_empty() {
+    // Where one names the pod, or its service account does, the others explain nothing.
+    let mark = if fits.is_empty() && grants.granted.is_empty() {
         Mark::Wrong
     } else {
         Mark::Note
@@ -73,7 +73,7 @@ fn section(found: &Found, grants: &PodGrants, namespace: &str) -> Section {
         }
     }
     if steps.is_empty() {
-        steps.push(Step::new(Mark::Wrong, "there is none"));
+        steps.push(Step::new(mark, "there is none"));
     }
     Section {
         title: format!("Bindings (AzureIdentityBinding) in namespace {namespace}"),

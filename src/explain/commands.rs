@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::found::PodView;
 use super::yaml::{scalar, shell};
 use crate::api::{API_VERSION, IDENTITY_ANNOTATION};
+use crate::model::account::is_accounts;
 use crate::model::facts::{IdentityFacts, PodFacts};
 use crate::model::ids::ObjectName;
 
@@ -50,11 +51,16 @@ pub(super) fn binding_yaml(identity: &ObjectName, name: &str, pod: &PodFacts) ->
 }
 
 pub(super) fn policy_yaml(name: &str, identity: &IdentityFacts) -> String {
+    let admitted = if is_accounts(&identity.name) {
+        let client = identity.client_id.to_string();
+        format!("clientIDs: [{}]\n  workloadIdentity: true", scalar(&client))
+    } else {
+        format!("resourceIDPrefixes: [{}]", scalar(&group(identity)))
+    };
     format!(
-        "apiVersion: {API_VERSION}\nkind: AzureIdentityPolicy\nmetadata: {{name: {}}}\nspec:\n  namespaces: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}\n  resourceIDPrefixes: [{}]\n",
+        "apiVersion: {API_VERSION}\nkind: AzureIdentityPolicy\nmetadata: {{name: {}}}\nspec:\n  namespaces: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}\n  {admitted}\n",
         scalar(name),
         scalar(&identity.name.namespace),
-        scalar(&group(identity))
     )
 }
 

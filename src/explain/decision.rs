@@ -2,13 +2,15 @@
 
 use super::found::{Found, PodView};
 use super::{Explanation, Mark, Outcome, Question, Remedy, Section, Step, Verdict};
-use super::{bindings, identities, list, near_names, pod, remedy};
+use super::{bindings, identities, list, near_names, pod, remedy, sources, workload};
 use crate::agent::assigned;
 use crate::agent::grants::{Missing, PodGrants, grants};
 use crate::agent::select::{Chosen, Decision, Refusal, choose, select};
+use crate::model::account::account_of;
 use crate::model::facts::PodLife;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Grant;
+use crate::model::ids::ObjectName;
 use crate::model::query::{Selector, TokenQuery};
 
 /// Explains why the pod gets what it gets.
@@ -25,7 +27,9 @@ pub fn explain(found: &Found, question: &Question) -> Explanation {
     sections.extend(interception);
     let grants = grants(&view.facts, &found.world);
     sections.extend(bindings::sections(found, &grants));
+    sections.extend(workload::section(found, view, &grants));
     sections.extend(identities::section(found, &grants));
+    sections.extend(sources::section(found, &grants));
     sections.extend(pod::paths(found, view));
     let decided = decide(&grants, &question.selector, question.resource.as_deref());
     sections.extend(identities::assignments(found, &grants));
@@ -95,9 +99,9 @@ fn granted(question: &Question, grant: &Grant, chosen: Chosen) -> Explanation {
     Explanation {
         verdict: Verdict::Granted,
         headline: format!(
-            "{} gets tokens{resource} of AzureIdentity {} (client id {}): {}.",
+            "{} gets tokens{resource} of {} (client id {}): {}.",
             question.pod,
-            identity.name,
+            called(&identity.name),
             identity.client_id,
             chosen.as_str()
         ),
@@ -138,7 +142,7 @@ fn refused(
         headline: format!(
             "{} is refused: {}.",
             question.pod,
-            sentence(found, refusal, grants)
+            sentence(found, view, refusal, grants)
         ),
         kind: Some(fault.kind.as_str()),
         remedies: remedy::of(found, view, grants, question, refusal),
@@ -147,7 +151,7 @@ fn refused(
 }
 
 /// The refusal in words.
-fn sentence(found: &Found, refusal: &Refusal, grants: &PodGrants) -> String {
+fn sentence(found: &Found, view: &PodView, refusal: &Refusal, grants: &PodGrants) -> String {
     if *refusal == Refusal::Ambiguous {
         let names = grants.granted.iter().map(|grant| &grant.identity.name.name);
         return format!(
@@ -169,7 +173,18 @@ fn sentence(found: &Found, refusal: &Refusal, grants: &PodGrants) -> String {
         return "its annotation lanyard.dev/identity is empty, which asks for no identity"
             .to_owned();
     }
+    if matches!(refusal, Refusal::NothingGranted(None)) && grants.wanted.is_none() {
+        return workload::sentence(found, view).unwrap_or_else(|| fault_text(refusal));
+    }
     fault_text(refusal)
+}
+
+/// An identity by its kind and name.
+fn called(identity: &ObjectName) -> String {
+    match account_of(identity) {
+        Some(account) => format!("the identity of service account {account}"),
+        None => format!("AzureIdentity {identity}"),
+    }
 }
 
 /// The refusal as the agent's log has it.
@@ -202,7 +217,10 @@ fn outcomes(grants: &PodGrants, question: &Question) -> Vec<Outcome> {
             Ok((grant, chosen)) => Outcome {
                 request,
                 identity: Some(grant.identity.name.clone()),
-                why: format!("{}; binding {}", chosen.as_str(), grant.binding),
+                why: match account_of(&grant.identity.name) {
+                    Some(_) => chosen.as_str().to_owned(),
+                    None => format!("{}; binding {}", chosen.as_str(), grant.binding),
+                },
             },
             Err(refusal) => Outcome {
                 request,

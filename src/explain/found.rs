@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::rights::Rights;
 use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
 use crate::api::STARTUP_TAINT;
 use crate::api::object::{self, Object};
+use crate::model::account::AccountFacts;
 use crate::model::compute::Compute;
 use crate::model::facts::PodFacts;
 use crate::model::ids::ObjectName;
@@ -31,6 +33,12 @@ pub struct Found {
     pub agents: Option<Vec<AgentView>>,
     /// Objects that cannot be used.
     pub broken: Vec<Broken>,
+    /// Service accounts that name an identity, and that the agents do not look at.
+    pub ignored_accounts: Vec<AccountFacts>,
+    /// What agents may do in namespaces.
+    pub rights: Rights,
+    /// Who issues service accounts' tokens; `None`: not known.
+    pub issuer: Option<String>,
     /// What could not be read at all, in sentences.
     pub unreadable: Vec<String>,
 }
@@ -83,6 +91,10 @@ pub struct AgentView {
     pub phase: String,
     /// Whether it only observes.
     pub observes: bool,
+    /// Its own service account.
+    pub account: String,
+    /// Whether it looks at annotations of service accounts.
+    pub looks_at_accounts: bool,
     /// Whether it waits for identities to be assigned to its node.
     pub needs_assignments: bool,
 }
@@ -116,6 +128,9 @@ impl Found {
             return;
         }
         match object::read(document, &version) {
+            Ok(Some(Object::ServiceAccount(facts))) if self.ignores_accounts() => {
+                self.ignored_accounts.push(facts);
+            }
             Ok(Some(object)) => {
                 if let (Object::Pod(facts), Some(parts)) = (&object, pod) {
                     self.pods.insert(facts.name.clone(), parts.view(facts));
@@ -142,6 +157,12 @@ impl Found {
     pub fn take_agents<'a>(&mut self, pods: impl IntoIterator<Item = &'a Value>) {
         let agents = pods.into_iter().filter_map(agent);
         self.agents = Some(agents.collect());
+    }
+
+    /// Whether service accounts do not count: no agent that was found looks at them.
+    fn ignores_accounts(&self) -> bool {
+        let mut agents = self.agents.iter().flatten().peekable();
+        agents.peek().is_some() && !agents.any(|agent| agent.looks_at_accounts)
     }
 
     fn change(&mut self, change: Change) {
@@ -281,6 +302,10 @@ fn agent(document: &Value) -> Option<AgentView> {
         ready: ready && phase == "Running",
         phase,
         observes: is_told(document, "enforcement", "observe"),
+        account: text("/spec/serviceAccountName")
+            .unwrap_or("default")
+            .to_owned(),
+        looks_at_accounts: is_told(document, "workload-identity", "true"),
         needs_assignments: is_told(document, "assignments", "required"),
     })
 }
@@ -292,7 +317,7 @@ fn is_told(document: &Value, flag: &str, value: &str) -> bool {
         .and_then(Value::as_array);
     let (long, variable) = (
         format!("--{flag}"),
-        format!("LANYARD_{}", flag.to_ascii_uppercase()),
+        format!("LANYARD_{}", flag.to_ascii_uppercase().replace('-', "_")),
     );
     containers.into_iter().flatten().any(|container| {
         let arguments: Vec<&str> = ["command", "args"]

@@ -114,7 +114,8 @@ pub(super) fn likely(found: &Found, name: &ObjectName) -> Option<ObjectName> {
     all().filter(|other| other.name == name.name).min().cloned()
 }
 
-fn policies(found: &Found, identity: &IdentityFacts) -> Step {
+/// Which policies admit an identity, or why none does.
+pub(super) fn policies(found: &Found, identity: &IdentityFacts) -> Step {
     let (name, namespace) = (&identity.name, &identity.name.namespace);
     let id = identity.client_id;
     let Some(labels) = found.world.namespace(namespace) else {
@@ -214,6 +215,7 @@ fn refusal(
             "the identity's authorityHost {} is not one of its authorityHosts",
             identity.authority_host.as_deref().unwrap_or_default()
         ),
+        Clause::WorkloadIdentity => "it does not say workloadIdentity: true".to_owned(),
         Clause::TokenEndpoints => {
             "the identity's tokenEndpoint is not one of its tokenEndpoints".to_owned()
         }

@@ -15,6 +15,9 @@ mod near;
 mod pod;
 mod remedy;
 mod render;
+mod rights;
+mod sources;
+mod workload;
 pub mod yaml;
 
 use std::fmt;
@@ -26,6 +29,8 @@ pub use decision::explain;
 pub use found::{AgentView, Broken, Found, NodeView, Owner, PodView};
 pub use near::near_names;
 pub use render::{json, text};
+pub use rights::{Right, Rights};
+pub use sources::{Needs, needs};
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

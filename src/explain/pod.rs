@@ -7,10 +7,7 @@ use crate::api::{ENFORCE_LABEL, is_enforced};
 use crate::model::facts::PodLife;
 
 /// Keys of other products that a pod may still carry.
-const OTHERS: [(&str, &str); 2] = [
-    ("aadpodidbinding", "AAD Pod Identity"),
-    ("azure.workload.identity/use", "Azure Workload Identity"),
-];
+const OTHERS: [(&str, &str); 1] = [("aadpodidbinding", "AAD Pod Identity")];
 
 /// The pod's own section.
 pub(super) fn section(found: &Found, pod: &PodView) -> Section {

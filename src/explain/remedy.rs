@@ -7,7 +7,7 @@ use super::commands::{
 };
 use super::found::{Found, PodView};
 use super::yaml::scalar;
-use super::{Question, Remedy, admission, identities, near_names};
+use super::{Question, Remedy, admission, identities, near_names, workload};
 use crate::agent::conditions::{Unmet, binds, unmet};
 use crate::agent::grants::{Missing, PodGrants};
 use crate::agent::select::Refusal;
@@ -29,6 +29,11 @@ pub(super) fn of(
     remedies.extend(match refusal {
         Refusal::NothingGranted(Some((name, missing)))
         | Refusal::AnnotationNotGranted(name, missing) => lacking(found, view, name, *missing),
+        Refusal::NothingGranted(None) if pod.wanted.is_none() => {
+            let mut remedies = workload::remedies(found, view);
+            remedies.extend(nothing(found, view));
+            remedies
+        }
         Refusal::NothingGranted(None) => nothing(found, view),
         Refusal::Ambiguous => ambiguous(view, grants),
         Refusal::NotGranted => not_granted(found, view, grants, &question.selector),
@@ -72,7 +77,7 @@ fn lacking(found: &Found, view: &PodView, name: &ObjectName, missing: Missing) -
             remedies
         }
         Missing::NoBinding => bind(found, pod, name),
-        Missing::NoPolicy => admission::admit(found, name),
+        Missing::NoPolicy | Missing::NoWorkloadPolicy => admission::admit(found, name),
     }
 }
 

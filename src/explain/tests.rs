@@ -63,6 +63,8 @@ metadata: {namespace: shop, name: reports}
 spec: {identity: reports, subjects: [{podSelector: {}}]}
 ";
 
+mod workload;
+
 const NO_ANNOTATION: (&str, &str) = ("  annotations: {lanyard.dev/identity: payments}\n", "");
 
 fn found(text: &str, changes: &[(&str, &str)]) -> Found {

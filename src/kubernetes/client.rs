@@ -71,7 +71,15 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError>
 
 async fn named(path: &Path) -> Result<Config, kube::config::KubeconfigError> {
     let kubeconfig = Kubeconfig::read_from(path)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+    let mut clusters = kubeconfig.clusters.iter().flat_map(|one| &one.cluster);
+    let proxied = clusters.any(|cluster| cluster.proxy_url.is_some());
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    // HTTPS_PROXY is the way to Entra. In a pod the library does not look at it, here it would.
+    if !proxied {
+        config.proxy_url = None;
+    }
+    Ok(config)
 }
 
 impl Cluster {

@@ -14,6 +14,7 @@ use hyper::{Request, Response, StatusCode};
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use zeroize::Zeroize;
 
 use super::Cluster;
 use crate::model::escape::escaped;
@@ -27,6 +28,9 @@ const LARGEST_PAGE: usize = 8 << 20;
 const FEWER: usize = 8;
 /// An object, and so an event, is at most 1.5 MiB in etcd; its JSON may be somewhat more.
 const LONGEST_EVENT: usize = 8 << 20;
+/// Room for an event of a Secret as large as they usually are: a buffer that grows leaves its old self
+/// behind.
+const SECRET_EVENT: usize = 64 << 10;
 /// Only the beginning of what an API server says about an error.
 const LONGEST_ERROR: usize = 64 << 10;
 
@@ -135,6 +139,8 @@ pub struct Events {
     given: usize,
     /// How much of `read` has no line's end, for sure.
     searched: usize,
+    /// Whether what was read is overwritten when it is not needed any more.
+    is_secret: bool,
 }
 
 #[derive(Deserialize)]
@@ -209,6 +215,7 @@ impl Cluster {
             read: BytesMut::new(),
             given: 0,
             searched: 0,
+            is_secret: false,
         })
     }
 
@@ -223,11 +230,11 @@ impl Cluster {
         }
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let sent = self.client.send(request).await;
         let answer = sent.map_err(|error| Failure::Unreachable(causes(&error)))?;
         let status = answer.status();
-        if status == StatusCode::OK {
+        if matches!(status, StatusCode::OK | StatusCode::CREATED) {
             return Ok(answer);
         }
         let body = Limited::new(answer.into_body(), LONGEST_ERROR);
@@ -272,11 +279,32 @@ impl Page {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        if self.is_secret {
+            self.read.zeroize();
+        }
+    }
+}
+
 impl Events {
+    /// The same, for Secrets: what was read is overwritten as soon as the next event is asked for, and
+    /// is quoted in no error. A line that came in several pieces may leave copies of its beginning.
+    #[must_use]
+    pub(super) fn wiped(mut self) -> Self {
+        self.is_secret = true;
+        self.read.reserve(SECRET_EVENT);
+        self
+    }
+
     /// The next event; `None` when the server has ended the watch. A silence longer than `patience`
     /// is an error: the server sends bookmarks when nothing happens.
     pub async fn next(&mut self, patience: Duration) -> Result<Option<Event<'_>>, Failure> {
-        self.read.advance(std::mem::take(&mut self.given));
+        let given = std::mem::take(&mut self.given);
+        if self.is_secret {
+            self.read[..given].zeroize();
+        }
+        self.read.advance(given);
         let line = loop {
             let unseen = &self.read[self.searched..];
             if let Some(at) = unseen.iter().position(|byte| *byte == b'\n') {
@@ -299,8 +327,14 @@ impl Events {
             }
         };
         (self.given, self.searched) = (line, 0);
-        let event: Event<'_> = serde_json::from_slice(&self.read[..line])
-            .map_err(|error| Failure::Nonsense(error.to_string()))?;
+        let is_secret = self.is_secret;
+        let event: Event<'_> = serde_json::from_slice(&self.read[..line]).map_err(|error| {
+            Failure::Nonsense(if is_secret {
+                "an event that is none".to_owned()
+            } else {
+                error.to_string()
+            })
+        })?;
         if event.kind == EventKind::Error {
             let status: Status = serde_json::from_str(event.object.get())
                 .map_err(|error| Failure::Nonsense(error.to_string()))?;
@@ -313,7 +347,7 @@ impl Events {
     }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     deadline: Duration,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -322,7 +356,7 @@ async fn in_time<T>(
 }
 
 /// An error with all that led to it: the first one alone says "client error".
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

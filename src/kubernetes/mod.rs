@@ -6,7 +6,11 @@
 mod client;
 mod collection;
 mod objects;
+mod secret;
+mod token;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
 pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE, Page, PageItems};
 pub use objects::Kind;
+pub use secret::{SecretData, SecretObject, decoded};
+pub use token::{AccountToken, AccountTokenRequest, TokenError};

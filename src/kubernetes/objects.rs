@@ -51,6 +51,15 @@ impl Kind {
     pub const NAMESPACE: Self = Self::core("Namespace", "namespaces");
     /// Nodes.
     pub const NODE: Self = Self::core("Node", "nodes");
+    /// Service accounts.
+    pub const SERVICE_ACCOUNT: Self = Self::core("ServiceAccount", "serviceaccounts");
+    /// Roles.
+    pub const ROLE: Self = Self {
+        group: "rbac.authorization.k8s.io",
+        version: "v1",
+        kind: "Role",
+        plural: "roles",
+    };
     /// What is assigned to nodes.
     pub const ASSIGNMENT: Self = Self::ours("AzureAssignment", "azureassignments");
     /// The kinds of `lanyard.dev` that decide.
@@ -102,6 +111,15 @@ impl Cluster {
     ) -> Result<Option<Value>, CallError> {
         let found = self.call(self.api(kind, namespace).get_opt(name)).await?;
         found.map(|object| document(object, kind)).transpose()
+    }
+
+    /// Who issues service accounts' tokens, by the API server's own discovery document; `None` where
+    /// that does not say.
+    pub async fn issuer(&self) -> Result<Option<String>, CallError> {
+        let request = hyper::Request::get("/.well-known/openid-configuration").body(Vec::new());
+        let request = request.map_err(kube::Error::HttpError)?;
+        let document: Value = self.call(self.client.request(request)).await?;
+        Ok(document["issuer"].as_str().map(str::to_owned))
     }
 
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {

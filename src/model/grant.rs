@@ -12,7 +12,7 @@ use super::ids::ObjectName;
 pub struct Grant {
     /// Which identity.
     pub identity: Arc<IdentityFacts>,
-    /// The binding that grants it.
+    /// The binding that grants it; of a service account's own identity its name again.
     pub binding: ObjectName,
     /// Whether that binding is marked default.
     pub default: bool,

@@ -1,5 +1,6 @@
 //! Nouns: values without IO, clock or framework. Nothing here can block or fail, except parsing.
 
+pub mod account;
 pub mod compute;
 pub mod escape;
 pub mod facts;

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use super::certificate::CertificateError;
 use super::entra;
 use super::faults::{Facts, Faults, Strike, Target};
+use super::http::Sni;
 use super::journal::{Entry, Journal, Listener, kept};
 use super::keys::{KeyError, KeyRing, SigningKey};
 use super::stats::Counters;
@@ -250,6 +251,7 @@ impl Azure {
             resource: None,
             fault: None,
             status: None,
+            sni: request.extensions().get().map(|Sni(name)| name.to_string()),
             exchange: None,
             aadsts: None,
         })

@@ -89,7 +89,16 @@ pub(super) async fn serve<S: Service>(
 /// A stream with a TCP socket inside, which can be reset.
 trait Resettable: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn tcp(&self) -> &TcpStream;
+
+    /// The host name that the client asked for in the TLS handshake.
+    fn server_name(&self) -> Option<Sni> {
+        None
+    }
 }
+
+/// Extension of a request over TLS: the handshake's server name indication.
+#[derive(Debug, Clone)]
+pub(super) struct Sni(pub Arc<str>);
 
 impl Resettable for TcpStream {
     fn tcp(&self) -> &TcpStream {
@@ -101,6 +110,11 @@ impl Resettable for TlsStream<TcpStream> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
     }
+
+    fn server_name(&self) -> Option<Sni> {
+        let name = self.get_ref().1.server_name()?;
+        Some(Sni(name.to_ascii_lowercase().into()))
+    }
 }
 
 /// The service's word that the connection is to be cut.
@@ -109,8 +123,12 @@ impl Resettable for TlsStream<TcpStream> {
 struct Cut;
 
 async fn converse<I: Resettable, S: Service>(stream: I, source: SocketAddr, service: Arc<S>) {
-    let service = service_fn(move |request| {
+    let server_name = stream.server_name();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let service = service.clone();
+        if let Some(name) = &server_name {
+            request.extensions_mut().insert(name.clone());
+        }
         Box::pin(async move { render(service.answer(request, source).await).await })
     });
     let mut connection = http1::Builder::new()

@@ -68,6 +68,9 @@ pub struct Entry {
     /// Fault that struck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// Host name in the TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
     /// What a token request to Entra said and proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Exchange>,
@@ -209,6 +212,7 @@ mod tests {
             identity: None,
             resource: None,
             fault: None,
+            sni: None,
             exchange: None,
             aadsts: None,
             status: None,

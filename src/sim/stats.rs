@@ -32,6 +32,12 @@ pub struct Stats {
     pub throttled: u64,
     /// Most identity requests IMDS had at once on one machine.
     pub most_concurrent: u64,
+    /// Most token requests Entra had at once.
+    #[serde(default)]
+    pub entra_most_concurrent: u64,
+    /// Token requests that Entra refused.
+    #[serde(default)]
+    pub entra_refused: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +52,18 @@ pub(super) struct Counters {
     signed: AtomicU64,
     throttled: AtomicU64,
     concurrent: AtomicU64,
+    entra_running: AtomicU64,
+    entra_concurrent: AtomicU64,
+    entra_refused: AtomicU64,
+}
+
+/// Counts a token request to Entra as running until it is dropped.
+pub(super) struct Running<'a>(&'a Counters);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.entra_running.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Counters {
@@ -83,6 +101,17 @@ impl Counters {
         self.concurrent.fetch_max(now as u64, Relaxed);
     }
 
+    /// A token request to Entra begins.
+    pub fn entra_begins(&self) -> Running<'_> {
+        let running = self.entra_running.fetch_add(1, Relaxed) + 1;
+        self.entra_concurrent.fetch_max(running, Relaxed);
+        Running(self)
+    }
+
+    pub fn entra_refused(&self) {
+        self.entra_refused.fetch_add(1, Relaxed);
+    }
+
     pub fn snapshot(&self) -> Stats {
         Stats {
             imds_requests: self.imds.load(Relaxed),
@@ -95,6 +124,8 @@ impl Counters {
             tokens_signed: self.signed.load(Relaxed),
             throttled: self.throttled.load(Relaxed),
             most_concurrent: self.concurrent.load(Relaxed),
+            entra_most_concurrent: self.entra_concurrent.load(Relaxed),
+            entra_refused: self.entra_refused.load(Relaxed),
         }
     }
 }

@@ -17,7 +17,9 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A certificate could not be made.
-    #[error("no certificate for the vaults; is one of `vaults[].hosts` not a host name?")]
+    #[error(
+        "no certificate for the vaults; is one of `vaults[].hosts` or `entra.hosts` not a host name?"
+    )]
     Certificate(#[from] rcgen::Error),
     /// The TLS library refused it.
     #[error("no TLS for the vaults")]

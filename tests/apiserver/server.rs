@@ -54,12 +54,13 @@ impl Server {
         .unwrap();
         std::fs::write(folder.join("kubeconfig"), kubeconfig(TOKEN)).unwrap();
         let parts = vec![
-            spawn(&folder, "etcd", Path::new("etcd"), &ETCD),
+            spawn(&folder, "etcd", Path::new("etcd"), &ETCD, &[]),
             spawn(
                 &folder,
                 "kube-apiserver",
                 &programs.join("kube-apiserver"),
                 &APISERVER,
+                &[],
             ),
         ];
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -144,7 +145,9 @@ impl Server {
 
     /// Starts a program beside the server; it ends with this process, or before.
     pub fn beside(&self, name: &str, program: &Path, args: &[&str]) -> Child {
-        spawn(&self.folder, name, program, args)
+        // The way to Entra, where there is one, is not the way to the API server.
+        let proxy = ("HTTPS_PROXY", "http://127.0.0.1:9");
+        spawn(&self.folder, name, program, args, &[proxy])
     }
 
     /// What a program of [`Server::beside`] has said.
@@ -292,10 +295,17 @@ fn client(token: &str, user: Option<&str>) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-fn spawn(folder: &Path, name: &str, program: &Path, args: &[&str]) -> Child {
+fn spawn(
+    folder: &Path,
+    name: &str,
+    program: &Path,
+    args: &[&str],
+    variables: &[(&str, &str)],
+) -> Child {
     let log = std::fs::File::create(folder.join(format!("{name}.log"))).unwrap();
     let mut command = Command::new(program);
     command.args(args).current_dir(folder).stdin(Stdio::null());
+    command.envs(variables.iter().copied());
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| {
         panic!(

@@ -65,6 +65,8 @@ pub fn last_exchange(simulator: &Simulator) -> Exchange {
     entry.exchange.unwrap()
 }
 
+type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
+
 #[tokio::test]
 async fn a_registered_certificate_proves_the_application() {
     let signer = Signer::new();
@@ -73,7 +75,6 @@ async fn a_registered_certificate_proves_the_application() {
     let host = format!("http://h:1/{TENANT}/oauth2/v2.0/token");
     let issuer = format!("https://sts.windows.net/{TENANT}/");
     let government = format!("https://login.microsoftonline.us/{TENANT}/v2.0");
-    type Change<'a> = &'a dyn Fn(&mut Value, &mut Value);
     let rs256: Change<'_> = &|header, _| header["alg"] = json!("RS256");
     let sha1: Change<'_> = &|header, _| {
         *header = json!({"alg": "PS256", "x5t": signer.x5t(), "x5c": [signer.x5c()]});

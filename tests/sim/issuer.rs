@@ -78,10 +78,11 @@ impl Issuer {
                 match &tls {
                     None => answer(stream, &discovery, &set).await,
                     // A client that does not trust us goes away.
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => answer(stream, &discovery, &set).await,
-                        Err(_) => continue,
-                    },
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            answer(stream, &discovery, &set).await;
+                        }
+                    }
                 }
             }
         });

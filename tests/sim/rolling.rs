@@ -56,6 +56,8 @@ async fn a_secret_rolls() {
     };
     client.add_secret("robot", &over).await.unwrap();
     assert_eq!(by_secret(&simulator, "newer").await, 7_000_222);
+    let stats = simulator.stats();
+    assert_eq!((stats.entra_refused, stats.entra_most_concurrent), (3, 1));
     let list = client.credentials("robot").await.unwrap();
     assert!(list.to_string().contains(&id) && !list.to_string().contains("newer"));
     for (refused, named) in [

@@ -19,6 +19,16 @@ use crate::world::{PAYMENTS, PAYMENTS_OID, REPORTS, TENANT, WORLD, start};
 
 /// A GET over TLS that trusts the simulator's authority only.
 async fn fetch(simulator: &Simulator, host: &str, target: &str, headers: &str) -> Answer {
+    fetch_as(simulator, (host, host), target, headers).await
+}
+
+/// The same with a host name in the handshake and another one in `Host`.
+async fn fetch_as(
+    simulator: &Simulator,
+    (sni, host): (&str, &str),
+    target: &str,
+    headers: &str,
+) -> Answer {
     let mut roots = rustls::RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(simulator.ca_pem().as_bytes()).unwrap())
@@ -32,7 +42,7 @@ async fn fetch(simulator: &Simulator, host: &str, target: &str, headers: &str) -
     let stream = TcpStream::connect(simulator.addresses().vault.unwrap())
         .await
         .unwrap();
-    let name = ServerName::try_from(host.to_owned()).unwrap();
+    let name = ServerName::try_from(sni.to_owned()).unwrap();
     let mut stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
@@ -284,4 +294,30 @@ async fn entra_answers_beside_the_vaults_and_faults_reach_them() {
             .status,
         400
     );
+}
+
+#[tokio::test]
+async fn entra_has_further_names_and_the_handshake_s_counts() {
+    let names = "entra: {hosts: [tokens.contoso.com], authorityHost: 'https://login.contoso.com'}";
+    let simulator = start(names).await;
+    let discovery = format!("/{TENANT}/v2.0/.well-known/openid-configuration");
+    for (sni, host) in [
+        ("login.contoso.com", "login.contoso.com"),
+        ("login.microsoftonline.us", "login.microsoftonline.us"),
+        ("tokens.contoso.com", "10.0.0.9:443"),
+    ] {
+        let answer = fetch_as(&simulator, (sni, host), &discovery, "").await;
+        assert_eq!(answer.status, 200, "{host}");
+        let keys = format!("https://login.contoso.com/{TENANT}/discovery/v2.0/keys");
+        assert_eq!(answer.json()["jwks_uri"], keys);
+        assert_eq!(simulator.journal().pop().unwrap().sni.as_deref(), Some(sni));
+    }
+    let vault = fetch_as(
+        &simulator,
+        ("demo.vault.azure.net", "10.0.0.9"),
+        &discovery,
+        "",
+    )
+    .await;
+    assert_eq!(vault.status, 404);
 }

@@ -18,4 +18,5 @@ mod secrecy;
 mod selectors;
 mod testkit;
 mod upstream;
+mod workload;
 mod world;

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::agent::sightings::{Kept, Sightings};
 use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
+use crate::api::account;
 use crate::api::object::Object;
+use crate::model::account::AccountFacts;
 use crate::model::facts::{
     AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PodLife,
     PolicyFacts,
@@ -33,6 +35,9 @@ pub struct Content {
     /// Where assignments count: the name of this node's `AzureAssignment`, and what it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     assignments: Option<(Arc<str>, Option<Arc<AssignmentFacts>>)>,
+    /// The pods' service accounts, where they name identities; with the time of first sight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    accounts: Vec<(AccountFacts, u64)>,
 }
 
 impl Content {
@@ -46,6 +51,8 @@ impl Content {
             .iter()
             .flat_map(|name| world.known_identities(name));
         let bindings = namespaces.iter().flat_map(|name| world.bindings(name));
+        let accounts: BTreeSet<_> = pods.iter().map(|pod| account::of_pod(pod)).collect();
+        let accounts = accounts.iter().filter_map(|name| world.account(name));
         let mut content = Self {
             namespaces: namespaces.iter().filter_map(labels).collect(),
             identities: identities
@@ -55,6 +62,9 @@ impl Content {
             policies: world.policies().cloned().collect(),
             exceptions: world.exceptions().cloned().collect(),
             assignments: world.own_assignment(),
+            accounts: accounts
+                .map(|known| (known.facts.clone(), known.identity.first_seen.as_secs()))
+                .collect(),
             pods: Vec::new(),
             addresses,
         };
@@ -70,6 +80,11 @@ impl Content {
     /// The evidence for addresses.
     pub fn addresses(&self) -> &[Kept] {
         &self.addresses
+    }
+
+    /// Service accounts do not count any more.
+    pub fn forget_accounts(&mut self) {
+        self.accounts.clear();
     }
 
     /// How many pods it holds.
@@ -119,6 +134,10 @@ impl Content {
         }
         for (facts, first_seen) in self.identities {
             let apply = Change::Apply(Object::Identity((*facts).clone()));
+            world.change(apply, Duration::from_secs(first_seen), &mut touched);
+        }
+        for (facts, first_seen) in self.accounts {
+            let apply = Change::Apply(Object::ServiceAccount(facts));
             world.change(apply, Duration::from_secs(first_seen), &mut touched);
         }
         (world, sightings)

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::spawn;
 use crate::agent::checkpoint::{Content, Store};
 use crate::agent::config::{Config, Source};
+use crate::agent::credentials::{self, Credentials};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
@@ -24,16 +25,32 @@ use crate::kubernetes::Cluster;
 use crate::model::grant::{Asker, Grant};
 use crate::serve::ready::Readiness;
 
-/// Starts what fills the directory.
+/// What is fed, and who is told of it.
+pub struct Parts<'a> {
+    /// The request's way.
+    pub pipeline: Arc<Pipeline<Sources>>,
+    /// Credentials of identities that have their own.
+    pub credentials: Credentials,
+    /// Of series.
+    pub registry: &'a Registry,
+    /// Of latches.
+    pub readiness: &'a Readiness,
+}
+
+/// Starts what fills the directory and the rings of credentials.
 pub async fn feed(
     config: &Config,
     cluster: Option<Cluster>,
-    pipeline: &Arc<Pipeline<Sources>>,
-    registry: &Registry,
-    readiness: &Readiness,
+    parts: Parts<'_>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    let Parts {
+        pipeline,
+        credentials,
+        registry,
+        readiness,
+    } = parts;
     // Before anybody can ask: readiness without a latch would say "ready".
     let ready = readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
@@ -45,7 +62,12 @@ pub async fn feed(
                 "--manifests {}: no such folder",
                 folder.display()
             );
-            spawn(tasks, manifests::follow(folder.clone(), sender));
+            spawn(
+                tasks,
+                manifests::follow(folder.clone(), config.workload_identity, sender),
+            );
+            let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
+            spawn(tasks, secrets);
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
@@ -53,6 +75,15 @@ pub async fn feed(
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;
             remembered = recall(&store, &health);
+            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
+                content.forget_accounts();
+            }
+            let secrets = credentials::follow::follow(
+                credentials.clone(),
+                cluster.clone(),
+                Timing::default(),
+            );
+            tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
             // Not a part that the agent needs: it may end.
             let (tellings, dropped) = pipeline.events.start();
             let (teller, node) = (cluster.clone(), source.node.clone());
@@ -60,6 +91,7 @@ pub async fn feed(
             let watch = Watch {
                 cluster,
                 source: source.clone(),
+                workload_identity: config.workload_identity,
                 batches: sender,
                 latch: readiness.latch("watches"),
                 metrics: WatchMetrics::register(registry)?,
@@ -90,10 +122,15 @@ pub async fn feed(
         remembered,
         checkpoint,
     };
+    let reminders = credentials.clone().remind();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
     let broker = pipeline.broker.clone();
     spawn(tasks, async move {
         index
-            .run(|directory| retain_granted(&broker, directory))
+            .run(|directory| {
+                retain_granted(&broker, directory);
+                credentials.retain_granted(directory);
+            })
             .await;
         anyhow::bail!("nothing tells of pods any more")
     });

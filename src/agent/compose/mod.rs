@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
 use crate::agent::config::{Config, Enforcement, Source};
+use crate::agent::credentials::Credentials;
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
@@ -61,7 +62,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let pipeline = Arc::new(pipeline(&config, &registry)?);
+    let (pipeline, credentials) = pipeline(&config, &registry)?;
+    let pipeline = Arc::new(pipeline);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -76,10 +78,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_health(&config, local, &admin, &mut tasks)?;
     serve_admin(&config, pages, &admin, &mut tasks)?;
-    feed::feed(
-        &config, cluster, &pipeline, &registry, &readiness, &stop, &mut tasks,
-    )
-    .await?;
+    let parts = feed::Parts {
+        pipeline: pipeline.clone(),
+        credentials,
+        registry: &registry,
+        readiness: &readiness,
+    };
+    feed::feed(&config, cluster, parts, &stop, &mut tasks).await?;
     let owned = serve_pods(
         &config,
         &pipeline,
@@ -137,14 +142,19 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 }
 
 /// The pipeline with everything it looks into.
-fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sources>> {
+fn pipeline(
+    config: &Config,
+    registry: &Registry,
+) -> anyhow::Result<(Pipeline<Sources>, Credentials)> {
     let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
     let directory = Arc::new(Published::default());
     let pod_wait = match config.enforcement {
         Enforcement::Enforce => config.pod_wait,
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
     };
-    Ok(Pipeline {
+    let events = Events::register(registry)?;
+    let credentials = Credentials::register(registry, events.clone(), clock::since_epoch)?;
+    let pipeline = Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
@@ -161,9 +171,10 @@ fn pipeline(config: &Config, registry: &Registry) -> anyhow::Result<Pipeline<Sou
             Relay::new(&config.imds_endpoint).context("--imds-endpoint")?,
             registry,
         )?),
-        events: Events::register(registry)?,
+        events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    })
+    };
+    Ok((pipeline, credentials))
 }
 
 /// The same pages for who is in this container.

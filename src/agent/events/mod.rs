@@ -1,7 +1,8 @@
-//! Kubernetes Events on pods, for refusals that their owners can mend.
+//! Kubernetes Events on pods, for refusals that their owners can mend, and on identities, for trouble
+//! with their credentials.
 //!
 //! In: refusals, from the request path, which never waits: what does not fit into a short queue is
-//! dropped and counted. Out: Events (`events.k8s.io`) on the pod, in [`publish`]. Standalone there is
+//! dropped and counted. Out: Events (`events.k8s.io`) on the object, in [`publish`]. Standalone there is
 //! nobody to tell.
 
 mod ledger;
@@ -17,9 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::ledger::{Entry, Ledger};
-use self::reason::{About, Reason, note};
+use self::reason::{About, Reason, identity_note, note};
 use super::select::Refusal;
-use crate::model::facts::PodFacts;
+use crate::model::facts::{IdentityFacts, PodFacts};
 use crate::model::fault::Fault;
 use crate::model::ids::ObjectName;
 use crate::serve::series;
@@ -27,11 +28,22 @@ use crate::serve::series;
 /// Events that wait to be sent.
 const QUEUE: usize = 64;
 
-/// One thing to tell about a pod.
+/// What is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Regarding {
+    /// A pod.
+    Pod,
+    /// An `AzureIdentity`.
+    Identity,
+}
+
+/// One thing to tell about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telling {
-    /// The pod.
-    pub pod: ObjectName,
+    /// Of which kind the object is.
+    pub regarding: Regarding,
+    /// The object.
+    pub name: ObjectName,
     /// Its UID.
     pub uid: Arc<str>,
     /// Why.
@@ -45,10 +57,10 @@ pub struct Telling {
 /// What is to be told comes out here.
 pub type Tellings = mpsc::Receiver<Telling>;
 
-/// Where the request path tells refusals. Tells nobody until somebody sends.
-#[derive(Debug)]
+/// Where refusals and other trouble are told. Tells nobody until somebody sends. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Events {
-    teller: OnceLock<Teller>,
+    teller: Arc<OnceLock<Teller>>,
     dropped: IntCounter,
 }
 
@@ -81,10 +93,10 @@ impl Events {
         let dropped = series::counter(
             registry,
             "lanyard_events_dropped_total",
-            "Kubernetes Events on pods that were not sent: too many at once, or the API server did not take them.",
+            "Kubernetes Events on pods and identities that were not sent: too many at once, or the API server did not take them.",
         )?;
         Ok(Self {
-            teller: OnceLock::new(),
+            teller: Arc::default(),
             dropped,
         })
     }
@@ -115,29 +127,54 @@ impl Events {
         let about = teller
             .hasher
             .hash_one((refused.identity, &refused.fault.detail));
+        let pod = refused.pod;
+        let what = About {
+            pod: &pod.name,
+            identity: refused.identity,
+            resource: refused.resource,
+        };
+        let telling = |count| Telling {
+            regarding: Regarding::Pod,
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            reason,
+            note: note(reason, refused.fault, what),
+            count,
+        };
+        self.tell(teller, (&pod.uid, reason, about), telling);
+    }
+
+    /// Tells of trouble with an identity's credential, unless the same was told lately. Never waits.
+    pub fn about_identity(&self, identity: &IdentityFacts, reason: Reason, text: &str) {
+        let Some(teller) = self.teller.get() else {
+            return;
+        };
+        let about = teller.hasher.hash_one(text);
+        let telling = |count| Telling {
+            regarding: Regarding::Identity,
+            name: identity.name.clone(),
+            uid: identity.uid.clone(),
+            reason,
+            note: identity_note(reason, text),
+            count,
+        };
+        self.tell(teller, (&identity.uid, reason, about), telling);
+    }
+
+    fn tell(
+        &self,
+        teller: &Teller,
+        (uid, reason, about): (&Arc<str>, Reason, u64),
+        telling: impl FnOnce(u32) -> Telling,
+    ) {
         let now = teller.start.elapsed();
-        let entry = teller
-            .ledger
-            .lock()
-            .note(&refused.pod.uid, reason, about, now);
+        let entry = teller.ledger.lock().note(uid, reason, about, now);
         let count = match entry {
             Entry::Tell(count) => count,
             Entry::Counted => return,
             Entry::Dropped => return self.dropped.inc(),
         };
-        let about = About {
-            pod: &refused.pod.name,
-            identity: refused.identity,
-            resource: refused.resource,
-        };
-        let telling = Telling {
-            pod: refused.pod.name.clone(),
-            uid: refused.pod.uid.clone(),
-            reason,
-            note: note(reason, refused.fault, about),
-            count,
-        };
-        if teller.queue.try_send(telling).is_err() {
+        if teller.queue.try_send(telling(count)).is_err() {
             self.dropped.inc();
         }
     }

@@ -1,4 +1,4 @@
-//! Sends what is to be told as Events (`events.k8s.io/v1`) on the pod.
+//! Sends what is to be told as Events (`events.k8s.io/v1`) on the pod or the identity.
 //!
 //! In: tellings. Out: an Event that is created, or the one of before with a higher count. Every call
 //! has a deadline; while the API server is away tellings are dropped and counted, nothing is kept.
@@ -16,7 +16,8 @@ use prometheus::IntCounter;
 use serde_json::json;
 
 use super::reason::Reason;
-use super::{Telling, Tellings};
+use super::{Regarding, Telling, Tellings};
+use crate::api::API_VERSION;
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::clock;
 
@@ -33,12 +34,12 @@ pub async fn publish(cluster: Cluster, node: String, mut tellings: Tellings, dro
     while let Some(telling) = tellings.recv().await {
         if let Err(error) = send(&cluster, &node, &telling, &mut sent).await {
             dropped.inc();
-            tracing::debug!(pod = %telling.pod, %error, "an Event was not sent");
+            tracing::debug!(object = %telling.name, %error, "an Event was not sent");
         }
     }
 }
 
-/// The Events of before, by pod, reason and words.
+/// The Events of before, by object, reason and words.
 #[derive(Debug, Default)]
 struct Sent {
     names: HashMap<(Arc<str>, Reason, String), (String, Duration)>,
@@ -70,7 +71,7 @@ async fn send(
     telling: &Telling,
     sent: &mut Sent,
 ) -> Result<(), CallError> {
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &telling.pod.namespace);
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &telling.name.namespace);
     let (now, since) = (clock::now(), clock::since_epoch());
     if telling.count > 1
         && let Some(name) = sent.name(telling, since)
@@ -93,27 +94,31 @@ async fn send(
 }
 
 fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
-    let pod = &telling.pod;
+    let object = &telling.name;
+    let (api_version, kind, action) = match telling.regarding {
+        Regarding::Pod => ("v1", "Pod", "AnswerMetadataRequest"),
+        Regarding::Identity => (API_VERSION, "AzureIdentity", "UseCredential"),
+    };
     // As others name theirs: the object, and what makes it unique. The name of a pod may be long.
-    let stem: String = pod.name.chars().take(200).collect();
+    let stem: String = object.name.chars().take(200).collect();
     Event {
         metadata: ObjectMeta {
             name: Some(format!("{stem}.{:x}", now.0.as_nanosecond())),
-            namespace: Some(pod.namespace.to_string()),
+            namespace: Some(object.namespace.to_string()),
             ..ObjectMeta::default()
         },
         regarding: Some(ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.namespace.to_string()),
-            name: Some(pod.name.to_string()),
+            api_version: Some(api_version.to_owned()),
+            kind: Some(kind.to_owned()),
+            namespace: Some(object.namespace.to_string()),
+            name: Some(object.name.to_string()),
             uid: Some(telling.uid.to_string()),
             ..ObjectReference::default()
         }),
         event_time: Some(now),
         type_: Some("Warning".to_owned()),
         reason: Some(telling.reason.as_str().to_owned()),
-        action: Some("AnswerMetadataRequest".to_owned()),
+        action: Some(action.to_owned()),
         note: Some(telling.note.clone()),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(node.chars().take(128).collect()),

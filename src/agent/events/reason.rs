@@ -26,17 +26,26 @@ pub enum Reason {
     TokenRefused,
     /// A metadata path that no exception opens.
     MetadataPathClosed,
+    /// On an identity: its credential cannot be read, or is none.
+    CredentialUnusable,
+    /// On an identity: Entra ID refuses its credential.
+    CredentialRefused,
+    /// On an identity: its certificate ends soon.
+    CredentialExpiring,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::IdentityNotGranted,
         Self::IdentityAmbiguous,
         Self::ResourceNotAllowed,
         Self::IdentityNotUsable,
         Self::TokenRefused,
         Self::MetadataPathClosed,
+        Self::CredentialUnusable,
+        Self::CredentialRefused,
+        Self::CredentialExpiring,
     ];
 
     /// The word of the Event.
@@ -49,6 +58,9 @@ impl Reason {
             Self::IdentityNotUsable => "IdentityNotUsable",
             Self::TokenRefused => "TokenRefused",
             Self::MetadataPathClosed => "MetadataPathClosed",
+            Self::CredentialUnusable => "CredentialUnusable",
+            Self::CredentialRefused => "CredentialRefused",
+            Self::CredentialExpiring => "CredentialExpiring",
         }
     }
 
@@ -94,12 +106,29 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
                 .to_owned()
         }
         Reason::TokenRefused => refused(fault, about),
+        // Told on the identity, with its own words.
+        Reason::CredentialUnusable | Reason::CredentialRefused | Reason::CredentialExpiring => {
+            sentence(&fault.public)
+        }
         Reason::MetadataPathClosed => closed(&fault.detail),
     };
-    let mut note = format!(
+    short(format!(
         "{what}. What to change: lanyard explain {name} -n {namespace}; TROUBLESHOOTING.md#{}",
         fault.kind.as_str()
-    );
+    ))
+}
+
+/// The note of an Event on an identity: our own words about its credential, which hold no secret.
+#[must_use]
+pub fn identity_note(reason: Reason, text: &str) -> String {
+    let heading = reason.as_str().to_ascii_lowercase();
+    let what = sentence(text);
+    short(format!(
+        "{what}. What to change: TROUBLESHOOTING.md#{heading}"
+    ))
+}
+
+fn short(mut note: String) -> String {
     if note.len() > MAX_NOTE {
         note.truncate(note.floor_char_boundary(MAX_NOTE - 3));
         note.push_str("...");

@@ -8,6 +8,8 @@ use super::*;
 use crate::agent::world::Change;
 use crate::api::object::Object;
 
+mod accounts;
+
 /// Team namespaces `a` and `b`, with a policy each, identity and binding per namespace.
 fn base() -> Vec<Object> {
     vec![

@@ -27,7 +27,7 @@ struct Dir(tempfile::TempDir, Folder);
 impl Dir {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().to_owned());
+        let folder = Folder::new(dir.path().to_owned(), false);
         Self(dir, folder)
     }
 
@@ -121,7 +121,7 @@ async fn following_tells_the_first_state_and_every_change() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.yaml"), pod("p", "x")).unwrap();
     let (sender, mut batches) = mpsc::channel(4);
-    tokio::spawn(follow(dir.path().to_owned(), sender));
+    tokio::spawn(follow(dir.path().to_owned(), false, sender));
     let mut next = async |expected: &str| {
         let wait = async {
             loop {
@@ -171,7 +171,7 @@ async fn a_folder_that_goes_and_comes_back_is_followed() {
     std::fs::create_dir(&path).unwrap();
     std::fs::write(path.join("a.yaml"), pod("p", "x")).unwrap();
     let (sender, mut batches) = mpsc::channel(16);
-    let following = tokio::spawn(follow(path.clone(), sender));
+    let following = tokio::spawn(follow(path.clone(), false, sender));
     let next = async |batches: &mut mpsc::Receiver<Batch>| loop {
         let batch = tokio::time::timeout(Duration::from_secs(30), batches.recv()).await;
         let batch = names(&batch.expect("a batch in time").expect("followed"));
@@ -193,4 +193,36 @@ async fn a_folder_that_goes_and_comes_back_is_followed() {
     std::fs::remove_file(path.join("b.yaml")).unwrap();
     assert_eq!(next(&mut batches).await, ["-q"]);
     following.abort();
+}
+
+#[test]
+fn service_accounts_count_only_where_that_is_asked_for() {
+    let account = |client: &str| {
+        format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{namespace: a, name: sa, annotations: {{azure.workload.identity/client-id: {client}}}}}\n"
+        )
+    };
+    let good = account("11111111-1111-4111-8111-111111111111");
+    let mut off = Dir::new();
+    for text in [&good, &account("payments")] {
+        let batch = off.write("a.yaml", text);
+        assert_eq!((names(&batch), batch.malformed), (vec![], Some(0)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(dir.path().to_owned(), true);
+    let mut on = Dir(dir, folder);
+    assert_eq!(names(&on.write("a.yaml", &good)), ["+sa"]);
+    let broken = on.write("a.yaml", &account("payments"));
+    assert_eq!(
+        (names(&broken), broken.malformed),
+        (vec!["-sa".to_owned()], Some(1))
+    );
+    let problem = &on.1.files.values().next().unwrap().problems[0].problem;
+    assert!(
+        problem.starts_with("ServiceAccount sa: metadata.annotations[azure.workload.identity/client-id]: `payments` is not a GUID"),
+        "{problem}"
+    );
+    assert_eq!(names(&on.write("a.yaml", &good)), ["+sa"]);
+    let plain = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {namespace: a, name: sa}\n";
+    assert_eq!(names(&on.write("a.yaml", plain)), ["-sa"], "taken back");
 }

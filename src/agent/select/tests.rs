@@ -228,3 +228,66 @@ fn a_binding_that_gives_nothing_is_told_with_what_is_missing() {
         near(Missing::NoPolicy)
     );
 }
+
+/// Bindings come first; the service account's own answers only where none names the pod.
+#[test]
+fn a_service_accounts_own_identity() {
+    let everyone = json!([{"podSelector": {}}]);
+    let decide = |more: Vec<Object>, selector| {
+        let mut objects = vec![
+            namespace("a", "a"),
+            policy("all", "a", &["/subscriptions"]),
+            workload_policy("w", "a", &[7]),
+            account_of_pod("a", "p", 7),
+            workload_pod("a", "p", "10.0.0.1", None),
+        ];
+        objects.extend(more);
+        decide_in(objects, selector)
+    };
+    let own = |why| Ok(("a/serviceaccount:sa-p".to_owned(), why));
+    let one = || vec![identity("a", "x", 1), binding("a", "x", &everyone, false)];
+    assert_eq!(
+        decide(vec![], Selector::Default),
+        own(Chosen::ServiceAccount)
+    );
+    assert_eq!(decide(vec![], client(7)), own(Chosen::ByRequest));
+    assert_eq!(decide(vec![], client(1)), Err(Refusal::NotGranted));
+    let bound = Ok(("a/x".to_owned(), Chosen::OnlyOne));
+    assert_eq!(decide(one(), Selector::Default), bound);
+    assert_eq!(decide(one(), client(7)), own(Chosen::ByRequest));
+    let mut two = one();
+    two.extend([identity("a", "y", 2), binding("a", "y", &everyone, false)]);
+    assert_eq!(decide(two, Selector::Default), Err(Refusal::Ambiguous));
+    // A binding to the same client id is a binding.
+    let same = vec![identity("a", "x", 7), binding("a", "x", &everyone, false)];
+    assert_eq!(
+        decide(same, client(7)),
+        Ok(("a/x".to_owned(), Chosen::ByRequest))
+    );
+    // A binding that gives nothing is told, never slid over to another identity.
+    let broken = || vec![binding("a", "gone", &everyone, false)];
+    let near = (ObjectName::new("a", "gone"), Missing::NoIdentity);
+    assert_eq!(
+        decide(broken(), Selector::Default),
+        Err(Refusal::NothingGranted(Some(near)))
+    );
+    assert_eq!(decide(broken(), client(7)), own(Chosen::ByRequest));
+}
+
+#[test]
+fn an_account_that_no_policy_lets_count_is_named_in_the_refusal() {
+    let refusal = decide_in(
+        vec![
+            namespace("a", "a"),
+            account_of_pod("a", "p", 7),
+            workload_pod("a", "p", "10.0.0.1", None),
+        ],
+        Selector::Default,
+    );
+    let detail = refusal.unwrap_err().fault().detail;
+    assert_eq!(
+        detail,
+        "nothing is granted to this pod: the annotations of service account a/sa-p name an identity, \
+         but no AzureIdentityPolicy with workloadIdentity: true admits it for its namespace"
+    );
+}

@@ -94,10 +94,10 @@ impl Health {
                 trouble: trouble.map(|trouble| (trouble.since.elapsed(), trouble.why.clone())),
             }
         };
-        let assignments = pulse(Kind::Assignments);
-        let followed = assignments.known || assignments.trouble.is_some();
         let always = Kind::ALL.into_iter().map(pulse);
-        always.chain(followed.then_some(assignments)).collect()
+        let perhaps = [Kind::Assignments, Kind::ServiceAccounts].map(pulse);
+        let followed = |pulse: &Pulse| pulse.known || pulse.trouble.is_some();
+        always.chain(perhaps.into_iter().filter(followed)).collect()
     }
 
     /// How long ago the kind was heard of about which least is known.

@@ -48,8 +48,8 @@ pub struct Read {
     pub name: ObjectName,
     /// Its `resourceVersion`.
     pub version: Version,
-    /// What it says.
-    pub object: Result<Object, Malformed>,
+    /// What it says; `None`: nothing that concerns us, which only a service account may.
+    pub object: Result<Option<Object>, Malformed>,
 }
 
 /// A `resourceVersion`. Numbers are compared by size (they are etcd's revisions), anything else only
@@ -76,7 +76,8 @@ impl Version {
 }
 
 impl Kind {
-    /// The kinds that every agent follows; [`Kind::Assignments`] only where assignments count.
+    /// The kinds that every agent follows; [`Kind::Assignments`] only where assignments count,
+    /// [`Kind::ServiceAccounts`] only where their annotations do.
     pub const ALL: [Self; 6] = [
         Self::Pods,
         Self::Namespaces,
@@ -100,7 +101,7 @@ impl Kind {
                 Self::Assignments => format!("fieldSelector=metadata.name%3D{name}"),
                 _ => String::new(),
             },
-            metadata_only: self == Self::Namespaces,
+            metadata_only: matches!(self, Self::Namespaces | Self::ServiceAccounts),
         }
     }
 
@@ -136,9 +137,9 @@ impl Kind {
         Ok(())
     }
 
-    fn object(self, text: &RawValue, version: &str) -> Result<Object, Malformed> {
+    fn object(self, text: &RawValue, version: &str) -> Result<Option<Object>, Malformed> {
         if self == Self::Pods {
-            return slim::read(text.get());
+            return slim::read(text.get()).map(Some);
         }
         self.check_size(text)?;
         let mut value: Value =
@@ -147,7 +148,10 @@ impl Kind {
         value["apiVersion"] = json!(if self.is_ours() { API_VERSION } else { "v1" });
         value["kind"] = json!(self.singular());
         let object = read(value, version)?;
-        object.ok_or_else(|| Malformed::at("kind", "is not one of ours"))
+        if object.is_none() && self != Self::ServiceAccounts {
+            return Err(Malformed::at("kind", "is not one of ours"));
+        }
+        Ok(object)
     }
 }
 

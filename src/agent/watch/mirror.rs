@@ -2,7 +2,8 @@
 //!
 //! In: a complete list, or single events. Out: the changes that they mean. Holds that what is gone
 //! from a list is deleted, that nothing older takes the place of something newer, and that a
-//! malformed object counts as gone (fail closed), alone.
+//! malformed object counts as gone (fail closed), alone. Of what does not concern us nothing is kept:
+//! most service accounts of a cluster name no identity.
 
 use std::collections::{HashMap, HashSet};
 
@@ -51,7 +52,7 @@ impl Mirror {
         if known.is_some_and(|known| read.version.is_old_beside(known.version)) {
             return None;
         }
-        Some(self.put(read))
+        self.put(read)
     }
 
     /// An object was deleted at this version.
@@ -77,18 +78,21 @@ impl Mirror {
                 known.version == read.version && read.version != Version::default()
             });
             if !same {
-                changes.push(self.put(read));
+                changes.extend(self.put(read));
             }
         }
         changes
     }
 
-    fn put(&mut self, read: Read) -> Change {
+    fn put(&mut self, read: Read) -> Option<Change> {
         let Read {
             name,
             version,
             object,
         } = read;
+        if let Ok(None) = object {
+            return self.known.contains_key(&name).then(|| self.remove(name));
+        }
         let before = self.known.get(&name).is_some_and(|known| known.malformed);
         let known = Known {
             version,
@@ -97,12 +101,12 @@ impl Mirror {
         self.malformed += usize::from(known.malformed);
         self.malformed -= usize::from(before);
         self.known.insert(name.clone(), known);
-        match object {
-            Ok(object) => Change::Apply(object),
+        match object.transpose()? {
+            Ok(object) => Some(Change::Apply(object)),
             Err(problem) => {
                 let kind = self.kind.singular();
                 tracing::warn!(kind, %name, %problem, "object ignored until it is corrected");
-                Change::Delete(self.key(name))
+                Some(Change::Delete(self.key(name)))
             }
         }
     }

@@ -84,6 +84,8 @@ pub struct Watch {
     pub cluster: Cluster,
     /// Of which node, and how old what is known may get.
     pub source: KubernetesSource,
+    /// Whether service accounts are followed, too.
+    pub workload_identity: bool,
     /// Where changes go.
     pub batches: mpsc::Sender<Batch>,
     /// Closed while the watches work or cannot work.
@@ -115,7 +117,10 @@ impl Watch {
 
     async fn follow(self, answers: mpsc::Receiver<lookup::Answer>) -> anyhow::Result<()> {
         let required = self.source.assignments == Assignments::Required;
-        let unlisted = Arc::new(AtomicUsize::new(Kind::ALL.len() + usize::from(required)));
+        let accounts = self.workload_identity.then_some(Kind::ServiceAccounts);
+        let plain = Kind::ALL.into_iter().chain(accounts);
+        let unlisted = plain.clone().count() + usize::from(required);
+        let unlisted = Arc::new(AtomicUsize::new(unlisted));
         let (back, returned) = watch::channel(0);
         let mut parts = JoinSet::new();
         let mut answers = Some(answers);
@@ -131,7 +136,7 @@ impl Watch {
             metrics: self.metrics.clone(),
             timing: self.timing,
         };
-        for kind in Kind::ALL {
+        for kind in plain {
             let follower = follower(kind);
             parts.spawn(async move {
                 follower.run().await;

@@ -9,6 +9,7 @@ use crate::agent::world::World;
 use crate::model::ids::ObjectName;
 use crate::serve::ready::Readiness;
 
+mod accounts;
 mod lookups;
 
 const PODS: &str = "pods";
@@ -47,6 +48,15 @@ async fn scene(timing: Timing, before: impl FnOnce(&Fake)) -> Scene {
 }
 
 async fn scene_with(assignments: Assignments, timing: Timing, before: impl FnOnce(&Fake)) -> Scene {
+    scene_of((assignments, false), timing, before).await
+}
+
+/// With assignments, and with or without service accounts.
+async fn scene_of(
+    (assignments, workload_identity): (Assignments, bool),
+    timing: Timing,
+    before: impl FnOnce(&Fake),
+) -> Scene {
     let fake = Fake::start().await;
     before(&fake);
     let (sender, batches) = mpsc::channel(16);
@@ -63,6 +73,7 @@ async fn scene_with(assignments: Assignments, timing: Timing, before: impl FnOnc
             startup_taint: false,
             removal_marker: None,
         },
+        workload_identity,
         batches: sender,
         latch: readiness.latch("watches"),
         metrics: WatchMetrics::register(&registry).unwrap(),

@@ -118,3 +118,15 @@ fn evidence_is_bound_to_a_pods_sandbox_not_to_whatever_changes() {
     assert_eq!(version("7", old), version("8", old));
     assert_ne!(version("7", old), version("7", new));
 }
+
+/// Such a name is a service account's identity's.
+#[test]
+fn no_object_of_ours_has_a_colon_in_its_name() {
+    let mut identity = ours(
+        "AzureIdentity",
+        &json!({"clientID": "11111111-1111-4111-8111-111111111111"}),
+    );
+    assert!(read(identity.clone(), "1").is_ok());
+    identity["metadata"]["name"] = json!("serviceaccount:app");
+    assert!(problem(identity).starts_with("metadata.name: has a `:`"));
+}

@@ -114,6 +114,8 @@ impl Service for Entra {
         let seq = azure.arrive(Listener::Entra, source, None, &request);
         let path = request.uri().path().to_owned();
         let mut findings = Findings::default();
+        let asks = request.method() == Method::POST;
+        let _running = asks.then(|| azure.counters.entra_begins());
         let verdict = Box::pin(self.decide(request, &path, &mut findings)).await;
         let mut facts = Facts {
             path: &path,
@@ -273,6 +275,7 @@ impl Entra {
             Verdict::Plain(response) => return response,
             Verdict::Refused(refusal) => {
                 findings.aadsts = Some(refusal.code);
+                azure.counters.entra_refused();
                 let mut response = refusal.answer(azure.now());
                 let retry_after = match effect {
                     Some(Effect::Aadsts { retry_after, .. }) => *retry_after,

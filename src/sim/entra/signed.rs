@@ -66,7 +66,7 @@ pub(super) fn check(
     if certificate.not_after < place.now {
         return refuse("The key used is expired.");
     }
-    if certificate.not_before > place.now {
+    if certificate.not_before > place.now.saturating_add(SKEW) {
         return refuse("The key used is not valid yet.");
     }
     exchange.credential = Some(format!("certificate:{}", certificate.thumbprint()));

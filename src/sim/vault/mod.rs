@@ -1,11 +1,12 @@
 //! Key Vaults that check who comes: signature, audience, issuer, life, and the access list.
 //!
-//! In: requests over TLS, told apart by `Host`; Entra's host names are passed on to [`Entra`]. Out: the real
+//! In: requests over TLS, told apart by `Host`; those for Entra's host names are passed on to [`Entra`]. Out: the real
 //! service's challenge (401), refusals (403, 404) and secrets. Verification is by the published keys, as a
 //! real resource does it. Waits only for a fault's latency.
 
 mod access;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::azure::Azure;
 use super::broken::{self, perform};
 use super::entra::{self, Entra};
 use super::faults::{Facts, Target};
-use super::http::{Reply, Service, json};
+use super::http::{Reply, Service, Sni, json};
 use super::imds::decode;
 use super::journal::{Findings, Listener};
 use super::keys::random_guid;
@@ -43,7 +44,8 @@ pub(super) fn hosts(azure: &Azure) -> Vec<String> {
         .into_iter()
         .chain(entra::hosts(&azure.world))
         .map(str::to_owned);
-    own.chain(fixed).collect()
+    let names: BTreeSet<String> = own.chain(fixed).collect();
+    names.into_iter().collect()
 }
 
 fn host(vault: &Vault) -> String {
@@ -53,8 +55,13 @@ fn host(vault: &Vault) -> String {
 impl Service for Vaults {
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
         let asked = asked_host(&request);
+        // A token endpoint behind an address has its name in the handshake only.
+        let handshake = request.extensions().get::<Sni>();
+        let handshake = handshake.map(|Sni(name)| name.to_string());
         let mut entra = entra::hosts(&self.azure.world);
-        if entra.any(|name| name.eq_ignore_ascii_case(&asked)) {
+        let named =
+            |host: &str| asked.eq_ignore_ascii_case(host) || handshake.as_deref() == Some(host);
+        if entra.any(named) {
             return self.entra.answer(request, source).await;
         }
         let azure = &*self.azure;

@@ -120,3 +120,35 @@ fn the_format_is_what_it_was() {
     assert_eq!(read.content.pods(), 1);
     assert_eq!(read, checkpoint());
 }
+
+#[test]
+fn service_accounts_that_name_identities_are_kept_until_they_count_no_more() {
+    use crate::agent::grants::grants;
+    use crate::agent::testkit::{account_of_pod, pod_at, workload_pod, workload_policy};
+    let world = world([
+        namespace("a", "a"),
+        workload_policy("w", "a", &[7]),
+        workload_pod("a", "p", "10.0.0.1", None),
+        account_of_pod("a", "p", 7),
+        account_of_pod("a", "elsewhere", 8),
+    ]);
+    let mut sightings = Sightings::default();
+    for pod in world.pods() {
+        for ip in &pod.ips {
+            sightings.has_moved(pod, *ip, crate::agent::evidence::Sighting::default());
+        }
+    }
+    let mut written = checkpoint();
+    written.content = Content::of(&world, sightings.keep(|_| Some(4)));
+    let bytes = encode(&written).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("elsewhere"));
+    let read = decode(&bytes, &here()).unwrap();
+    assert_eq!(read, written);
+    let pod = pod_at(&world, "10.0.0.1");
+    let (restored, _) = read.content.clone().restore();
+    assert_eq!(grants(&pod, &world).granted.len(), 1);
+    assert_eq!(grants(&pod, &restored), grants(&pod, &world));
+    let mut content = read.content;
+    content.forget_accounts();
+    assert_eq!(grants(&pod, &content.restore().0).granted.len(), 0);
+}

@@ -1,7 +1,7 @@
 //! Every answer that IMDS is known to give, and some that it never should.
 
 use super::*;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 
 const NOW: Duration = Duration::from_hours(500_000);
 const ID: &str = "00000001-0000-4000-8000-000000000001";

@@ -1,0 +1,134 @@
+//! How identities' own credentials fare, as Prometheus series. Labels are namespace and name of the
+//! `AzureIdentity`s that pods of this node are granted, and a closed list of codes; a series lives as
+//! long as its identity has a ring.
+
+use std::time::Duration;
+
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use crate::model::ids::ObjectName;
+use crate::serve::series::{family, registered};
+
+/// Entra's codes (`AADSTS…`) for a credential that it refuses. Sources: "Microsoft Entra authentication and
+/// authorization error codes".
+const CODES: [(u32, &str); 7] = [
+    (50_012, "50012"),
+    (700_024, "700024"),
+    (700_027, "700027"),
+    (700_030, "700030"),
+    (7_000_213, "7000213"),
+    (7_000_215, "7000215"),
+    (7_000_222, "7000222"),
+];
+const OTHER: &str = "other";
+
+/// The series.
+#[derive(Clone, Debug)]
+pub struct CredentialMetrics {
+    expiry: GaugeVec,
+    refused: IntCounterVec,
+    usable: IntGaugeVec,
+}
+
+impl CredentialMetrics {
+    /// Registers the series.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = ["namespace", "identity"];
+        let expiry = Opts::new(
+            "lanyard_credential_expiry_timestamp_seconds",
+            "When the newest certificate of an AzureIdentity's Secret ends (since the epoch).",
+        );
+        let usable = Opts::new(
+            "lanyard_credential_usable",
+            "1 while an AzureIdentity's Secret holds a credential that is valid and not refused.",
+        );
+        Ok(Self {
+            expiry: registered(registry, GaugeVec::new(expiry, &labels)?)?,
+            refused: family(
+                registry,
+                "lanyard_credential_refused_total",
+                "Times that Entra ID refused an AzureIdentity's credential, by its error code (AADSTS).",
+                &["namespace", "identity", "code"],
+            )?,
+            usable: registered(registry, IntGaugeVec::new(usable, &labels)?)?,
+        })
+    }
+
+    /// An identity's credential is used from now on.
+    pub fn begin(&self, identity: &ObjectName) {
+        self.usable(identity, false);
+    }
+
+    /// Whether an identity has a credential that can be expected to work.
+    pub fn usable(&self, identity: &ObjectName, is: bool) {
+        let ObjectName { namespace, name } = identity;
+        self.usable
+            .with_label_values(&[&**namespace, name])
+            .set(i64::from(is));
+    }
+
+    /// When the newest certificate ends (since the epoch); `None`: there is none.
+    pub fn expires(&self, identity: &ObjectName, at: Option<Duration>) {
+        let labels = [&*identity.namespace, &*identity.name];
+        match at {
+            Some(at) => self.expiry.with_label_values(&labels).set(at.as_secs_f64()),
+            // There may be none.
+            None => drop(self.expiry.remove_label_values(&labels)),
+        }
+    }
+
+    /// A credential was refused with this code.
+    pub fn refused(&self, identity: &ObjectName, code: u32) {
+        let known = CODES.iter().find(|(known, _)| *known == code);
+        let code = known.map_or(OTHER, |(_, label)| label);
+        let labels = [&*identity.namespace, &*identity.name, code];
+        self.refused.with_label_values(&labels).inc();
+    }
+
+    /// An identity needs no credential any more.
+    pub fn end(&self, identity: &ObjectName) {
+        let ObjectName { namespace, name } = identity;
+        self.expires(identity, None);
+        let _ = self.usable.remove_label_values(&[&**namespace, name]);
+        let labels = CODES.iter().map(|(_, label)| *label).chain([OTHER]);
+        for code in labels {
+            let _ = self
+                .refused
+                .remove_label_values(&[&**namespace, name, code]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_of_closed_lists_and_go_with_their_identity() {
+        let registry = Registry::new();
+        let metrics = CredentialMetrics::register(&registry).unwrap();
+        let shown = || {
+            prometheus::TextEncoder::new()
+                .encode_to_string(&registry.gather())
+                .unwrap()
+        };
+        let identity = ObjectName::new("shop", "app");
+        metrics.begin(&identity);
+        metrics.usable(&identity, true);
+        metrics.expires(&identity, Some(Duration::from_secs(7)));
+        for code in [7_000_215, 1, 2, 0] {
+            metrics.refused(&identity, code);
+        }
+        let text = shown();
+        for line in [
+            r#"lanyard_credential_usable{identity="app",namespace="shop"} 1"#,
+            r#"lanyard_credential_expiry_timestamp_seconds{identity="app",namespace="shop"} 7"#,
+            r#"lanyard_credential_refused_total{code="7000215",identity="app",namespace="shop"} 1"#,
+            r#"lanyard_credential_refused_total{code="other",identity="app",namespace="shop"} 3"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        metrics.end(&identity);
+        assert!(!shown().contains("shop"), "{}", shown());
+    }
+}

@@ -1,0 +1,137 @@
+//! A pod's own service-account token, made by the API server (`TokenRequest`).
+//!
+//! In: the account, the pod that the token is bound to, an audience. Out: the token and its end, or an
+//! error that says whether this cluster lets the agent ask at all. The token is shown by no `Debug`
+//! and no error. Blocks on the network, at most for the given deadline; nothing is retried here.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::header::{ACCEPT, CONTENT_TYPE};
+use kube::client::Body;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::Cluster;
+use super::collection::{Failure, causes, in_time};
+use crate::model::ids::ObjectName;
+
+/// Tokens have a few kilobytes.
+const LONGEST: usize = 256 << 10;
+
+/// A token of a service account.
+#[derive(Debug)]
+pub struct AccountToken {
+    /// The token, a JWT.
+    pub secret: SecretString,
+    /// When it ends (since the epoch).
+    pub expires: Duration,
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The agent may not ask for tokens of this namespace, or of this pod (403).
+    #[error("the agent may not ask for a token of this service account: {0}")]
+    Forbidden(String),
+    /// There is no such service account, or the pod is gone (404, 409).
+    #[error("the service account or the pod is not there (any more): {0}")]
+    Gone(String),
+    /// The API server refused otherwise (4xx).
+    #[error("the API server refused: {0}")]
+    Refused(String),
+    /// It is away, in trouble, throttling, or answered nonsense.
+    #[error("the API server did not give a token: {0}")]
+    Unavailable(String),
+}
+
+/// For whom and for what a token is.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountTokenRequest<'a> {
+    /// The pod that it is bound to: it dies with it.
+    pub pod: &'a ObjectName,
+    /// That pod's UID.
+    pub uid: &'a str,
+    /// The service account, of the pod's namespace.
+    pub account: &'a str,
+    /// `aud`.
+    pub audience: &'a str,
+    /// How long it is to be valid; the API server takes ten minutes or more.
+    pub life: Duration,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    status: Status,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    token: Box<str>,
+    expiration_timestamp: jiff::Timestamp,
+}
+
+impl Cluster {
+    /// Asks for a token that is bound to a pod.
+    pub async fn service_account_token(
+        &self,
+        request: &AccountTokenRequest<'_>,
+        deadline: Duration,
+    ) -> Result<AccountToken, TokenError> {
+        let text = in_time(deadline, self.token_text(request)).await;
+        let text = text.map_err(told)?;
+        // Not the reader's words: they may quote the token.
+        let nonsense = || TokenError::Unavailable("an unreadable answer".to_owned());
+        let answer: Answer = serde_json::from_slice(&text).map_err(|_| nonsense())?;
+        let expires = answer.status.expiration_timestamp.as_second();
+        Ok(AccountToken {
+            secret: SecretString::new(answer.status.token),
+            expires: Duration::from_secs(u64::try_from(expires).unwrap_or_default()),
+        })
+    }
+
+    async fn token_text(
+        &self,
+        request: &AccountTokenRequest<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let ObjectName { namespace, name } = request.pod;
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/serviceaccounts/{}/token",
+            request.account
+        );
+        let body = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [request.audience],
+                "expirationSeconds": request.life.as_secs(),
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": request.uid},
+            },
+        });
+        let sent = Request::post(path)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string().into_bytes()))
+            .map_err(|error| Failure::Nonsense(error.to_string()))?;
+        let answer = self.send(sent).await?;
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| Failure::Unreachable(causes(error.as_ref())))?;
+        Ok(Zeroizing::new(body.to_bytes().to_vec()))
+    }
+}
+
+fn told(failure: Failure) -> TokenError {
+    match failure {
+        Failure::Refused { status, message } => match status {
+            403 => TokenError::Forbidden(message),
+            404 | 409 => TokenError::Gone(message),
+            400..=499 if !matches!(status, 401 | 408 | 429) => TokenError::Refused(message),
+            _ => TokenError::Unavailable(format!("{status}: {message}")),
+        },
+        other => TokenError::Unavailable(other.to_string()),
+    }
+}
