@@ -117,10 +117,7 @@ fn every_kind_of_error_has_a_heading_in_troubleshooting() {
 #[test]
 fn every_reason_of_an_event_is_documented_and_no_other() {
     let text = read("TROUBLESHOOTING.md");
-    let table = text
-        .split("\n## Events on pods\n")
-        .nth(1)
-        .expect("the section");
+    let table = text.split("\n## Events\n").nth(1).expect("the section");
     let table = table.split("\n## ").next().unwrap();
     let rows = table
         .lines()

@@ -61,7 +61,7 @@ async fn ask(client: &EntraClient, ask: Ask<'_>) -> Result<Token, EntraError> {
     client.token(&request, LIMIT, clock::since_epoch).await
 }
 
-fn right<'a>(authority: &'a str) -> Ask<'a> {
+fn right(authority: &str) -> Ask<'_> {
     Ask {
         authority,
         tenant: TENANT,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::assigned;
 use super::audit::{self, Audit, Caller};
@@ -20,7 +20,7 @@ use super::instance;
 use super::locate::Locator;
 use super::metrics::AgentMetrics;
 use super::observe::Observer;
-use super::obtain::{Broker, Obtained, TokenSource};
+use super::obtain::{self, Broker, Obtained, TokenSource};
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
@@ -121,35 +121,48 @@ impl<S: TokenSource> Pipeline<S> {
         !self.directory.load().enforced.is_empty()
     }
 
+    /// A token. What a pod is granted may change while its token is fetched: then it goes round again,
+    /// within the same deadline.
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await;
-        let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
-        let (grant, chosen) = match select(&pod, query) {
-            Decision::Granted(grant, chosen) => (grant, chosen),
-            Decision::Refused(refusal) => {
-                let fault = refusal.fault();
-                self.record_fault(&pod, None, query, &fault, Some(&refusal));
-                return Err(fault);
+        let mut pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
+        let until = Instant::now() + self.broker.answer_deadline();
+        loop {
+            let (grant, chosen) = match select(&pod, query) {
+                Decision::Granted(grant, chosen) => (grant, chosen),
+                Decision::Refused(refusal) => {
+                    let fault = refusal.fault();
+                    self.record_fault(&pod, None, query, &fault, Some(&refusal));
+                    return Err(fault);
+                }
+            };
+            let asker = Asker::from(&*pod.pod);
+            if let Some(obtained) = self.broker.try_cached(asked(query, grant, &asker)) {
+                return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
             }
-        };
-        let asker = Asker::from(&*pod.pod);
-        if let Some(obtained) = self.broker.try_cached(grant, &query.resource, &asker) {
-            return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
-        }
-        let obtained = match self.on_this_node(peer, query, &pod, grant).await {
-            Ok(grant) => self.broker.obtain(&grant, &query.resource, &asker).await,
-            Err(fault) => Err(fault),
-        };
-        let still_his = obtained.and_then(|obtained| {
-            self.still_granted(peer, query, &pod, grant)?;
-            Ok(obtained)
-        });
-        match still_his {
-            Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
-            Err(fault) => {
-                self.record_fault(&pod, Some(grant), query, &fault, None);
-                Err(fault)
-            }
+            let obtained = async {
+                let grant = self.on_this_node(peer, query, &pod, grant).await?;
+                self.broker.obtain(asked(query, &grant, &asker)).await
+            };
+            let obtained = timeout_at(until, obtained).await;
+            let obtained = obtained.unwrap_or_else(|_| Err(obtain::too_late()));
+            // The wait may have been long: what was granted before it is looked at again.
+            let outcome = match (obtained, self.standing(peer, query, &pod, grant)) {
+                (_, Standing::Changed(now)) if Instant::now() < until => {
+                    pod = now;
+                    continue;
+                }
+                (obtained, Standing::Same) => obtained,
+                (Ok(_), other) => Err(other.fault()),
+                (Err(fault), _) => Err(fault),
+            };
+            return match outcome {
+                Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
+                Err(fault) => {
+                    self.record_fault(&pod, Some(grant), query, &fault, None);
+                    Err(fault)
+                }
+            };
         }
     }
 
@@ -171,33 +184,39 @@ impl<S: TokenSource> Pipeline<S> {
             self.locator
                 .wait_while(peer, ASSIGNMENT_HOLD, waits)
                 .await?;
-            self.still_granted(peer, query, pod, grant)?;
+            match self.standing(peer, query, pod, grant) {
+                Standing::Same => {}
+                other => return Err(other.fault()),
+            }
         }
         assigned::admit(&self.directory.load().assignments, grant)
     }
 
-    /// The wait may have been long: what was granted before it is looked at again.
-    fn still_granted(
+    /// What has become of a grant while somebody waited.
+    fn standing(
         &self,
         peer: IpAddr,
         query: &TokenQuery,
         pod: &PodGrants,
         grant: &Grant,
-    ) -> Result<(), Fault> {
-        let now = self.locator.known(peer)?;
+    ) -> Standing {
+        let now = match self.locator.known(peer) {
+            Ok(now) => now,
+            Err(fault) => return Standing::Gone(fault),
+        };
+        if now.pod.uid != pod.pod.uid {
+            return Standing::Gone(changed());
+        }
         match select(&now, query) {
             Decision::Granted(again, _)
-                if now.pod.uid == pod.pod.uid
-                    && again.identity == grant.identity
-                    && again.scopes == grant.scopes =>
+                if again.identity == grant.identity
+                    && again.scopes == grant.scopes
+                    && now.pod.service_account == pod.pod.service_account =>
             {
-                Ok(())
+                Standing::Same
             }
-            Decision::Granted(..) => Err(Fault::new(
-                FaultKind::PodUnknown,
-                "The calling pod's identities changed, try again",
-            )),
-            Decision::Refused(refusal) => Err(refusal.fault()),
+            Decision::Granted(..) => Standing::Changed(now),
+            Decision::Refused(refusal) => Standing::Gone(refusal.fault()),
         }
     }
 
@@ -372,6 +391,41 @@ impl<S: TokenSource> Pipeline<S> {
                 .insert(hyper::header::CONTENT_TYPE, kind);
         }
         Ok(answer)
+    }
+}
+
+/// What has become of a grant.
+enum Standing {
+    /// It is as it was.
+    Same,
+    /// The same pod is granted something else now, by the same request.
+    Changed(Arc<PodGrants>),
+    /// Nothing is granted any more, or the address is not that pod's.
+    Gone(Fault),
+}
+
+impl Standing {
+    /// Why a token that was obtained is not handed out.
+    fn fault(self) -> Fault {
+        match self {
+            Self::Gone(fault) => fault,
+            Self::Same | Self::Changed(_) => changed(),
+        }
+    }
+}
+
+fn changed() -> Fault {
+    Fault::new(
+        FaultKind::PodUnknown,
+        "The calling pod's identities changed, try again",
+    )
+}
+
+fn asked<'a>(query: &'a TokenQuery, grant: &'a Grant, asker: &'a Asker) -> obtain::Request<'a> {
+    obtain::Request {
+        claims: query.claims.as_deref(),
+        bypass_cache: query.bypass_cache,
+        ..obtain::Request::new(grant, &query.resource, asker)
     }
 }
 

@@ -54,6 +54,8 @@ fn interval(rate: Rate) -> Duration {
 #[derive(Debug)]
 pub struct Shares {
     rate: Rate,
+    /// One of the rate's seconds lasts so many.
+    slowed: u32,
     paces: HashMap<Asker, Pace>,
     prune_at: usize,
 }
@@ -65,8 +67,15 @@ impl Shares {
     /// The same rate for everybody.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
+        Self::slowed(rate, 1)
+    }
+
+    /// The same rate for everybody, one of whose seconds lasts `seconds`: for less than one in a second.
+    #[must_use]
+    pub fn slowed(rate: Rate, seconds: u32) -> Self {
         Self {
             rate,
+            slowed: seconds.max(1),
             paces: HashMap::new(),
             prune_at: Self::PRUNE_AT,
         }
@@ -74,6 +83,7 @@ impl Shares {
 
     /// Lets one of this asker's pass; else how long to wait.
     pub fn take(&mut self, asker: &Asker, now: Duration) -> Result<(), Duration> {
+        let now = now / self.slowed;
         if self.paces.len() >= self.prune_at {
             self.paces.retain(|_, pace| !pace.is_rested(now));
             self.prune_at = Self::PRUNE_AT.max(self.paces.len() * 2);
@@ -82,7 +92,7 @@ impl Shares {
         if pace.take(self.rate, now) {
             Ok(())
         } else {
-            Err(pace.ready_at(self.rate).saturating_sub(now))
+            Err(pace.ready_at(self.rate).saturating_sub(now) * self.slowed)
         }
     }
 }
@@ -130,6 +140,22 @@ mod tests {
         assert_eq!(shares.take(&calm, MS(0)), Ok(()));
         assert_eq!(shares.take(&flood, MS(100)), Err(MS(400)));
         assert_eq!(shares.take(&flood, MS(500)), Ok(()));
+    }
+
+    #[test]
+    fn a_share_may_be_less_than_one_in_a_second() {
+        let rate = Rate {
+            per_second: 1,
+            burst: 2,
+        };
+        let mut shares = Shares::slowed(rate, 10);
+        let pod = asker("pod");
+        let mut take = |now| shares.take(&pod, MS(now));
+        assert_eq!((take(0), take(0)), (Ok(()), Ok(())));
+        assert_eq!(take(0), Err(MS(10_000)));
+        assert_eq!(take(9_000), Err(MS(1_000)));
+        assert_eq!(take(10_000), Ok(()));
+        assert_eq!(take(10_000), Err(MS(10_000)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | malformed request, no `Metadata` header, `X-Forwarded-For` | 400 | final |
 //! | identity not found / not granted / several | 400, at once, never `Retry-After` | a credential chain goes on |
+//! | the identity's own credential is missing or broken | 400 | final |
 //! | the source refused for good | 400 with its words | final, the text is shown |
 //! | method, path, closed path | 405, 404, 403 | final |
 //! | pod or assignment not there yet, source in trouble | 503 + `Retry-After` | retried |
@@ -128,6 +129,7 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         | FaultKind::BadRequest
         | FaultKind::IdentityNotFound
         | FaultKind::IdentityAmbiguous
+        | FaultKind::CredentialUnusable
         | FaultKind::UpstreamRefused => (StatusCode::BAD_REQUEST, "invalid_request"),
         FaultKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         FaultKind::PathNotFound => (StatusCode::NOT_FOUND, "not_found"),

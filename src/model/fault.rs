@@ -47,6 +47,9 @@ pub enum FaultKind {
     StateTooOld,
     /// The identity was granted lately and Azure does not show it on the node yet.
     NotYetAssigned,
+    /// What the identity needs for tokens of its own is missing or broken: its Secret, what is in it, its
+    /// tenant or its token endpoint.
+    CredentialUnusable,
     /// The pod sends more uncached requests than its share.
     PodThrottled,
     /// Too many requests wait already.
@@ -65,7 +68,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::MetadataHeaderMissing,
         Self::Forwarded,
         Self::BadRequest,
@@ -79,6 +82,7 @@ impl FaultKind {
         Self::PodMoved,
         Self::StateTooOld,
         Self::NotYetAssigned,
+        Self::CredentialUnusable,
         Self::PodThrottled,
         Self::Overloaded,
         Self::UpstreamRefused,
@@ -105,6 +109,7 @@ impl FaultKind {
             Self::PodMoved => "pod_moved",
             Self::StateTooOld => "state_too_old",
             Self::NotYetAssigned => "not_yet_assigned",
+            Self::CredentialUnusable => "credential_unusable",
             Self::PodThrottled => "pod_throttled",
             Self::Overloaded => "overloaded",
             Self::UpstreamRefused => "upstream_refused",
@@ -132,7 +137,8 @@ impl FaultKind {
             | Self::PodAmbiguous
             | Self::PodMoved
             | Self::StateTooOld
-            | Self::NotYetAssigned => Blame::Cluster,
+            | Self::NotYetAssigned
+            | Self::CredentialUnusable => Blame::Cluster,
             Self::UpstreamRefused
             | Self::UpstreamThrottled
             | Self::UpstreamUnavailable

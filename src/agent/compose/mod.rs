@@ -5,6 +5,7 @@
 //! refused, which is what fail-closed means.
 
 mod feed;
+mod ground;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,9 +30,8 @@ use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::observe::{self, Local, Observer};
-use crate::agent::obtain::{self, Broker, Sources};
+use crate::agent::obtain::{self, Broker, Ground, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::azure::imds::ImdsClient;
 use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
@@ -62,8 +62,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let (pipeline, credentials) = pipeline(&config, &registry)?;
-    let pipeline = Arc::new(pipeline);
+    let events = Events::register(&registry)?;
+    let credentials = Credentials::register(&registry, events.clone(), clock::since_epoch)?;
+    let ground = ground::ground(&config, credentials.clone(), cluster.as_ref())?;
+    let pipeline = Arc::new(pipeline(&config, ground, events, &registry)?);
+    ground::renew_with(&credentials, &pipeline.broker);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -144,22 +147,22 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
+    ground: Ground,
+    events: Events,
     registry: &Registry,
-) -> anyhow::Result<(Pipeline<Sources>, Credentials)> {
-    let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
+) -> anyhow::Result<Pipeline<Sources>> {
+    let imds = ground.imds.clone();
     let directory = Arc::new(Published::default());
     let pod_wait = match config.enforcement {
         Enforcement::Enforce => config.pod_wait,
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
     };
-    let events = Events::register(registry)?;
-    let credentials = Credentials::register(registry, events.clone(), clock::since_epoch)?;
-    let pipeline = Pipeline {
+    Ok(Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
             config.obtain,
-            imds.clone(),
+            ground,
             clock::since_epoch,
             registry,
             TaskTracker::new(),
@@ -173,8 +176,7 @@ fn pipeline(
         )?),
         events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    };
-    Ok((pipeline, credentials))
+    })
 }
 
 /// The same pages for who is in this container.

@@ -16,6 +16,9 @@ const REFUSED: Bounds = (Duration::from_secs(30), Duration::from_mins(10));
 /// Replaced credentials that are kept: whoever writes a Secret often must not fill the memory.
 const MAX_REPLACED: usize = 3;
 
+/// How far a node's clock may be off.
+const SKEW: Duration = Duration::from_mins(5);
+
 /// An identity's credentials.
 #[derive(Debug, Default)]
 pub struct Candidates {
@@ -36,27 +39,23 @@ struct Entry {
 }
 
 impl Candidates {
-    /// The Secret holds these now, newest first. Whether any of them is new.
+    /// The Secret holds these now, newest first. Whether it did not hold one of them before.
     pub fn replace(&mut self, held: Vec<Credential>) -> bool {
         let mut before = std::mem::take(&mut self.entries);
         let mut is_new = false;
         for credential in held {
+            if self.holds(&credential) {
+                continue;
+            }
             let known = before
                 .iter()
                 .position(|entry| entry.credential.is_same(&credential));
-            let entry = known.map_or_else(
-                || {
-                    is_new = true;
-                    Entry::new(credential)
-                },
-                |at| before.remove(at),
-            );
-            if !self.holds(&entry.credential) {
-                self.entries.push(Entry {
-                    listed: true,
-                    ..entry
-                });
-            }
+            let entry = known.map_or_else(|| Entry::new(credential), |at| before.remove(at));
+            is_new |= !entry.listed;
+            self.entries.push(Entry {
+                listed: true,
+                ..entry
+            });
         }
         for entry in &mut before {
             entry.listed = false;
@@ -123,7 +122,7 @@ impl Candidates {
         self.entries.is_empty()
     }
 
-    /// Since when all of them have expired; `None` while one has not.
+    /// Since when all of them have expired, whatever the clocks; `None` while one has not.
     #[must_use]
     pub fn expired_since(&self, now: Duration) -> Option<Duration> {
         let ends = self
@@ -131,7 +130,7 @@ impl Candidates {
             .iter()
             .map(|entry| entry.credential.not_after());
         let last = ends.map(|end| end.unwrap_or(Duration::MAX)).max()?;
-        (last <= now).then_some(last)
+        (last.saturating_add(SKEW) <= now).then_some(last)
     }
 
     /// Whether one is valid and was not refused lately.
@@ -153,7 +152,7 @@ impl Entry {
     fn new(credential: Credential) -> Self {
         Self {
             credential: Arc::new(credential),
-            listed: true,
+            listed: false,
             proved: false,
             refusals: 0,
             not_before: Duration::ZERO,
@@ -164,3 +163,6 @@ impl Entry {
         self.refusals > 0 && now < self.not_before
     }
 }
+
+#[cfg(test)]
+mod tests;

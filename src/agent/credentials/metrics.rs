@@ -1,6 +1,7 @@
-//! How identities' own credentials fare, as Prometheus series. Labels are namespace and name of the
-//! `AzureIdentity`s that pods of this node are granted, and a closed list of codes; a series lives as
-//! long as its identity has a ring.
+//! How identities' own credentials fare, as Prometheus series. Labels are the names of `AzureIdentity`s
+//! that pods of this node are granted (`NAMESPACE/NAME` in one label: one called `namespace` would be
+//! taken for the agent's own by whoever scrapes), and a closed list of codes; a series lives as long as
+//! its identity has a ring.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub struct CredentialMetrics {
 impl CredentialMetrics {
     /// Registers the series.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let labels = ["namespace", "identity"];
+        let labels = ["identity"];
         let expiry = Opts::new(
             "lanyard_credential_expiry_timestamp_seconds",
             "When the newest certificate of an AzureIdentity's Secret ends (since the epoch).",
@@ -48,7 +49,7 @@ impl CredentialMetrics {
                 registry,
                 "lanyard_credential_refused_total",
                 "Times that Entra ID refused an AzureIdentity's credential, by its error code (AADSTS).",
-                &["namespace", "identity", "code"],
+                &["identity", "code"],
             )?,
             usable: registered(registry, IntGaugeVec::new(usable, &labels)?)?,
         })
@@ -61,19 +62,22 @@ impl CredentialMetrics {
 
     /// Whether an identity has a credential that can be expected to work.
     pub fn usable(&self, identity: &ObjectName, is: bool) {
-        let ObjectName { namespace, name } = identity;
+        let identity = identity.to_string();
         self.usable
-            .with_label_values(&[&**namespace, name])
+            .with_label_values(&[&identity])
             .set(i64::from(is));
     }
 
     /// When the newest certificate ends (since the epoch); `None`: there is none.
     pub fn expires(&self, identity: &ObjectName, at: Option<Duration>) {
-        let labels = [&*identity.namespace, &*identity.name];
+        let identity = identity.to_string();
         match at {
-            Some(at) => self.expiry.with_label_values(&labels).set(at.as_secs_f64()),
+            Some(at) => self
+                .expiry
+                .with_label_values(&[&identity])
+                .set(at.as_secs_f64()),
             // There may be none.
-            None => drop(self.expiry.remove_label_values(&labels)),
+            None => drop(self.expiry.remove_label_values(&[&identity])),
         }
     }
 
@@ -81,20 +85,20 @@ impl CredentialMetrics {
     pub fn refused(&self, identity: &ObjectName, code: u32) {
         let known = CODES.iter().find(|(known, _)| *known == code);
         let code = known.map_or(OTHER, |(_, label)| label);
-        let labels = [&*identity.namespace, &*identity.name, code];
-        self.refused.with_label_values(&labels).inc();
+        let identity = identity.to_string();
+        self.refused
+            .with_label_values(&[identity.as_str(), code])
+            .inc();
     }
 
     /// An identity needs no credential any more.
     pub fn end(&self, identity: &ObjectName) {
-        let ObjectName { namespace, name } = identity;
         self.expires(identity, None);
-        let _ = self.usable.remove_label_values(&[&**namespace, name]);
-        let labels = CODES.iter().map(|(_, label)| *label).chain([OTHER]);
-        for code in labels {
-            let _ = self
-                .refused
-                .remove_label_values(&[&**namespace, name, code]);
+        let identity = identity.to_string();
+        let _ = self.usable.remove_label_values(&[&identity]);
+        for code in CODES.iter().map(|(_, label)| *label).chain([OTHER]) {
+            let labels = [identity.as_str(), code];
+            let _ = self.refused.remove_label_values(&labels);
         }
     }
 }
@@ -121,10 +125,10 @@ mod tests {
         }
         let text = shown();
         for line in [
-            r#"lanyard_credential_usable{identity="app",namespace="shop"} 1"#,
-            r#"lanyard_credential_expiry_timestamp_seconds{identity="app",namespace="shop"} 7"#,
-            r#"lanyard_credential_refused_total{code="7000215",identity="app",namespace="shop"} 1"#,
-            r#"lanyard_credential_refused_total{code="other",identity="app",namespace="shop"} 3"#,
+            r#"lanyard_credential_usable{identity="shop/app"} 1"#,
+            r#"lanyard_credential_expiry_timestamp_seconds{identity="shop/app"} 7"#,
+            r#"lanyard_credential_refused_total{code="7000215",identity="shop/app"} 1"#,
+            r#"lanyard_credential_refused_total{code="other",identity="shop/app"} 3"#,
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

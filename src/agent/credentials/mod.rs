@@ -14,6 +14,8 @@ mod load;
 mod material;
 mod metrics;
 mod ring;
+#[cfg(test)]
+mod testkit;
 mod unusable;
 mod wanted;
 

@@ -11,6 +11,9 @@ use crate::model::ids::ObjectName;
 /// Longest note that Kubernetes takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
+/// How the words begin that say which federated credential Azure lacks.
+pub const REGISTER: &str = "To be registered as a federated credential";
+
 /// The stable reasons, as `kubectl describe pod` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -75,6 +78,7 @@ impl Reason {
             (FaultKind::IdentityNotFound, Some(_)) => Some(Self::IdentityNotGranted),
             (FaultKind::IdentityNotFound, None) => Some(Self::IdentityNotUsable),
             (FaultKind::IdentityAmbiguous, _) => Some(Self::IdentityAmbiguous),
+            (FaultKind::CredentialUnusable, _) => Some(Self::CredentialUnusable),
             (FaultKind::UpstreamRefused, _) => Some(Self::TokenRefused),
             (FaultKind::PathForbidden, _) => Some(Self::MetadataPathClosed),
             _ => None,
@@ -106,9 +110,9 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
                 .to_owned()
         }
         Reason::TokenRefused => refused(fault, about),
-        // Told on the identity, with its own words.
+        // Told on the identity, too, with the same words: they name a Secret and its keys.
         Reason::CredentialUnusable | Reason::CredentialRefused | Reason::CredentialExpiring => {
-            sentence(&fault.public)
+            sentence(&fault.detail)
         }
         Reason::MetadataPathClosed => closed(&fault.detail),
     };
@@ -121,7 +125,11 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
 /// The note of an Event on an identity: our own words about its credential, which hold no secret.
 #[must_use]
 pub fn identity_note(reason: Reason, text: &str) -> String {
-    let heading = reason.as_str().to_ascii_lowercase();
+    let heading = match reason {
+        Reason::CredentialRefused => "credential_refused",
+        Reason::CredentialExpiring => "credential_expiring",
+        _ => "credential_unusable",
+    };
     let what = sentence(text);
     short(format!(
         "{what}. What to change: TROUBLESHOOTING.md#{heading}"
@@ -153,7 +161,12 @@ fn refused(fault: &Fault, about: About<'_>) -> String {
     );
     let resource = about.resource.filter(|resource| is_harmless(resource));
     let resource = resource.map_or(String::new(), |resource| format!(" for {resource}"));
-    format!("Azure refused a token of {identity}{resource}{code}; the agent's log has its words")
+    // These are our words, at the end of Azure's.
+    let register = fault.public.rfind(REGISTER).map(|at| &fault.public[at..]);
+    let register = register.map_or(String::new(), |text| format!(". {}", sentence(text)));
+    format!(
+        "Azure refused a token of {identity}{resource}{code}; the agent's log has its words{register}"
+    )
 }
 
 /// `AADSTS…` with its digits, Entra's own error number.

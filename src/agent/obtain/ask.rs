@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::model::facts::SourceFacts;
@@ -21,8 +22,8 @@ use super::entry::{Cell, Entry, Outcome, Outcomes};
 use super::flight;
 use super::key::IdentityKey;
 use super::metrics::Lookup;
-use super::slot::Decision;
-use super::source::{Call, SourceError, TokenSource};
+use super::slot::{Decision, Wanted};
+use super::source::{Call, SourceError, TokenSource, Urgency};
 use super::verify::admit;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +35,8 @@ enum Step {
     Done(Result<Obtained, SourceError>),
     /// Wait for the flight; at most until then (monotonic), where a token is at hand.
     Wait(Outcomes, Option<Duration>),
+    /// Look again when the flight has ended.
+    After(Outcomes),
     /// The entry was evicted meanwhile.
     Gone,
 }
@@ -48,7 +51,7 @@ impl<S: TokenSource> Broker<S> {
                 Err(SourceError::Fault(fault)) => return Err(fault),
                 Err(SourceError::NotHere(detail)) => detail,
             };
-            if !self.is_not_yet(ask.grant, self.clock.now()) {
+            if !self.is_not_yet(ask.request.grant, self.clock.now()) {
                 return Err(Fault::identity_not_found(detail));
             }
             let next = Instant::now() + NOT_YET_GAP;
@@ -66,19 +69,24 @@ impl<S: TokenSource> Broker<S> {
 
     /// Whether Azure may still be about to show the identity.
     pub(super) fn is_not_yet(&self, grant: &Grant, now: Moment) -> bool {
-        now.wall.saturating_sub(grant.first_seen) < self.config.not_yet_window
+        // Only IMDS has to be told of an identity by assigning it.
+        grant.identity.sources.contains(&SourceFacts::Imds)
+            && now.wall.saturating_sub(grant.first_seen) < self.config.not_yet_window
     }
 
     /// The sources in their order: the next one only where the one before cannot serve here.
     async fn walk(self: &Arc<Self>, ask: Ask<'_>) -> Result<Obtained, SourceError> {
-        let mut last = SourceError::NotHere("the AzureIdentity names no token source".to_owned());
-        for source in &ask.grant.identity.sources {
+        let mut why = Vec::new();
+        for source in &ask.request.grant.identity.sources {
             match self.by_source(source, ask).await {
-                Err(error @ SourceError::NotHere(_)) => last = error,
+                Err(SourceError::NotHere(detail)) => why.push(detail),
                 result => return result,
             }
         }
-        Err(last)
+        if why.is_empty() {
+            why.push("the AzureIdentity names no token source".to_owned());
+        }
+        Err(SourceError::NotHere(why.join("; ")))
     }
 
     async fn by_source(
@@ -86,15 +94,28 @@ impl<S: TokenSource> Broker<S> {
         source: &SourceFacts,
         ask: Ask<'_>,
     ) -> Result<Obtained, SourceError> {
-        let key = IdentityKey::of(source, &ask.grant.identity, ask.asker);
-        let mut paid = false;
+        if ask.request.claims.is_some() {
+            return self.alone(source, ask).await;
+        }
+        let key = IdentityKey::of(source, &ask.request.grant.identity, ask.request.asker);
+        // What is anew has paid already, by another rate.
+        let mut paid = ask.request.bypass_cache;
         loop {
-            let entry = match self.table.find(&key, ask.resource) {
+            let entry = match self.table.find(&key, ask.request.resource) {
                 Some(entry) => entry,
                 None => self.insert(&key, ask, &mut paid)?,
             };
-            let (mut outcomes, until) = match self.step(&entry, source, ask, &mut paid) {
+            let step = if ask.request.bypass_cache {
+                self.step_anew(&entry, source, ask)
+            } else {
+                self.step(&entry, source, ask, &mut paid)
+            };
+            let (mut outcomes, until) = match step {
                 Step::Gone => continue,
+                Step::After(mut outcomes) => {
+                    let _ = outcomes.wait_for(Option::is_some).await;
+                    continue;
+                }
                 Step::Done(result) => return result,
                 Step::Wait(outcomes, until) => (outcomes, until),
             };
@@ -114,6 +135,45 @@ impl<S: TokenSource> Broker<S> {
         }
     }
 
+    /// A token that is neither cached nor shared: its claims are this caller's.
+    async fn alone(&self, source: &SourceFacts, ask: Ask<'_>) -> Result<Obtained, SourceError> {
+        let (_waiting, urgent) = watch::channel(true);
+        self.metrics.lookup(Lookup::Miss);
+        let fetched = flight::fetch(self, self.call(source, ask), Urgency::follow(urgent));
+        let held = fetched.await?;
+        admit(&held.claims, ask.request.grant)?;
+        Ok(Obtained {
+            left: held.left(self.clock.now()),
+            token: held.token,
+            cache: CacheState::Miss,
+            source: source.as_str(),
+        })
+    }
+
+    /// One look at an entry for somebody who wants a new token: he joins a flight that is to bring one,
+    /// waits for another to end, or starts one.
+    fn step_anew(self: &Arc<Self>, entry: &Arc<Entry>, source: &SourceFacts, ask: Ask<'_>) -> Step {
+        let now = self.clock.now();
+        let mut cell = entry.cell.lock();
+        if cell.gone {
+            return Step::Gone;
+        }
+        entry.touch(ask.request.asker, now.mono);
+        self.metrics.lookup(Lookup::Miss);
+        if let Some(flight) = &cell.flight {
+            return if flight.wanted == Wanted::New {
+                Step::Wait(flight.join(), None)
+            } else {
+                Step::After(flight.join())
+            };
+        }
+        let launch = flight::begin(self, entry, &mut cell, true, Wanted::New);
+        let outcomes = launch.outcomes();
+        drop(cell);
+        launch.launch(self.call(source, ask));
+        Step::Wait(outcomes, None)
+    }
+
     /// A new entry. The fetch that it will need is paid for first: a pod over its share makes none.
     fn insert(
         &self,
@@ -121,10 +181,15 @@ impl<S: TokenSource> Broker<S> {
         ask: Ask<'_>,
         paid: &mut bool,
     ) -> Result<Arc<Entry>, SourceError> {
-        self.pay(ask.asker, paid)?;
+        self.pay(ask.request.asker, paid)?;
         let entry = self
             .table
-            .find_or_insert(key, ask.resource, ask.asker, self.clock.now())
+            .find_or_insert(
+                key,
+                ask.request.resource,
+                ask.request.asker,
+                self.clock.now(),
+            )
             .map_err(|_| {
                 Fault::new(
                     FaultKind::Overloaded,
@@ -148,8 +213,11 @@ impl<S: TokenSource> Broker<S> {
         if cell.gone {
             return Step::Gone;
         }
-        entry.touch(ask.asker, now.mono);
-        match cell.slot.decide(now, self.is_not_yet(ask.grant, now)) {
+        entry.touch(ask.request.asker, now.mono);
+        match cell
+            .slot
+            .decide(now, self.is_not_yet(ask.request.grant, now))
+        {
             decision @ (Decision::Serve | Decision::ServeAndRefresh) => {
                 let refresh = decision == Decision::ServeAndRefresh;
                 Step::Done(self.serve(entry, cell, refresh, source, ask, now))
@@ -166,7 +234,7 @@ impl<S: TokenSource> Broker<S> {
                 }
             }
             Decision::Fetch(until) => {
-                if let Err(error) = self.pay(ask.asker, paid) {
+                if let Err(error) = self.pay(ask.request.asker, paid) {
                     return Step::Done(if cell.slot.usable(now).is_some() {
                         self.serve(entry, cell, false, source, ask, now)
                     } else {
@@ -175,7 +243,7 @@ impl<S: TokenSource> Broker<S> {
                 }
                 *paid = false;
                 self.metrics.lookup(Lookup::Miss);
-                let launch = flight::begin(self, entry, &mut cell, true);
+                let launch = flight::begin(self, entry, &mut cell, true, Wanted::Any);
                 let outcomes = launch.outcomes();
                 drop(cell);
                 launch.launch(self.call(source, ask));
@@ -195,9 +263,9 @@ impl<S: TokenSource> Broker<S> {
         now: Moment,
     ) -> Result<Obtained, SourceError> {
         let held = cell.slot.usable(now).cloned().ok_or_else(broken_off)?;
-        admit(&held.claims, ask.grant)?;
+        admit(&held.claims, ask.request.grant)?;
         let launch = (refresh && !self.draining.load(Ordering::Relaxed))
-            .then(|| flight::begin(self, entry, &mut cell, false));
+            .then(|| flight::begin(self, entry, &mut cell, false, Wanted::Any));
         let (cache, lookup) = if cell.slot.is_failing() || held.is_short(now) {
             (CacheState::Stale, Lookup::Stale)
         } else if cell.slot.in_flight() {
@@ -236,7 +304,7 @@ impl<S: TokenSource> Broker<S> {
                 if !held.is_usable(now) {
                     return Err(broken_off());
                 }
-                admit(&held.claims, ask.grant)?;
+                admit(&held.claims, ask.request.grant)?;
                 Ok(Obtained {
                     left: held.left(now),
                     token: Arc::clone(&held.token),
@@ -244,7 +312,7 @@ impl<S: TokenSource> Broker<S> {
                     source: source.as_str(),
                 })
             }
-            Err(_) if cell.slot.usable(now).is_some() => {
+            Err(_) if !ask.request.bypass_cache && cell.slot.usable(now).is_some() => {
                 self.serve(entry, cell, false, source, ask, now)
             }
             Err(error) => Err(error),
@@ -254,12 +322,26 @@ impl<S: TokenSource> Broker<S> {
     fn call(&self, source: &SourceFacts, ask: Ask<'_>) -> Call {
         Call {
             source: source.clone(),
-            grant: ask.grant.clone(),
-            resource: ask.resource.to_owned(),
-            asker: ask.asker.clone(),
+            grant: ask.request.grant.clone(),
+            resource: ask.request.resource.to_owned(),
+            asker: ask.request.asker.clone(),
+            claims: ask.request.claims.map(str::to_owned),
+            bypass_cache: ask.request.bypass_cache,
             // Ends before its callers give up, so that they learn why.
             deadline: Instant::now() + self.config.answer_deadline.saturating_sub(SECOND),
         }
+    }
+
+    /// Counts a request that the cache will not do for against the pod's share of those.
+    pub(super) fn take_anew(&self, asker: &Asker) -> Result<(), Fault> {
+        let taken = self.anew.lock().take(asker, self.clock.mono());
+        taken.map_err(|wait| {
+            Fault::new(
+                FaultKind::PodThrottled,
+                "This pod asks for more new tokens (claims, bypass_cache) than its share",
+            )
+            .with_retry_after(wait.max(SECOND))
+        })
     }
 
     /// Counts a fetch against the pod's share, once for each fetch.

@@ -1,8 +1,9 @@
 //! The broker: from a grant to a token, by the identity's sources in their order.
 //!
-//! In: a grant, a resource, who asks. Out: a token and how it came about, or a fault; always within
-//! `answer_deadline`. A cached token is served without waiting ([`Broker::try_cached`]); otherwise
-//! a caller waits for the key's one flight (invariant 5), and his going away ends nothing.
+//! In: a [`Request`]. Out: a token and how it came about, or a fault; always within `answer_deadline`.
+//! A cached token is served without waiting ([`Broker::try_cached`]); otherwise a caller waits for the
+//! key's one flight (invariant 5), and his going away ends nothing. What a token for `claims` says is
+//! for its caller only, so that is neither cached nor shared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,16 +15,19 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::rate::Shares;
 use crate::model::fault::{Fault, FaultKind};
-use crate::model::grant::{Asker, Grant};
 use crate::model::token::Token;
 
 use super::ObtainConfig;
 use super::clock::Clock;
 use super::key::IdentityKey;
 use super::metrics::ObtainMetrics;
+use super::request::Request;
 use super::slot::Decision;
 use super::source::{SourceError, TokenSource};
 use super::table::Table;
+
+/// What the rate of uncached tokens calls a second is so many seconds.
+const ANEW_SLOWED: u32 = 10;
 
 /// How the cache took part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,12 +58,10 @@ impl CacheState {
     }
 }
 
-/// One request.
+/// One request and until when it is answered.
 #[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
-    pub(super) grant: &'a Grant,
-    pub(super) resource: &'a str,
-    pub(super) asker: &'a Asker,
+    pub(super) request: Request<'a>,
     pub(super) deadline: Instant,
 }
 
@@ -83,6 +85,7 @@ pub struct Broker<S: TokenSource> {
     pub(super) source: S,
     pub(super) table: Table,
     pub(super) pods: Mutex<Shares>,
+    pub(super) anew: Mutex<Shares>,
     pub(super) metrics: ObtainMetrics,
     pub(super) clock: Clock,
     pub(super) tasks: TaskTracker,
@@ -104,6 +107,7 @@ impl<S: TokenSource> Broker<S> {
             source,
             table: Table::new(config.bounds),
             pods: Mutex::new(Shares::new(config.pod_fetches)),
+            anew: Mutex::new(Shares::slowed(config.pod_anew, ANEW_SLOWED)),
             metrics,
             clock,
             tasks,
@@ -113,24 +117,21 @@ impl<S: TokenSource> Broker<S> {
 
     /// The token that is at hand, if it can be served as it is: no wait, nothing copied. Starts the
     /// renewal that is due. `None` says nothing about why: ask [`Broker::obtain`].
-    pub fn try_cached(
-        self: &Arc<Self>,
-        grant: &Grant,
-        resource: &str,
-        asker: &Asker,
-    ) -> Option<Obtained> {
+    pub fn try_cached(self: &Arc<Self>, request: Request<'_>) -> Option<Obtained> {
+        if request.is_anew() {
+            return None;
+        }
         let now = self.clock.now();
+        let grant = request.grant;
         for source in &grant.identity.sources {
-            let key = IdentityKey::of(source, &grant.identity, asker);
-            let entry = self.table.find(&key, resource)?;
+            let key = IdentityKey::of(source, &grant.identity, request.asker);
+            let entry = self.table.find(&key, request.resource)?;
             let cell = entry.cell.lock();
             match cell.slot.decide(now, self.is_not_yet(grant, now)) {
                 decision @ (Decision::Serve | Decision::ServeAndRefresh) => {
-                    entry.touch(asker, now.mono);
+                    entry.touch(request.asker, now.mono);
                     let ask = Ask {
-                        grant,
-                        resource,
-                        asker,
+                        request,
                         deadline: self.clock.instant(now.mono),
                     };
                     let refresh = decision == Decision::ServeAndRefresh;
@@ -144,26 +145,34 @@ impl<S: TokenSource> Broker<S> {
         None
     }
 
-    /// A token for this grant and resource, within the deadline, or why not.
-    pub async fn obtain(
-        self: &Arc<Self>,
-        grant: &Grant,
-        resource: &str,
-        asker: &Asker,
-    ) -> Result<Obtained, Fault> {
+    /// A token for this request, within the deadline, or why not.
+    pub async fn obtain(self: &Arc<Self>, request: Request<'_>) -> Result<Obtained, Fault> {
         let ask = Ask {
-            grant,
-            resource,
-            asker,
+            request,
             deadline: Instant::now() + self.config.answer_deadline,
         };
+        if request.is_anew() {
+            self.take_anew(request.asker)?;
+        }
         match tokio::time::timeout_at(ask.deadline, self.hold(ask)).await {
             Ok(result) => result,
-            Err(_) => Err(Fault::new(
-                FaultKind::UpstreamUnavailable,
-                "No token could be had in time",
-            )),
+            Err(_) => Err(too_late()),
         }
+    }
+
+    /// The time within which a request is answered.
+    #[must_use]
+    pub fn answer_deadline(&self) -> Duration {
+        self.config.answer_deadline
+    }
+
+    /// A credential changed: tokens of the matching keys are served on but renewed with the next request
+    /// for them, and what was refused is tried again at once.
+    pub fn renew(&self, matching: impl Fn(&IdentityKey) -> bool) {
+        let now = self.clock.now();
+        self.table.each(matching, |entry| {
+            entry.cell.lock().slot.renew(now);
+        });
     }
 
     /// Keeps only the identities that live pods may use.
@@ -183,4 +192,12 @@ impl<S: TokenSource> Broker<S> {
         self.draining.store(false, Ordering::Relaxed);
         self.source.drain(false);
     }
+}
+
+/// The deadline came first.
+pub(in crate::agent) fn too_late() -> Fault {
+    Fault::new(
+        FaultKind::UpstreamUnavailable,
+        "No token could be had in time",
+    )
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::model::grant::Asker;
 
-use super::slot::{Held, Slot};
+use super::slot::{Held, Slot, Wanted};
 use super::source::{SourceError, Urgency};
 
 /// How a fetch ended.
@@ -23,6 +23,8 @@ pub type Outcomes = watch::Receiver<Option<Outcome>>;
 /// A fetch in flight, as its callers see it.
 #[derive(Debug)]
 pub struct Flight {
+    /// Which token it is to bring.
+    pub wanted: Wanted,
     outcomes: Outcomes,
     urgent: watch::Sender<bool>,
 }
@@ -30,10 +32,15 @@ pub struct Flight {
 impl Flight {
     /// A new flight: the part for callers, the sender of its end, and its urgency.
     #[must_use]
-    pub fn new(urgent: bool) -> (Self, watch::Sender<Option<Outcome>>, Urgency) {
+    pub fn new(urgent: bool, wanted: Wanted) -> (Self, watch::Sender<Option<Outcome>>, Urgency) {
         let (end, outcomes) = watch::channel(None);
         let (urgent, follow) = watch::channel(urgent);
-        (Self { outcomes, urgent }, end, Urgency::follow(follow))
+        let flight = Self {
+            wanted,
+            outcomes,
+            urgent,
+        };
+        (flight, end, Urgency::follow(follow))
     }
 
     /// Somebody waits from now on.

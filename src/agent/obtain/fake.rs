@@ -92,6 +92,19 @@ pub fn grant(n: u32) -> Grant {
 
 pub use crate::agent::testkit::asker;
 
+/// A call for identity `n`.
+pub fn call(n: u32) -> Call {
+    Call {
+        source: SourceFacts::Imds,
+        grant: grant(n),
+        resource: VAULT.to_owned(),
+        asker: asker("pod"),
+        claims: None,
+        bypass_cache: false,
+        deadline: Instant::now() + S(19),
+    }
+}
+
 /// A bearer text with these claims (unsigned).
 pub fn jwt(claims: &serde_json::Value) -> String {
     let part = |value: &str| URL_SAFE_NO_PAD.encode(value);

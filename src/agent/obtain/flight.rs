@@ -12,7 +12,7 @@ use crate::model::fault::{Fault, FaultKind};
 
 use super::broker::Broker;
 use super::entry::{Cell, Entry, Flight, Outcome, Outcomes};
-use super::slot::{Held, Renewal};
+use super::slot::{Held, Renewal, Wanted};
 use super::source::{Call, SourceError, TokenSource, Urgency};
 use super::verify::claims_of;
 
@@ -21,6 +21,7 @@ struct Landing<S: TokenSource> {
     broker: Arc<Broker<S>>,
     entry: Arc<Entry>,
     end: watch::Sender<Option<Outcome>>,
+    wanted: Wanted,
     outcome: Option<Result<Held, SourceError>>,
 }
 
@@ -34,11 +35,14 @@ impl<S: TokenSource> Drop for Landing<S> {
         let (told, renewal) = match outcome {
             Ok(held) => {
                 let held = Arc::new(held);
-                (Ok(Arc::clone(&held)), cell.slot.succeed(held, now))
+                (
+                    Ok(Arc::clone(&held)),
+                    cell.slot.succeed(held, self.wanted, now),
+                )
             }
             Err(error) => {
-                cell.slot.fail(error.clone(), now, fastrand::f64());
-                (Err(error), Renewal::Failed)
+                let told = cell.slot.fail(error, now, fastrand::f64());
+                (Err(told), Renewal::Failed)
             }
         };
         cell.flight = None;
@@ -54,8 +58,9 @@ pub(super) fn begin<S: TokenSource>(
     entry: &Arc<Entry>,
     cell: &mut Cell,
     urgent: bool,
+    wanted: Wanted,
 ) -> Launch<S> {
-    let (flight, end, urgency) = Flight::new(urgent);
+    let (flight, end, urgency) = Flight::new(urgent, wanted);
     cell.slot.begin(broker.clock.now());
     cell.flight = Some(flight);
     Launch {
@@ -63,6 +68,7 @@ pub(super) fn begin<S: TokenSource>(
             broker: Arc::clone(broker),
             entry: Arc::clone(entry),
             end,
+            wanted,
             outcome: None,
         },
         urgency,
@@ -96,7 +102,8 @@ impl<S: TokenSource> Launch<S> {
     }
 }
 
-async fn fetch<S: TokenSource>(
+/// Fetches a token and makes sure that it is one of the identity that was asked for.
+pub(super) async fn fetch<S: TokenSource>(
     broker: &Broker<S>,
     call: Call,
     urgency: Urgency,

@@ -1,9 +1,10 @@
-//! The pace of calls to IMDS, which the whole node shares.
+//! The pace of calls to one service.
 //!
 //! In: who wants to call for which identity, and whether somebody waits. Out: a [`Permit`], held
 //! while the call runs. Waits for its turn (see [`super::turns`]), never beyond the caller's own
-//! deadline; a 429 pauses everything for as long as IMDS asks. Invariant 5: never more than 20
-//! calls begin in a second and never more than five run, also while another instance drains.
+//! deadline; a 429 pauses whom it is meant for, for as long as it asks. Invariant 5, for IMDS, which the
+//! whole node shares: never more than 20 calls begin in a second and never more than five run, also
+//! while another instance drains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +18,13 @@ use crate::model::grant::Asker;
 use crate::model::ids::Guid;
 
 use super::clock::Clock;
-use super::metrics::UpstreamMetrics;
+use super::service::Service;
 use super::source::Urgency;
 use super::turns::{Turn, TurnLimits, Turns, Waiting};
+use super::upstream_metrics::{Part, UpstreamMetrics};
 
 /// A pause that lasts longer than this is answered instead of waited for.
 const PAUSE_WAIT: Duration = Duration::from_secs(2);
-/// The longest pause: IMDS says that it is back within 70 s.
-const PAUSE_LIMIT: Duration = Duration::from_secs(70);
 /// What is left to an instance while another takes over.
 const DRAINING: (Rate, usize) = (
     Rate {
@@ -66,11 +66,13 @@ struct State {
     draining: bool,
     /// When the timer that is set will go off (monotonic).
     timer: Option<Duration>,
+    pauses: Part,
 }
 
 /// The governor of one service.
 #[derive(Debug)]
 pub struct Governor {
+    service: Service,
     limits: TurnLimits,
     clock: Clock,
     metrics: UpstreamMetrics,
@@ -80,8 +82,15 @@ pub struct Governor {
 impl Governor {
     /// A governor with nothing running.
     #[must_use]
-    pub fn new(limits: TurnLimits, clock: Clock, metrics: UpstreamMetrics) -> Arc<Self> {
+    pub fn new(
+        service: Service,
+        limits: TurnLimits,
+        clock: Clock,
+        metrics: UpstreamMetrics,
+    ) -> Arc<Self> {
+        let pauses = metrics.paused();
         Arc::new(Self {
+            service,
             limits,
             clock,
             metrics,
@@ -89,6 +98,7 @@ impl Governor {
                 turns: Turns::new(limits),
                 draining: false,
                 timer: None,
+                pauses,
             }),
         })
     }
@@ -101,6 +111,7 @@ impl Governor {
         urgency: &mut Urgency,
     ) -> Result<Permit, Fault> {
         let since = self.clock.mono();
+        let _in_line = self.metrics.queued();
         let urgent = urgency.is_urgent();
         let mut granted = self.enqueue(asker, client_id, urgent)?;
         if !urgent {
@@ -116,10 +127,17 @@ impl Governor {
         self.granted(permit, since)
     }
 
-    /// IMDS asked for a pause.
-    pub fn pause(self: &Arc<Self>, pause: Duration) {
-        let until = self.clock.mono() + pause.min(PAUSE_LIMIT);
-        self.state.lock().turns.pause(until);
+    /// The service asked for a pause when it was called for this identity.
+    pub fn pause(self: &Arc<Self>, client_id: Guid, pause: Duration) {
+        let until = self.clock.mono() + pause.min(self.service.longest_pause());
+        {
+            let turns = &mut self.state.lock().turns;
+            if self.service.throttles_everybody() {
+                turns.pause(until);
+            } else {
+                turns.pause_identity(client_id, until);
+            }
+        }
         self.pump();
         // Also with nobody in line: the gauge goes back when it ends.
         self.set_timer(until);
@@ -154,9 +172,9 @@ impl Governor {
         let (waker, granted) = oneshot::channel();
         {
             let mut state = self.state.lock();
-            let paused = state.turns.paused(self.clock.mono());
+            let paused = state.turns.paused(client_id, self.clock.mono());
             if paused > PAUSE_WAIT {
-                return Err(paused_fault(paused));
+                return Err(self.service.throttles(paused));
             }
             let waiting = Waiting {
                 asker: asker.clone(),
@@ -187,9 +205,8 @@ impl Governor {
             let now = self.clock.mono();
             let mut state = self.state.lock();
             let turn = state.turns.next(now, |waker| !waker.is_closed());
-            self.metrics.queued(state.turns.waiting());
-            self.metrics
-                .set_paused(state.turns.paused(now) > Duration::ZERO);
+            let pauses = state.turns.pauses(now);
+            state.pauses.set(pauses);
             match turn {
                 Turn::Go(next) => {
                     drop(state);
@@ -241,10 +258,6 @@ fn overloaded() -> Fault {
         FaultKind::Overloaded,
         "Too many token requests wait on this node",
     )
-}
-
-fn paused_fault(left: Duration) -> Fault {
-    Fault::new(FaultKind::UpstreamThrottled, "IMDS throttles this node").with_retry_after(left)
 }
 
 #[cfg(test)]

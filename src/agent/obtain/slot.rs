@@ -93,6 +93,16 @@ pub enum Decision {
     Refuse(Duration),
 }
 
+/// Which token a fetch is to bring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any that lives long.
+    #[default]
+    Any,
+    /// A new one, even if it ends before the one at hand (`bypass_cache`).
+    New,
+}
+
 /// How a fetch ended, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
@@ -112,6 +122,8 @@ pub struct Slot {
     flight: Option<Duration>,
     /// No renewal before then (monotonic).
     retry_at: Duration,
+    /// Since when the token at hand is to be replaced, whatever is left of it (monotonic).
+    due_since: Option<Duration>,
     /// Fetches that failed in a row.
     failures: u32,
     refusal: Option<(SourceError, Duration)>,
@@ -145,8 +157,8 @@ impl Slot {
                 _ => Decision::Serve,
             };
         }
-        let due = held.left(now) <= held.renew_left && now.mono >= self.retry_at;
-        if due && self.flight.is_none() {
+        let due = self.due_since.is_some() || held.left(now) <= held.renew_left;
+        if due && now.mono >= self.retry_at && self.flight.is_none() {
             Decision::ServeAndRefresh
         } else {
             Decision::Serve
@@ -182,14 +194,28 @@ impl Slot {
         self.flight = Some(now.mono);
     }
 
-    /// A fetch brought a token. The longer-living of two is kept.
-    pub fn succeed(&mut self, fresh: Arc<Held>, now: Moment) -> Renewal {
-        self.flight = None;
+    /// What is known was got with a credential that has changed: a token at hand is served on, but is
+    /// due for renewal, and a refusal is forgotten.
+    pub fn renew(&mut self, now: Moment) {
+        self.due_since = Some(now.mono);
+        self.retry_at = Duration::ZERO;
+        self.refusal = None;
+    }
+
+    /// A fetch brought a token. The longer-living of two is kept; where a new one was wanted, that one.
+    pub fn succeed(&mut self, fresh: Arc<Held>, wanted: Wanted, now: Moment) -> Renewal {
+        let began = self.flight.take().unwrap_or_default();
+        let due = self.due_since.filter(|since| *since <= began);
+        if due.is_some() {
+            self.due_since = None;
+        }
         self.failures = 0;
         self.refusal = None;
-        let unchanged = self
-            .usable(now)
-            .is_some_and(|held| fresh.token.expires_on <= held.token.expires_on);
+        let replace = wanted == Wanted::New || due.is_some() && !fresh.is_short(now);
+        let unchanged = !replace
+            && self
+                .usable(now)
+                .is_some_and(|held| fresh.token.expires_on <= held.token.expires_on);
         let left = fresh.left(now);
         self.retry_at = if left <= SHORT {
             now.mono + SHORT_RETRY
@@ -205,13 +231,23 @@ impl Slot {
         Renewal::Renewed
     }
 
-    /// A fetch failed. `jitter` (0..1) spreads the next renewal; a token at hand stays.
-    pub fn fail(&mut self, error: SourceError, now: Moment, jitter: f64) {
-        self.flight = None;
+    /// A fetch failed. `jitter` (0..1) spreads the next renewal; a token at hand stays. What its callers
+    /// are told: a source that said "not here" and is in trouble now is still not here, and the next
+    /// source serves them on.
+    pub fn fail(&mut self, error: SourceError, now: Moment, jitter: f64) -> SourceError {
+        let error = match &self.refusal {
+            Some((before @ SourceError::NotHere(_), _)) if is_trouble(&error) => before.clone(),
+            _ => error,
+        };
+        let told = error.clone();
+        let began = self.flight.take().unwrap_or_default();
+        let outdated = self.due_since.is_some_and(|since| since > began);
         let doubled = BACKOFF.0 * 2u32.saturating_pow(self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
         let left = self.usable(now).map(|held| held.left(now));
-        if let Some(left) = left {
+        if outdated {
+            // The credential changed meanwhile: nothing is learned from what the old one brought.
+        } else if let Some(left) = left {
             // Near the end of a token's life renewals come closer again.
             let gap = doubled.min(BACKOFF.1).min((left / 10).max(BACKOFF.0));
             let asked = wish(&error).unwrap_or_default().min(RETRY_AFTER_LIMIT);
@@ -219,9 +255,16 @@ impl Slot {
             self.retry_at = now.mono + spread.max(asked);
         } else {
             self.held = None;
+            self.due_since = None;
             self.refusal = Some((error, now.mono));
         }
+        told
     }
+}
+
+/// Whether the source said nothing of the identity.
+fn is_trouble(error: &SourceError) -> bool {
+    matches!(error, SourceError::Fault(fault) if fault.kind.may_retry())
 }
 
 /// How long a refusal is kept.

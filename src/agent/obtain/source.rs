@@ -63,15 +63,28 @@ pub struct Call {
     pub grant: Grant,
     /// For which resource, exactly as asked.
     pub resource: String,
-    /// For whom, for fairness.
+    /// For whom: for fairness, and for credentials that are the pod's own.
     pub asker: Asker,
+    /// A resource's challenge to pass on (JSON); such a token is for one answer only.
+    pub claims: Option<String>,
+    /// A token that the service itself has cached will not do.
+    pub bypass_cache: bool,
     /// The fetch must have ended by then.
     pub deadline: Instant,
 }
 
+impl Call {
+    /// Whether the service must make a new token.
+    #[must_use]
+    pub const fn is_anew(&self) -> bool {
+        self.bypass_cache || self.claims.is_some()
+    }
+}
+
 /// What fetches tokens.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Fetches one token. Called at most once at a time for one cache key.
+    /// Fetches one token. Called at most once at a time for one cache key; calls with `claims`, which
+    /// belong to no key, beside that.
     fn fetch(
         &self,
         call: Call,

@@ -105,6 +105,15 @@ impl Table {
         identities.count = count;
     }
 
+    /// Does something with every entry of the matching identities.
+    pub fn each(&self, matching: impl Fn(&IdentityKey) -> bool, act: impl Fn(&Entry)) {
+        let identities = self.identities.read();
+        let matching = identities.by_key.iter().filter(|(key, _)| matching(key));
+        matching
+            .flat_map(|(_, resources)| resources.values())
+            .for_each(|entry| act(entry));
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {

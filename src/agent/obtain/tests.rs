@@ -17,9 +17,14 @@ use crate::model::grant::Grant;
 
 async fn ask(bench: &Bench, grant: &Grant, resource: &str) -> Result<Obtained, Fault> {
     let pod = asker("pod");
-    match bench.broker.try_cached(grant, resource, &pod) {
+    match bench.broker.try_cached(Request::new(grant, resource, &pod)) {
         Some(obtained) => Ok(obtained),
-        None => bench.broker.obtain(grant, resource, &pod).await,
+        None => {
+            bench
+                .broker
+                .obtain(Request::new(grant, resource, &pod))
+                .await
+        }
     }
 }
 
@@ -36,7 +41,10 @@ async fn two_hundred_cold_askers_cause_one_fetch() {
         let broker = Arc::clone(&bench.broker);
         askers.spawn(async move {
             let asker = asker(&format!("pod-{n}"));
-            broker.obtain(&grant(1), VAULT, &asker).await.unwrap()
+            broker
+                .obtain(Request::new(&grant(1), VAULT, &asker))
+                .await
+                .unwrap()
         });
     }
     let all = askers.join_all().await;
@@ -47,7 +55,11 @@ async fn two_hundred_cold_askers_cause_one_fetch() {
             .all(|one| one.cache == Miss && one.source == "imds")
     );
     assert!(all.iter().all(|one| Arc::ptr_eq(&one.token, &first.token)));
-    let cached = |n, resource| bench.broker.try_cached(&grant(n), resource, &asker("x"));
+    let cached = |n, resource| {
+        bench
+            .broker
+            .try_cached(Request::new(&grant(n), resource, &asker("x")))
+    };
     assert_eq!(cached(1, VAULT).unwrap().cache, Hit);
     // The resource counts byte for byte, as it is echoed.
     for other in [
@@ -66,13 +78,18 @@ async fn waiting_callers_do_not_die_with_the_first() {
     let bench = bench();
     let broker = Arc::clone(&bench.broker);
     let first = tokio::spawn(async move {
-        let _ = broker.obtain(&grant(1), VAULT, &asker("first")).await;
+        let _ = broker
+            .obtain(Request::new(&grant(1), VAULT, &asker("first")))
+            .await;
     });
     tokio::time::sleep(MS(1)).await;
     assert_eq!(bench.fake.calls(), 1);
     let broker = Arc::clone(&bench.broker);
-    let second =
-        tokio::spawn(async move { broker.obtain(&grant(1), VAULT, &asker("second")).await });
+    let second = tokio::spawn(async move {
+        broker
+            .obtain(Request::new(&grant(1), VAULT, &asker("second")))
+            .await
+    });
     tokio::time::sleep(MS(1)).await;
     first.abort();
     assert!(second.await.unwrap().is_ok());
@@ -114,7 +131,7 @@ async fn a_policy_that_is_withdrawn_counts_at_once() {
     assert!(
         bench
             .broker
-            .try_cached(&grant, VAULT, &asker("pod"))
+            .try_cached(Request::new(&grant, VAULT, &asker("pod")))
             .is_none()
     );
     assert_eq!(
@@ -170,7 +187,11 @@ async fn a_new_identity_is_held_for_and_then_told_to_come_again() {
     // It appears while a caller is held: he gets it.
     let broker = Arc::clone(&bench.broker);
     let grant = new.clone();
-    let held = tokio::spawn(async move { broker.obtain(&grant, VAULT, &asker("pod")).await });
+    let held = tokio::spawn(async move {
+        broker
+            .obtain(Request::new(&grant, VAULT, &asker("pod")))
+            .await
+    });
     tokio::time::sleep(S(1)).await;
     assert!(!held.is_finished());
     bench.fake.say(1, Reply::Lives(S(3600)));

@@ -71,6 +71,7 @@ pub struct Turns<W> {
     limits: TurnLimits,
     pace: Pace,
     paused_until: Duration,
+    paused_identities: HashMap<Guid, Duration>,
     running: HashMap<Guid, usize>,
     running_total: usize,
     troubled: HashSet<Guid>,
@@ -79,8 +80,8 @@ pub struct Turns<W> {
 }
 
 impl<W> Turns<W> {
-    /// Identities in trouble that are remembered.
-    const TROUBLED: usize = 1024;
+    /// Identities in trouble that are remembered, and identities that pause.
+    const REMEMBERED: usize = 1024;
 
     /// Nobody waits.
     #[must_use]
@@ -89,6 +90,7 @@ impl<W> Turns<W> {
             limits,
             pace: Pace::default(),
             paused_until: Duration::ZERO,
+            paused_identities: HashMap::new(),
             running: HashMap::new(),
             running_total: 0,
             troubled: HashSet::new(),
@@ -125,9 +127,11 @@ impl<W> Turns<W> {
         if ready > now {
             return Turn::Later(ready);
         }
+        self.paused_identities.retain(|_, until| *until > now);
         let room = Room {
             running: &self.running,
             troubled: &self.troubled,
+            paused: &self.paused_identities,
             limits: &self.limits,
         };
         let next = self
@@ -135,7 +139,9 @@ impl<W> Turns<W> {
             .pop(&room)
             .or_else(|| self.background.pop(&room));
         let Some(next) = next else {
-            return Turn::Idle;
+            // Whoever only waits for a pause's end is woken by time, everybody else by a call's end.
+            let resumed = self.paused_identities.values().min();
+            return resumed.map_or(Turn::Idle, |until| Turn::Later(*until));
         };
         self.pace.take(self.limits.rate, now);
         *self.running.entry(next.client_id).or_default() += 1;
@@ -154,7 +160,7 @@ impl<W> Turns<W> {
         }
         if well {
             self.troubled.remove(&client_id);
-        } else if self.troubled.len() < Self::TROUBLED {
+        } else if self.troubled.len() < Self::REMEMBERED {
             self.troubled.insert(client_id);
         }
     }
@@ -164,10 +170,29 @@ impl<W> Turns<W> {
         self.paused_until = self.paused_until.max(until);
     }
 
-    /// How long nothing may begin yet.
+    /// Nothing begins for this identity before then (monotonic).
+    pub fn pause_identity(&mut self, client_id: Guid, until: Duration) {
+        let known = self.paused_identities.len();
+        if known < Self::REMEMBERED || self.paused_identities.contains_key(&client_id) {
+            let paused = self.paused_identities.entry(client_id).or_default();
+            *paused = until.max(*paused);
+        }
+    }
+
+    /// How long nothing may begin for this identity yet.
     #[must_use]
-    pub fn paused(&self, now: Duration) -> Duration {
-        self.paused_until.saturating_sub(now)
+    pub fn paused(&self, client_id: Guid, now: Duration) -> Duration {
+        let own = self.paused_identities.get(&client_id);
+        let until = own.map_or(self.paused_until, |own| self.paused_until.max(*own));
+        until.saturating_sub(now)
+    }
+
+    /// How many pauses there are: everything's counts as one, each identity's as one.
+    #[must_use]
+    pub fn pauses(&self, now: Duration) -> usize {
+        let all = usize::from(self.paused_until > now);
+        let own = self.paused_identities.values();
+        all + own.filter(|until| **until > now).count()
     }
 
     /// Other limits from now on.
@@ -186,11 +211,15 @@ impl<W> Turns<W> {
 struct Room<'a> {
     running: &'a HashMap<Guid, usize>,
     troubled: &'a HashSet<Guid>,
+    paused: &'a HashMap<Guid, Duration>,
     limits: &'a TurnLimits,
 }
 
 impl Room<'_> {
     fn has(&self, client_id: Guid) -> bool {
+        if self.paused.contains_key(&client_id) {
+            return false;
+        }
         let running = self.running.get(&client_id).copied().unwrap_or_default();
         if !self.troubled.contains(&client_id) {
             return running < self.limits.per_identity;

@@ -162,7 +162,7 @@ fn admits_all(scope: &PolicyScope) -> bool {
 }
 
 /// The claims of a JWT, `None` for anything else.
-fn payload(token: &str) -> Option<Map<String, Value>> {
+pub(super) fn payload(token: &str) -> Option<Map<String, Value>> {
     let mut parts = token.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {

@@ -35,9 +35,10 @@ pub enum Mood {
 struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
-    watches: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
+    /// Of a collection, perhaps of one name in it.
+    watches: Vec<(String, Option<String>, mpsc::UnboundedSender<Bytes>)>,
     /// What was told: a watch that begins behind a version hears what came after it.
-    told: Vec<(String, u64, Bytes)>,
+    told: Vec<(String, String, u64, Bytes)>,
     lists: HashMap<String, Mood>,
     watching: HashMap<String, Mood>,
     ready: Mood,
@@ -130,12 +131,17 @@ impl Fake {
         let line = Bytes::from(format!("{}\n", json!({"type": kind, "object": object})));
         let mut state = self.state.lock();
         let version = object["metadata"]["resourceVersion"].as_str();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
         if let Some(version) = version.and_then(|version| version.parse().ok()) {
             state.version = state.version.max(version);
-            state.told.push((plural.to_owned(), version, line.clone()));
+            let told = (plural.to_owned(), name.to_owned(), version, line.clone());
+            state.told.push(told);
         }
-        for (watched, lines) in &state.watches {
+        for (watched, only, lines) in &state.watches {
             if watched == plural
+                && only
+                    .as_ref()
+                    .is_none_or(|only| only == name || name.is_empty())
                 && state.watching.get(plural).copied().unwrap_or_default() == Mood::Works
             {
                 let _ = lines.send(line.clone());
@@ -173,7 +179,13 @@ impl Fake {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
-        let plural = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let mut plural = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let secret = path
+            .rsplit_once("/secrets/")
+            .map(|(_, name)| name.to_owned());
+        if secret.is_some() {
+            "secrets".clone_into(&mut plural);
+        }
         let mood = {
             let mut state = self.state.lock();
             state.asked.push(format!("{path}?{query}"));
@@ -199,15 +211,16 @@ impl Fake {
                 plain(500, &json!({}))
             }
             Mood::Works if plural == "readyz" => plain(200, &json!("ok")),
-            Mood::Works if path.contains("/nodes/") => self.node(&plural),
+            Mood::Works if path.contains("/nodes/") => self.one("nodes", &plural),
+            Mood::Works if secret.is_some() => self.one("secrets", &secret.unwrap()),
             Mood::Works => self.list(&plural, &query),
         }
     }
 
-    fn node(&self, name: &str) -> Answer {
-        let key = ("nodes".to_owned(), name.to_owned());
+    fn one(&self, plural: &str, name: &str) -> Answer {
+        let key = (plural.to_owned(), name.to_owned());
         match self.state.lock().objects.get(&key) {
-            Some(node) => plain(200, node),
+            Some(object) => plain(200, object),
             None => plain(
                 404,
                 &json!({"kind": "Status", "code": 404, "message": "not found"}),
@@ -217,13 +230,28 @@ impl Fake {
 
     fn watch(&self, plural: String, query: &str) -> Answer {
         let (lines, said) = mpsc::unbounded_channel();
-        let from: u64 = value(query, "resourceVersion").unwrap().parse().unwrap();
+        let only = value(query, "fieldSelector");
+        let only = only.and_then(|only| only.strip_prefix("metadata.name%3D").map(str::to_owned));
+        let is_told =
+            |of: &str, name: &str| of == plural && only.as_ref().is_none_or(|only| only == name);
+        let from = value(query, "resourceVersion").unwrap();
         let mut state = self.state.lock();
-        let missed = state.told.iter();
-        for (_, _, line) in missed.filter(|(of, version, _)| *of == plural && *version > from) {
-            lines.send(line.clone()).unwrap();
+        if from.is_empty() {
+            let there = state.objects.iter();
+            for (_, object) in there.filter(|((of, name), _)| is_told(of, name)) {
+                let line = format!("{}\n", json!({"type": "ADDED", "object": object}));
+                lines.send(line.into()).unwrap();
+            }
+        } else {
+            let from: u64 = from.parse().unwrap();
+            let missed = state.told.iter();
+            for (_, _, _, line) in
+                missed.filter(|(of, name, version, _)| is_told(of, name) && *version > from)
+            {
+                lines.send(line.clone()).unwrap();
+            }
         }
-        state.watches.push((plural, lines));
+        state.watches.push((plural, only, lines));
         drop(state);
         let frames = stream::unfold(said, |mut said| async move {
             let line: Bytes = said.recv().await?;

@@ -115,13 +115,37 @@ impl ImdsClient {
         limit: Duration,
         now: impl FnOnce() -> Duration,
     ) -> Result<Token, ImdsError> {
-        let uri = format!(
+        let uri = self.token_uri(client_id, resource);
+        let reply = self.get(&uri, limit).await?;
+        answer::read_token(reply.status, &reply.headers, &reply.body, now())
+    }
+
+    /// Asks for a token that IMDS has not cached, for the same; `claims` (JSON) is a resource's challenge
+    /// to pass on.
+    pub async fn token_anew(
+        &self,
+        client_id: Guid,
+        resource: &str,
+        claims: Option<&str>,
+        limit: Duration,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<Token, ImdsError> {
+        let mut uri = self.token_uri(client_id, resource);
+        uri.push_str("&bypass_cache=true");
+        if let Some(claims) = claims {
+            uri.push_str("&claims=");
+            uri.push_str(&escaped(claims));
+        }
+        let reply = self.get(&uri, limit).await?;
+        answer::read_token(reply.status, &reply.headers, &reply.body, now())
+    }
+
+    fn token_uri(&self, client_id: Guid, resource: &str) -> String {
+        format!(
             "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}&client_id={client_id}",
             self.endpoint,
             escaped(resource),
-        );
-        let reply = self.get(&uri, limit).await?;
-        answer::read_token(reply.status, &reply.headers, &reply.body, now())
+        )
     }
 
     /// Fetches another metadata path for passing on. Whoever calls has checked that the path may

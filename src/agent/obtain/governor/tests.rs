@@ -9,12 +9,16 @@ use crate::agent::obtain::ObtainConfig;
 use crate::agent::obtain::fake::{MS, S, Steps, asker, client};
 
 fn governor() -> Arc<Governor> {
-    let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
+    of(Service::Imds)
+}
+
+fn of(service: Service) -> Arc<Governor> {
+    let [metrics, ..] = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
     let limits = TurnLimits {
         concurrency: 4,
         ..ObtainConfig::default().upstream
     };
-    Governor::new(limits, Steps::default().clock(), metrics)
+    Governor::new(service, limits, Steps::default().clock(), metrics)
 }
 
 fn urgency(urgent: bool) -> (watch::Sender<bool>, Urgency) {
@@ -107,8 +111,8 @@ async fn a_renewal_that_somebody_comes_to_wait_for_changes_lanes() {
 #[tokio::test(start_paused = true)]
 async fn a_429_pauses_everybody_for_as_long_as_it_says() {
     let governor = governor();
-    governor.pause(S(10));
-    assert_eq!(governor.metrics.is_paused(), 1);
+    governor.pause(client(7), S(10));
+    assert_eq!(governor.metrics.pauses(), 1);
     let fault = turn(&governor, "a", 1).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamThrottled);
     assert_eq!(fault.retry_after, Some(S(10)));
@@ -117,14 +121,34 @@ async fn a_429_pauses_everybody_for_as_long_as_it_says() {
     let permit = turn(&governor, "a", 1).await.unwrap();
     assert_eq!(governor.clock.mono(), S(10));
     drop(permit);
-    governor.pause(S(1));
+    governor.pause(client(7), S(1));
     tokio::time::sleep(MS(1_010)).await;
-    assert_eq!(governor.metrics.is_paused(), 0, "with nobody in line, too");
-    governor.pause(S(86_400));
+    assert_eq!(governor.metrics.pauses(), 0, "with nobody in line, too");
+    governor.pause(client(7), S(86_400));
     assert_eq!(
         turn(&governor, "a", 1).await.unwrap_err().retry_after,
-        Some(PAUSE_LIMIT)
+        Some(Service::Imds.longest_pause())
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_an_application_is_throttled_the_others_go_on() {
+    let governor = of(Service::Entra);
+    governor.pause(client(1), S(10));
+    governor.pause(client(2), S(20));
+    assert_eq!(governor.metrics.pauses(), 2);
+    let fault = turn(&governor, "a", 1).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::UpstreamThrottled);
+    assert_eq!(fault.retry_after, Some(S(10)));
+    drop(turn(&governor, "a", 3).await.unwrap());
+    assert_eq!(governor.clock.mono(), S(0));
+    tokio::time::sleep(MS(8_500)).await;
+    // The rest is short enough to wait for; nothing but time ends it.
+    drop(turn(&governor, "a", 1).await.unwrap());
+    assert_eq!(governor.clock.mono(), S(10));
+    tokio::time::sleep(S(11)).await;
+    assert_eq!(governor.metrics.pauses(), 0);
+    assert_eq!(governor.metrics.waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]

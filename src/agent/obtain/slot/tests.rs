@@ -27,7 +27,10 @@ fn an_empty_slot_fetches_and_then_waits() {
 #[test]
 fn the_life_of_a_token() {
     let mut slot = Slot::default();
-    assert_eq!(slot.succeed(held(at(0), 3600), at(0)), Renewal::Renewed);
+    assert_eq!(
+        slot.succeed(held(at(0), 3600), Wanted::Any, at(0)),
+        Renewal::Renewed
+    );
     // Half of its life and half of a tenth of jitter: 1980 s.
     for (now, decision) in [
         (0, Decision::Serve),
@@ -58,7 +61,7 @@ fn the_life_of_a_token() {
 #[test]
 fn failing_renewals_come_further_apart_and_closer_again_near_the_end() {
     let mut slot = Slot::default();
-    slot.succeed(held(at(0), 86_400), at(0));
+    slot.succeed(held(at(0), 86_400), Wanted::Any, at(0));
     let (mut now, mut gaps) = (43_200 + 4_400, Vec::new());
     while now < 86_400 - 300 {
         assert_eq!(slot.decide(at(now), false), Decision::ServeAndRefresh);
@@ -78,9 +81,9 @@ fn failing_renewals_come_further_apart_and_closer_again_near_the_end() {
 #[test]
 fn the_longer_of_two_tokens_is_kept() {
     let mut slot = Slot::default();
-    slot.succeed(held(at(0), 3_600), at(0));
+    slot.succeed(held(at(0), 3_600), Wanted::Any, at(0));
     assert_eq!(
-        slot.succeed(held(at(100), 2_000), at(100)),
+        slot.succeed(held(at(100), 2_000), Wanted::Any, at(100)),
         Renewal::Unchanged
     );
     assert_eq!(
@@ -88,7 +91,7 @@ fn the_longer_of_two_tokens_is_kept() {
         at(3_600).wall
     );
     assert_eq!(
-        slot.succeed(held(at(200), 3_600), at(200)),
+        slot.succeed(held(at(200), 3_600), Wanted::Any, at(200)),
         Renewal::Renewed
     );
 }
@@ -96,7 +99,7 @@ fn the_longer_of_two_tokens_is_kept() {
 #[test]
 fn a_refusal_does_not_throw_a_valid_token_away() {
     let mut slot = Slot::default();
-    slot.succeed(held(at(0), 3_600), at(0));
+    slot.succeed(held(at(0), 3_600), Wanted::Any, at(0));
     slot.begin(at(2_000));
     slot.fail(SourceError::NotHere(String::new()), at(2_000), 0.0);
     assert_eq!(slot.decide(at(2_001), false), Decision::Serve);

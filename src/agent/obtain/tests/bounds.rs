@@ -25,25 +25,43 @@ async fn a_pod_that_floods_resources_evicts_its_own_keys_first() {
     let broker = &bench.broker;
     let (calm, flood) = (asker("calm"), asker("flood"));
     // The flooding pod was the first to ask for what the calm one uses, too.
-    broker.obtain(&grant(1), VAULT, &flood).await.unwrap();
-    assert!(broker.try_cached(&grant(1), VAULT, &calm).is_some());
     broker
-        .obtain(&grant(1), "https://storage", &calm)
+        .obtain(Request::new(&grant(1), VAULT, &flood))
         .await
         .unwrap();
-    broker.obtain(&grant(2), VAULT, &calm).await.unwrap();
+    assert!(
+        broker
+            .try_cached(Request::new(&grant(1), VAULT, &calm))
+            .is_some()
+    );
+    broker
+        .obtain(Request::new(&grant(1), "https://storage", &calm))
+        .await
+        .unwrap();
+    broker
+        .obtain(Request::new(&grant(2), VAULT, &calm))
+        .await
+        .unwrap();
     let calls = bench.fake.calls();
     for n in 0..500 {
         let resource = format!("https://{n}");
-        broker.obtain(&grant(1), &resource, &flood).await.unwrap();
-        broker.obtain(&grant(3), &resource, &flood).await.unwrap();
+        broker
+            .obtain(Request::new(&grant(1), &resource, &flood))
+            .await
+            .unwrap();
+        broker
+            .obtain(Request::new(&grant(3), &resource, &flood))
+            .await
+            .unwrap();
         tokio::time::sleep(MS(10)).await;
     }
     assert_eq!(bench.fake.calls(), calls + 1000);
     assert!(broker.table.len() <= 16);
     for (id, resource) in [(1, VAULT), (1, "https://storage"), (2, VAULT)] {
         assert!(
-            broker.try_cached(&grant(id), resource, &calm).is_some(),
+            broker
+                .try_cached(Request::new(&grant(id), resource, &calm))
+                .is_some(),
             "{id} {resource}"
         );
     }
@@ -55,7 +73,11 @@ async fn a_pod_over_its_share_is_told_so_and_others_are_not() {
     let (calm, flood) = (asker("calm"), asker("flood"));
     let mut refused = 0;
     for n in 0..100 {
-        if let Err(fault) = bench.broker.obtain(&grant(1), &n.to_string(), &flood).await {
+        if let Err(fault) = bench
+            .broker
+            .obtain(Request::new(&grant(1), &n.to_string(), &flood))
+            .await
+        {
             assert_eq!(fault.kind, FaultKind::PodThrottled);
             assert!(fault.retry_after.unwrap() >= S(1));
             refused += 1;
@@ -63,9 +85,21 @@ async fn a_pod_over_its_share_is_told_so_and_others_are_not() {
     }
     assert!(refused >= 70, "{refused}");
     assert!(bench.broker.table.len() <= 30);
-    assert!(bench.broker.obtain(&grant(1), VAULT, &calm).await.is_ok());
+    assert!(
+        bench
+            .broker
+            .obtain(Request::new(&grant(1), VAULT, &calm))
+            .await
+            .is_ok()
+    );
     // What is cached is served to the flooding pod, too.
-    assert!(bench.broker.obtain(&grant(1), VAULT, &flood).await.is_ok());
+    assert!(
+        bench
+            .broker
+            .obtain(Request::new(&grant(1), VAULT, &flood))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +116,7 @@ async fn a_key_is_not_evicted_while_its_fetch_is_in_flight() {
         asks.spawn(async move {
             let resource = (n % 8).to_string();
             broker
-                .obtain(&grant(1), &resource, &asker("flood"))
+                .obtain(Request::new(&grant(1), &resource, &asker("flood")))
                 .await
                 .unwrap_err()
                 .kind
@@ -93,7 +127,7 @@ async fn a_key_is_not_evicted_while_its_fetch_is_in_flight() {
     let broker = Arc::clone(&bench.broker);
     asks.spawn(async move {
         broker
-            .obtain(&grant(1), "0", &asker("x"))
+            .obtain(Request::new(&grant(1), "0", &asker("x")))
             .await
             .unwrap_err()
             .kind
@@ -116,7 +150,7 @@ async fn only_identities_in_use_keep_their_keys() {
     let cached = |n| {
         bench
             .broker
-            .try_cached(&grant(n), VAULT, &asker("pod"))
+            .try_cached(Request::new(&grant(n), VAULT, &asker("pod")))
             .is_some()
     };
     assert!(!cached(1) && cached(2) && !cached(3));

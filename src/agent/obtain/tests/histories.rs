@@ -72,10 +72,17 @@ async fn check(events: Vec<Event>) {
             } => {
                 let (grant, pod) = (grant(identity), asker(&pod.to_string()));
                 let resource = resource.to_string();
-                let cached = bench.broker.try_cached(&grant, &resource, &pod);
+                let cached = bench
+                    .broker
+                    .try_cached(Request::new(&grant, &resource, &pod));
                 let obtained = match cached {
                     Some(obtained) => Ok(obtained),
-                    None => bench.broker.obtain(&grant, &resource, &pod).await,
+                    None => {
+                        bench
+                            .broker
+                            .obtain(Request::new(&grant, &resource, &pod))
+                            .await
+                    }
                 };
                 let Ok(obtained) = obtained else { continue };
                 let wall = bench.broker.clock.wall();

@@ -71,10 +71,14 @@ async fn a_token_is_served_a_moment_before_the_boundary_and_not_on_it() {
     let broker = &bench.broker;
     tokio::time::sleep_until(broker.clock.instant(end - MS(30_001))).await;
     // The first try for a longer one is waited for; it takes until the token is of no use.
-    let begun = broker.try_cached(&grant(1), VAULT, &asker("pod"));
+    let begun = broker.try_cached(Request::new(&grant(1), VAULT, &asker("pod")));
     assert!(begun.is_none());
     tokio::time::sleep_until(broker.clock.instant(end - S(30))).await;
-    assert!(broker.try_cached(&grant(1), VAULT, &asker("pod")).is_none());
+    assert!(
+        broker
+            .try_cached(Request::new(&grant(1), VAULT, &asker("pod")))
+            .is_none()
+    );
     let fault = ask(&bench, &grant(1), VAULT).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamUnavailable);
 }
@@ -144,7 +148,7 @@ async fn a_wall_clock_that_is_set_back_prolongs_nothing() {
     assert!(
         bench
             .broker
-            .try_cached(&grant(1), VAULT, &asker("pod"))
+            .try_cached(Request::new(&grant(1), VAULT, &asker("pod")))
             .is_none()
     );
     // Set forward: by wall time, which everybody else goes by, it has ended.

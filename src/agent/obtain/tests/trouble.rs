@@ -68,13 +68,13 @@ async fn a_token_for_somebody_else_is_neither_served_nor_kept() {
     assert!(
         bench
             .broker
-            .try_cached(&grant(1), VAULT, &asker("pod"))
+            .try_cached(Request::new(&grant(1), VAULT, &asker("pod")))
             .is_none()
     );
     assert!(
         bench
             .broker
-            .try_cached(&grant(2), VAULT, &asker("pod"))
+            .try_cached(Request::new(&grant(2), VAULT, &asker("pod")))
             .is_none()
     );
 }
@@ -92,7 +92,11 @@ async fn one_identity_s_trouble_leaves_the_others_served() {
         let bench = bench();
         bench.fake.say(1, trouble);
         let broker = Arc::clone(&bench.broker);
-        let bad = tokio::spawn(async move { broker.obtain(&grant(1), VAULT, &asker("a")).await });
+        let bad = tokio::spawn(async move {
+            broker
+                .obtain(Request::new(&grant(1), VAULT, &asker("a")))
+                .await
+        });
         tokio::time::sleep(MS(1)).await;
         let begin = bench.broker.clock.mono();
         assert!(ask(&bench, &grant(2), VAULT).await.is_ok());
@@ -130,13 +134,25 @@ async fn a_background_fetch_becomes_urgent_when_somebody_needs_it() {
         TaskTracker::new(),
     );
     let (grant, pod) = (grant(1), asker("pod"));
-    broker.obtain(&grant, VAULT, &pod).await.unwrap();
+    broker
+        .obtain(Request::new(&grant, VAULT, &pod))
+        .await
+        .unwrap();
     // Renewal falls due, and its flight waits for as long as nobody needs it.
     tokio::time::sleep(S(395)).await;
-    assert!(broker.try_cached(&grant, VAULT, &pod).is_some());
+    assert!(
+        broker
+            .try_cached(Request::new(&grant, VAULT, &pod))
+            .is_some()
+    );
     tokio::time::sleep(S(300)).await;
     assert_eq!(fake.calls(), 1);
     // The token has 5 s left: whoever asks joins that flight, and it goes.
-    assert!(broker.obtain(&grant, VAULT, &pod).await.is_ok());
+    assert!(
+        broker
+            .obtain(Request::new(&grant, VAULT, &pod))
+            .await
+            .is_ok()
+    );
     assert_eq!(fake.calls(), 2);
 }

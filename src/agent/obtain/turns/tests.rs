@@ -143,6 +143,6 @@ fn a_pause_holds_everything_back() {
     turns.pause(MS(300));
     assert!(wait(&mut turns, "a", 1, true));
     assert!(matches!(turns.next(MS(899), |_| true), Turn::Later(at) if at == MS(900)));
-    assert_eq!(turns.paused(MS(400)), MS(500));
+    assert_eq!(turns.paused(client(1), MS(400)), MS(500));
     assert!(go(&mut turns, MS(900)).is_some());
 }
