@@ -88,8 +88,8 @@ async fn send(
     }
     let event = event(telling, node, MicroTime(now));
     let name = event.metadata.name.clone().unwrap_or_default();
-    let created = events.create(&PostParams::default(), &event);
-    match cluster.call(created).await {
+    let params = PostParams::default();
+    match cluster.call(events.create(&params, &event)).await {
         Ok(_) => {}
         // Another node's agent told it, or this one before its restart.
         Err(CallError::Kube(kube::Error::Api(status))) if status.code == 409 => {}
