@@ -7,7 +7,7 @@
 mod compute;
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-pub(in crate::agent) mod fake;
+pub mod fake;
 mod follow;
 mod health;
 mod kind;
