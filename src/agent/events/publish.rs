@@ -88,7 +88,8 @@ async fn send(
     }
     let event = event(telling, node, MicroTime(now));
     let name = event.metadata.name.clone().unwrap_or_default();
-    let created = events.create(&PostParams::default(), &event);
+    let params = PostParams::default();
+    let created = events.create(&params, &event);
     match cluster.call(created).await {
         Ok(_) => {}
         // Another node's agent told it, or this one before its restart.
