@@ -107,13 +107,17 @@ async fn keys_and_assertions_show_nowhere() {
     stage.api.secret("shop", "app-tls", &data);
     stage.event("CredentialUnusable").await;
     let mut answers = vec![stage.token_at_last(APP_POD).await.body];
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
+    let thumbprint = stage.simulator.add_certificate("app", &pair.certificate);
+    let thumbprint = thumbprint.unwrap();
     stage.api.secret("shop", "app-tls", &pair.data());
     stage.until("a token", APP_POD, |reply| reply.status == 200).await;
     // Not registered: Entra's words name the thumbprint, which is no secret.
     stage.api.secret("shop", "app-tls", &other.data());
     stage.event_while_served("700027").await;
-    answers.push(stage.token(APP_POD, "/other").await.body);
+    stage.simulator.revoke_certificate("app", &thumbprint).unwrap();
+    let refused = stage.token(APP_POD, "/other").await;
+    refused.is_error(400);
+    answers.push(refused.body);
     let shown = shown(&stage, &answers);
     has_teeth(&shown[0].1, &["credential", "700027"]);
     for (place, text) in &shown {
