@@ -4,10 +4,8 @@
 
 use super::cast::{self, CERTIFICATE, SECRET, Wanted};
 use super::certificates;
-use super::stage::{APP_POD, Stage, stage_of};
+use super::stage::{APP_POD, Stage, USABLE, stage_of};
 use crate::world::Identity;
-
-const USABLE: &str = "lanyard_credential_usable{identity=\"app\",namespace=\"shop\"}";
 
 /// A Secret's keys and values.
 type Data<'a> = &'a [(&'a str, &'a [u8])];

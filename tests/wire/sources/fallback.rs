@@ -18,6 +18,9 @@ async fn stage_of_two(client: Identity, sources: [&str; 2]) -> Stage {
         sources: &sources,
         ..Wanted::default()
     });
+    if sources.contains(&USUAL) {
+        stage.usable().await;
+    }
     stage
 }
 

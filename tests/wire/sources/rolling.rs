@@ -284,7 +284,7 @@ async fn an_end_that_comes_near_is_announced() {
     let event = stage.event("CredentialExpiring").await;
     assert_eq!(event.about, "AzureIdentity/shop/app");
     assert!(event.note.contains("shop/app-tls"), "{event:?}");
-    let series = "lanyard_credential_expiry_timestamp_seconds{identity=\"app\",namespace=\"shop\"}";
+    let series = "lanyard_credential_expiry_timestamp_seconds{identity=\"shop/app\"}";
     #[allow(clippy::cast_precision_loss)]
     let end = end as f64;
     assert_eq!(stage.metric(series), Some(end));

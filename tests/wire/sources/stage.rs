@@ -22,6 +22,9 @@ pub const TWIN_POD: &str = "127.0.2.12";
 /// Team bank's.
 pub const BANK_POD: &str = "127.0.2.21";
 
+/// Whether the credential of `shop/app` can be used.
+pub const USABLE: &str = "lanyard_credential_usable{identity=\"shop/app\"}";
+
 /// How a stage differs from the usual one.
 #[derive(Default)]
 pub struct Options {
@@ -61,6 +64,7 @@ pub async fn stage_of(sources: &[&str]) -> Stage {
 pub async fn stage_with_secret() -> Stage {
     let stage = stage_of(&[cast::USUAL]).await;
     stage.client_secret(cast::SECRET);
+    stage.usable().await;
     stage
 }
 
@@ -111,6 +115,13 @@ impl Stage {
     pub fn client_secret(&self, secret: &str) {
         let data = [("clientSecret", secret.as_bytes())];
         self.api.secret("shop", "app", &data);
+    }
+
+    /// Waits until the agent has read the credential of `shop/app`: from then on a request finds it, and
+    /// is not what found it first.
+    pub async fn usable(&self) {
+        self.eventually("a credential", || self.metric(USABLE) == Some(1.0))
+            .await;
     }
 
     /// Moves the agent's wall clock ahead.

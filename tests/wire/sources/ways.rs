@@ -7,7 +7,7 @@ use lanyard::azure::https::ProxyRules;
 use super::cast::{self, FEDERATED, IMDS, Wanted};
 use super::composed::Settings;
 use super::front::{Proxy, TlsFront};
-use super::stage::{APP_POD, BANK_POD, Options, Stage, stage, stage_with, stage_with_secret};
+use super::stage::{APP_POD, BANK_POD, Options, Stage, stage, stage_with};
 use crate::world::PAYMENTS;
 
 const PUBLIC: &str = "https://login.microsoftonline.com";
@@ -241,12 +241,15 @@ async fn a_token_endpoint_of_another_authority_gets_no_token() {
 #[tokio::test]
 async fn an_identity_without_a_tenant_has_the_agents() {
     let without = Wanted {
+        sources: &[FEDERATED],
         more: "  # tenantID is left out\n",
         ..Wanted::default()
     };
-    let stage = stage_with_secret().await;
-    stage.apply(&without.identity());
-    stage.token_at_last(APP_POD).await.is_error(400);
+    let stage = stage().await;
+    stage.workload(&without);
+    let refused = stage.token_at_last(APP_POD).await;
+    refused.is_error(400);
+    assert!(refused.body.contains("tenantID"), "{refused:?}");
     assert!(stage.exchanges().is_empty());
     let stage = stage_with(Options {
         settings: Settings {
@@ -257,7 +260,6 @@ async fn an_identity_without_a_tenant_has_the_agents() {
     })
     .await;
     stage.workload(&without);
-    stage.client_secret(cast::SECRET);
     stage.token_at_last(APP_POD).await.claims();
 }
 
