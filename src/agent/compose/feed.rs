@@ -45,16 +45,13 @@ pub async fn feed(
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let Parts {
-        pipeline,
-        credentials,
-        registry,
-        readiness,
-    } = parts;
+    let (pipeline, credentials) = (parts.pipeline, parts.credentials);
+    let (registry, readiness) = (parts.registry, parts.readiness);
     // Before anybody can ask: readiness without a latch would say "ready".
     let ready = readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
     let (mut remembered, mut checkpoint) = (None, None);
+    follow_secrets(&config.source, cluster.as_ref(), &credentials, stop, tasks);
     match &config.source {
         Source::Folder(folder) => {
             anyhow::ensure!(
@@ -66,8 +63,6 @@ pub async fn feed(
                 tasks,
                 manifests::follow(folder.clone(), config.workload_identity, sender),
             );
-            let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
-            spawn(tasks, secrets);
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
@@ -78,12 +73,6 @@ pub async fn feed(
             if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
                 content.forget_accounts();
             }
-            let secrets = credentials::follow::follow(
-                credentials.clone(),
-                cluster.clone(),
-                Timing::default(),
-            );
-            tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
             // Not a part that the agent needs: it may end.
             let (tellings, dropped) = pipeline.events.start();
             let (teller, node) = (cluster.clone(), source.node.clone());
@@ -122,8 +111,6 @@ pub async fn feed(
         remembered,
         checkpoint,
     };
-    let reminders = credentials.clone().remind();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
     let broker = pipeline.broker.clone();
     spawn(tasks, async move {
         index
@@ -135,6 +122,26 @@ pub async fn feed(
         anyhow::bail!("nothing tells of pods any more")
     });
     Ok(())
+}
+
+/// Starts what reads the Secrets that identities of pods here need, and what reminds of their ends.
+fn follow_secrets(
+    source: &Source,
+    cluster: Option<&Cluster>,
+    credentials: &Credentials,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) {
+    if let Source::Folder(folder) = source {
+        let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
+        spawn(tasks, secrets);
+    } else if let Some(cluster) = cluster {
+        let (credentials, cluster) = (credentials.clone(), cluster.clone());
+        let secrets = credentials::follow::follow(credentials, cluster, Timing::default());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
+    }
+    let reminders = credentials.clone().remind();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
 }
 
 /// What an agent before this one knew. Nothing that is wrong with it keeps this one from starting.

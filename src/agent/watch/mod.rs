@@ -6,7 +6,11 @@
 
 mod compute;
 #[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
+#[allow(
+    clippy::unwrap_in_result,
+    clippy::missing_panics_doc,
+    reason = "a test says so by panicking"
+)]
 pub mod fake;
 mod follow;
 mod health;
