@@ -9,6 +9,7 @@ mod compute;
 #[allow(
     clippy::unwrap_in_result,
     clippy::missing_panics_doc,
+    missing_docs,
     reason = "a test says so by panicking"
 )]
 pub mod fake;
