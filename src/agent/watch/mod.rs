@@ -6,7 +6,12 @@
 
 mod compute;
 #[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
+#[allow(
+    clippy::unwrap_in_result,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "a test says so by panicking"
+)]
 pub mod fake;
 mod follow;
 mod health;
