@@ -54,58 +54,17 @@ pub async fn feed(
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let (pipeline, credentials) = (parts.pipeline, parts.credentials);
-    let (registry, readiness) = (parts.registry, parts.readiness);
     // Before anybody can ask: readiness without a latch would say "ready".
     let ready = parts.readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
-    let (mut remembered, mut checkpoint) = (None, None);
-    follow_secrets(&config.source, cluster.as_ref(), &credentials, stop, tasks);
-    match &config.source {
+    let memory = match &config.source {
         Source::Folder(folder) => {
-            anyhow::ensure!(
-                folder.is_dir(),
-                "--manifests {}: no such folder",
-                folder.display()
-            );
-            spawn(
-                tasks,
-                manifests::follow(folder.clone(), config.workload_identity, sender),
-            );
+            from_folder(config, folder, &parts, sender, tasks)?;
+            Memory::default()
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
-            let health = Arc::<Health>::default();
-            let store = Store::new(&config.state_dir, &source.node)
-                .context("the node cannot be told from others")?;
-            remembered = recall(&store, &health);
-            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
-                content.forget_accounts();
-            }
-            // Not a part that the agent needs: it may end.
-            let (tellings, dropped) = pipeline.events.start();
-            let (teller, node) = (cluster.clone(), source.node.clone());
-            tokio::spawn(publish(teller, node, tellings, dropped));
-            let watch = Watch {
-                cluster,
-                source: source.clone(),
-                workload_identity: config.workload_identity,
-                batches: sender,
-                latch: readiness.latch("watches"),
-                metrics: WatchMetrics::register(registry)?,
-                health: health.clone(),
-                published: pipeline.directory.clone(),
-                timing: Timing::default(),
-            };
-            let (lookups, follow) = watch.start();
-            pipeline.locator.ask_with(lookups);
-            spawn(tasks, follow);
-            let (keep, kept) = tokio::sync::watch::channel(Arc::default());
-            checkpoint = Some(keep);
-            tokio::spawn(
-                stop.clone()
-                    .run_until_cancelled_owned(store.keep(kept, health)),
-            );
+            from_kubernetes(config, source, cluster, &parts, sender, stop, tasks)?
         }
     };
     let evidence = Evidence::start(stop.clone())
@@ -125,6 +84,8 @@ pub async fn feed(
         remembered: memory.remembered,
         checkpoint: memory.checkpoint,
     };
+    let reminders = credentials.clone().remind();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
     let broker = pipeline.broker.clone();
     spawn(tasks, async move {
         index
@@ -138,28 +99,75 @@ pub async fn feed(
     Ok(())
 }
 
-/// Starts what reads the Secrets that identities of pods here need, and what reminds of their ends.
-fn follow_secrets(
-    source: &Source,
-    cluster: Option<&Cluster>,
-    credentials: &Credentials,
-    stop: &CancellationToken,
+fn from_folder(
+    config: &Config,
+    folder: &Path,
+    parts: &Parts<'_>,
+    sender: mpsc::Sender<Batch>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) {
-    if let Source::Folder(folder) = source {
-        let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
-        spawn(tasks, secrets);
-    } else if let Some(cluster) = cluster {
-        let (credentials, cluster) = (credentials.clone(), cluster.clone());
-        let secrets = credentials::follow::follow(credentials, cluster, Timing::default());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
-    }
-    let reminders = credentials.clone().remind();
-    tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        folder.is_dir(),
+        "--manifests {}: no such folder",
+        folder.display()
+    );
+    let accounts = config.workload_identity;
+    spawn(
+        tasks,
+        manifests::follow(folder.to_owned(), accounts, sender),
+    );
+    let secrets = credentials::folder::follow(folder.to_owned(), parts.credentials.clone());
+    spawn(tasks, secrets);
+    Ok(())
 }
 
-/// What an agent before this one knew. Nothing that is wrong with it keeps this one from starting.
-fn recall(store: &Store, health: &Health) -> Option<Content> {
+fn from_kubernetes(
+    config: &Config,
+    source: &KubernetesSource,
+    cluster: Cluster,
+    parts: &Parts<'_>,
+    sender: mpsc::Sender<Batch>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Memory> {
+    let pipeline = &parts.pipeline;
+    let health = Arc::<Health>::default();
+    let store = Store::new(&config.state_dir, &source.node)
+        .context("the node cannot be told from others")?;
+    let remembered = recall(&store, &health, config.workload_identity);
+    // Not parts that the agent needs: they may end.
+    let (credentials, timing) = (parts.credentials.clone(), Timing::default());
+    let secrets = credentials::follow::follow(credentials, cluster.clone(), timing);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
+    let (tellings, dropped) = pipeline.events.start();
+    let (teller, node) = (cluster.clone(), source.node.clone());
+    tokio::spawn(publish(teller, node, tellings, dropped));
+    let objects = Watch {
+        cluster,
+        source: source.clone(),
+        workload_identity: config.workload_identity,
+        batches: sender,
+        latch: parts.readiness.latch("watches"),
+        metrics: WatchMetrics::register(parts.registry)?,
+        health: health.clone(),
+        published: pipeline.directory.clone(),
+        timing: Timing::default(),
+    };
+    let (lookups, follow) = objects.start();
+    pipeline.locator.ask_with(lookups);
+    spawn(tasks, follow);
+    let (keep, kept) = watch::channel(Arc::default());
+    let keeping = store.keep(kept, health);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(keeping));
+    Ok(Memory {
+        remembered,
+        checkpoint: Some(keep),
+    })
+}
+
+/// What an agent before this one knew, with service accounts only where they count. Nothing that is wrong
+/// with it keeps this one from starting.
+fn recall(store: &Store, health: &Health, accounts: bool) -> Option<Content> {
     match store.load() {
         Ok(None) => None,
         Ok(Some((mut content, age))) => {
