@@ -173,7 +173,7 @@ async fn nothing_of_a_secret_is_told_however_broken_it_is() {
     let (mut tellings, _) = events.start();
     let credentials = Credentials::register(&registry, events, || NOW).unwrap();
     let (batches, _kept) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(manifests::follow(path.path().to_owned(), batches));
+    tokio::spawn(manifests::follow(path.path().to_owned(), false, batches));
     tokio::spawn(folder::follow(path.path().to_owned(), credentials.clone()));
     let needed: Vec<_> = cases
         .iter()

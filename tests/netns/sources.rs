@@ -251,7 +251,12 @@ impl Load {
     async fn end(self) -> Result<usize> {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.work.await?;
-        ensure!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed[0]);
+        ensure!(
+            failed.is_empty(),
+            "{} failed: {:?}",
+            failed.len(),
+            failed[0]
+        );
         Ok(self.asked.load(Ordering::Relaxed))
     }
 }
@@ -276,11 +281,11 @@ async fn rolls(scene: &Scene, write: impl AsyncFnOnce() -> Result<()>) -> Result
     })
     .await?;
     let took = begun.elapsed();
-    ensure!(took < SOON, "the first token by the new secret took {took:?}");
-    scene
-        .azure()
-        .revoke_secret("app", &secret_id(OLD))
-        .await?;
+    ensure!(
+        took < SOON,
+        "the first token by the new secret took {took:?}"
+    );
+    scene.azure().revoke_secret("app", &secret_id(OLD)).await?;
     for n in 0..5 {
         let status = token_status(&scene.app, &format!("https://{n}.example")).await?;
         ensure!(status == 200, "{n}: {status}");
@@ -308,7 +313,10 @@ pub async fn a_secret_of_a_folder_rolls_under_load(stage: Stage) -> Result<()> {
     let scene = Scene::raise(stage).await?;
     let (manifests, setup) = folder(&scene)?;
     let agent = scene.lab.agent(&setup).await?;
-    rolls(&scene, async || manifests.write("secret.yaml", &secret(NEW))).await?;
+    rolls(&scene, async || {
+        manifests.write("secret.yaml", &secret(NEW))
+    })
+    .await?;
     let shown = agent.process.log() + &agent.metrics().await?;
     ensure!(!shown.contains("canary~"), "a secret shows:\n{shown}");
     Ok(())
@@ -395,10 +403,15 @@ pub async fn an_agent_that_restarts_without_the_api_server_has_no_secret(
     let (app, payments) = (scene.app.address(), scene.payments.address());
     until(WAIT, "the checkpoint", async || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        [app, payments].iter().all(|ip| text.contains(&format!("{ip}\"")))
+        [app, payments]
+            .iter()
+            .all(|ip| text.contains(&format!("{ip}\"")))
     })
     .await?;
-    ensure!(!std::fs::read_to_string(&file)?.contains("canary"), "a secret on disk");
+    ensure!(
+        !std::fs::read_to_string(&file)?.contains("canary"),
+        "a secret on disk"
+    );
     api.kill().await?;
     scene.gets(&scene.app, 200, WAIT).await?;
     agent.process.kill9().await?;
@@ -450,7 +463,10 @@ async fn tunnel(stream: TcpStream, asked: Arc<parking_lot::Mutex<Vec<String>>>) 
     };
     let mut onward = TcpStream::connect(rest.split(' ').next()?).await.ok()?;
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
-    copy_bidirectional(&mut stream, &mut onward).await.ok().map(drop)
+    copy_bidirectional(&mut stream, &mut onward)
+        .await
+        .ok()
+        .map(drop)
 }
 
 /// With every proxy variable set: Entra through the proxy, IMDS straight; and all straight where
@@ -460,21 +476,37 @@ pub async fn the_environments_proxy_is_for_entra_alone(stage: Stage) -> Result<(
     let asked = proxy(&scene.lab).await?;
     let (_manifests, mut setup) = folder(&scene)?;
     let url = format!("http://{PROXY}");
-    for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy"] {
+    for name in [
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "ALL_PROXY",
+        "https_proxy",
+        "http_proxy",
+    ] {
         setup = setup.variable(name, &url);
     }
     let mut agent = scene.lab.agent(&setup).await?;
     scene.gets(&scene.payments, 200, WAIT).await?;
-    ensure!(asked.lock().is_empty(), "IMDS by a proxy: {:?}", asked.lock());
+    ensure!(
+        asked.lock().is_empty(),
+        "IMDS by a proxy: {:?}",
+        asked.lock()
+    );
     scene.gets(&scene.app, 200, WAIT).await?;
     let lines = asked.lock().clone();
     ensure!(
-        !lines.is_empty() && lines.iter().all(|line| line == &format!("CONNECT {ENTRA}:443 HTTP/1.1")),
+        !lines.is_empty()
+            && lines
+                .iter()
+                .all(|line| line == &format!("CONNECT {ENTRA}:443 HTTP/1.1")),
         "{lines:?}"
     );
     agent.process.kill9().await.context("the first agent")?;
     asked.lock().clear();
-    let _agent = scene.lab.agent(&setup.variable("NO_PROXY", ".microsoftonline.com")).await?;
+    let _agent = scene
+        .lab
+        .agent(&setup.variable("NO_PROXY", ".microsoftonline.com"))
+        .await?;
     scene.gets(&scene.app, 200, WAIT).await?;
     ensure!(asked.lock().is_empty(), "{:?}", asked.lock());
     ensure!(scene.exchanges().await?.len() == 2);

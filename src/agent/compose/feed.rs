@@ -62,10 +62,8 @@ pub async fn feed(
                 "--manifests {}: no such folder",
                 folder.display()
             );
-            spawn(
-                tasks,
-                manifests::follow(folder.clone(), config.workload_identity, sender),
-            );
+            let accounts = config.workload_identity;
+            spawn(tasks, manifests::follow(folder.clone(), accounts, sender));
             let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
             spawn(tasks, secrets);
         }
@@ -74,10 +72,7 @@ pub async fn feed(
             let health = Arc::<Health>::default();
             let store = Store::new(&config.state_dir, &source.node)
                 .context("the node cannot be told from others")?;
-            remembered = recall(&store, &health);
-            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
-                content.forget_accounts();
-            }
+            remembered = recall(&store, &health, config.workload_identity);
             let secrets = credentials::follow::follow(
                 credentials.clone(),
                 cluster.clone(),
@@ -137,11 +132,15 @@ pub async fn feed(
     Ok(())
 }
 
-/// What an agent before this one knew. Nothing that is wrong with it keeps this one from starting.
-fn recall(store: &Store, health: &Health) -> Option<Content> {
+/// What an agent before this one knew, with service accounts only where they count. Nothing that is wrong
+/// with it keeps this one from starting.
+fn recall(store: &Store, health: &Health, accounts: bool) -> Option<Content> {
     match store.load() {
         Ok(None) => None,
-        Ok(Some((content, age))) => {
+        Ok(Some((mut content, age))) => {
+            if !accounts {
+                content.forget_accounts();
+            }
             let (pods, age_seconds) = (content.pods(), age.as_secs());
             tracing::info!(
                 pods,

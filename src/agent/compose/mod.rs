@@ -5,6 +5,7 @@
 //! refused, which is what fail-closed means.
 
 mod feed;
+mod ground;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Enforcement, EntraConfig, Source};
+use crate::agent::config::{Config, Enforcement, Source};
 use crate::agent::credentials::Credentials;
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
@@ -29,11 +30,8 @@ use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::observe::{self, Local, Observer};
-use crate::agent::obtain::{self, ApiServer, Broker, EntraSetup, Ground, Sources};
+use crate::agent::obtain::{self, Broker, Ground, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::azure::entra::token_endpoint;
-use crate::azure::https::{HttpsClient, HttpsConfig, ProxyRules, Roots};
-use crate::azure::imds::ImdsClient;
 use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
@@ -64,8 +62,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let (pipeline, credentials) = pipeline(&config, cluster.as_ref(), &registry)?;
-    let pipeline = Arc::new(pipeline);
+    let events = Events::register(&registry)?;
+    let credentials = Credentials::register(&registry, events.clone(), clock::since_epoch)?;
+    let ground = ground::ground(&config, credentials.clone(), cluster.as_ref())?;
+    let pipeline = Arc::new(pipeline(&config, ground, events, &registry)?);
+    ground::renew_with(&credentials, &pipeline.broker);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -146,24 +147,17 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
-    cluster: Option<&Cluster>,
+    ground: Ground,
+    events: Events,
     registry: &Registry,
-) -> anyhow::Result<(Pipeline<Sources>, Credentials)> {
-    let imds = ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?;
+) -> anyhow::Result<Pipeline<Sources>> {
+    let imds = ground.imds.clone();
     let directory = Arc::new(Published::default());
     let pod_wait = match config.enforcement {
         Enforcement::Enforce => config.pod_wait,
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
     };
-    let events = Events::register(registry)?;
-    let credentials = Credentials::register(registry, events.clone(), clock::since_epoch)?;
-    let ground = Ground {
-        imds: imds.clone(),
-        entra: entra(&config.entra)?,
-        credentials: credentials.clone(),
-        accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),
-    };
-    let pipeline = Pipeline {
+    Ok(Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
@@ -182,36 +176,6 @@ fn pipeline(
         )?),
         events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    };
-    let broker = pipeline.broker.clone();
-    credentials.on_new(move |identity| {
-        broker.renew(|key| key.owner() == Some(&identity.name));
-    });
-    Ok((pipeline, credentials))
-}
-
-/// Where Entra is. What is wrong with what was configured is told now, not with the first token.
-fn entra(config: &EntraConfig) -> anyhow::Result<EntraSetup> {
-    let roots = match &config.ca_file {
-        None => Roots::System,
-        Some(file) => {
-            let shown = || format!("--azure-ca-file {}", file.display());
-            let roots = Roots::SystemAnd(std::fs::read_to_string(file).with_context(shown)?);
-            let tried = HttpsConfig {
-                roots: roots.clone(),
-                ..HttpsConfig::default()
-            };
-            HttpsClient::new(&tried).with_context(shown)?;
-            roots
-        }
-    };
-    let anyone = "00000000-0000-0000-0000-000000000000".parse()?;
-    token_endpoint(&config.authority_host, anyone).context("--authority-host")?;
-    Ok(EntraSetup {
-        authority_host: config.authority_host.clone(),
-        tenant: config.tenant,
-        roots,
-        proxies: ProxyRules::from_environment(),
     })
 }
 

@@ -133,7 +133,9 @@ impl ApiServer {
         let mut state = self.state.lock();
         state.version += 1;
         let version = state.version;
-        let known = state.secrets.insert(key.clone(), (version, encoded.clone()));
+        let known = state
+            .secrets
+            .insert(key.clone(), (version, encoded.clone()));
         let kind = if known.is_some() { "MODIFIED" } else { "ADDED" };
         let object = object(&key, version, &encoded);
         state.tell(key, version, kind, &object);
@@ -205,7 +207,14 @@ impl ApiServer {
                 plain(200, &json!({"issuer": issuer, "jwks_uri": keys}))
             }
             ["openid", "v1", "jwks"] => plain(200, &self.signer.jwks()),
-            ["api", "v1", "namespaces", namespace, "secrets", ref name @ ..] => {
+            [
+                "api",
+                "v1",
+                "namespaces",
+                namespace,
+                "secrets",
+                ref name @ ..,
+            ] => {
                 if let Some(refused) = self.refusal(Call::Secrets).await {
                     return refused;
                 }

@@ -8,7 +8,9 @@ use lanyard::sim::faults::Target;
 
 use super::apiserver::{Call, Mood};
 use super::cast::{self, FEDERATED, SECRET, USUAL, Wanted};
-use super::stage::{APP_POD, BANK_POD, Stage, TWIN_POD, claims, stage, stage_of, stage_with_secret};
+use super::stage::{
+    APP_POD, BANK_POD, Stage, TWIN_POD, claims, stage, stage_of, stage_with_secret,
+};
 
 /// The bank's own object for the shop's application.
 const BANKS: Wanted<'_> = Wanted {
@@ -22,7 +24,9 @@ const BANKS: Wanted<'_> = Wanted {
 };
 
 fn banks_secret(stage: &Stage, secret: &str) {
-    stage.api.secret("bank", "app", &[("clientSecret", secret.as_bytes())]);
+    stage
+        .api
+        .secret("bank", "app", &[("clientSecret", secret.as_bytes())]);
 }
 
 /// The same client id, policy admits it, the token is in the cache: without a credential of its own
@@ -40,7 +44,10 @@ async fn the_same_client_id_with_another_secret_gets_nothing_of_the_cache() {
         reply.body.contains("AADSTS7000215")
     });
     refused.await.is_error(400);
-    assert!(!stage.exchanges().is_empty(), "asked with what the bank has");
+    assert!(
+        !stage.exchanges().is_empty(),
+        "asked with what the bank has"
+    );
     // The victim is served meanwhile.
     stage.token(APP_POD, "").await.claims();
 }
@@ -52,9 +59,17 @@ async fn a_secret_of_another_namespace_cannot_be_named() {
     stage.workload(&BANKS);
     stage.token_at_last(BANK_POD).await.is_error(400);
     let asked = |part: &str| stage.api.asked(part);
-    assert_eq!(asked("/secrets"), asked("/shop/secrets") + asked("/bank/secrets"));
+    assert_eq!(
+        asked("/secrets"),
+        asked("/shop/secrets") + asked("/bank/secrets")
+    );
     assert!(asked("/bank/secrets") > 0);
-    for name in ["shop/app", "../../shop/secrets/app", "app?namespace=shop", "%2e%2e"] {
+    for name in [
+        "shop/app",
+        "../../shop/secrets/app",
+        "app?namespace=shop",
+        "%2e%2e",
+    ] {
         let source = format!("servicePrincipal: {{secretRef: {{name: '{name}'}}}}");
         let wanted = Wanted {
             sources: &[&source],
@@ -82,8 +97,13 @@ async fn a_recreated_identity_inherits_nothing() {
     };
     stage.apply(&heir.identity());
     stage.token_at_last(APP_POD).await.is_error(400);
-    assert!(stage.exchanges().is_empty(), "the predecessor's secret was used");
-    stage.api.secret("shop", "heirs", &[("clientSecret", b"wrong")]);
+    assert!(
+        stage.exchanges().is_empty(),
+        "the predecessor's secret was used"
+    );
+    stage
+        .api
+        .secret("shop", "heirs", &[("clientSecret", b"wrong")]);
     let refused = stage.until("Entra's refusal", APP_POD, |reply| {
         reply.body.contains("AADSTS7000215")
     });
@@ -111,7 +131,9 @@ async fn an_identity_that_was_replaced_unseen_inherits_nothing() {
 async fn a_new_generation_is_fetched_anew() {
     let stage = stage_with_secret().await;
     stage.token_at_last(APP_POD).await.claims();
-    stage.api.secret("shop", "other", &[("password", SECRET.as_bytes())]);
+    stage
+        .api
+        .secret("shop", "other", &[("password", SECRET.as_bytes())]);
     let changed = Wanted {
         generation: 2,
         sources: &["servicePrincipal: {secretRef: {name: other, key: password}}"],
@@ -139,10 +161,15 @@ async fn a_service_account_gets_no_token_of_anothers() {
     let refused = stage.token_at_last(TWIN_POD).await;
     refused.is_error(400);
     let words = refused.text("error_description");
-    assert!(words.contains("system:serviceaccount:shop:visitor"), "{words}");
+    assert!(
+        words.contains("system:serviceaccount:shop:visitor"),
+        "{words}"
+    );
     // A pod that is made again with the other account is another asker.
     stage.apply(&cast::pod("shop", "app-twin", "app", "app", TWIN_POD));
-    stage.until("its own token", TWIN_POD, |reply| reply.status == 200).await;
+    stage
+        .until("its own token", TWIN_POD, |reply| reply.status == 200)
+        .await;
 }
 
 /// What is asked of the API server is bound to the very pod, for the one audience.
@@ -253,7 +280,11 @@ async fn an_identity_switched_to_another_source_fails_no_request() {
     };
     let switch = async {
         for generation in 2..12 {
-            let sources: &[&str] = if generation % 2 == 0 { &[FEDERATED] } else { &[cast::IMDS] };
+            let sources: &[&str] = if generation % 2 == 0 {
+                &[FEDERATED]
+            } else {
+                &[cast::IMDS]
+            };
             let wanted = Wanted {
                 generation,
                 sources,
@@ -262,7 +293,9 @@ async fn an_identity_switched_to_another_source_fails_no_request() {
             let before = asked.load(Ordering::Relaxed);
             stage.apply(&wanted.identity());
             stage
-                .eventually("some more tokens", || asked.load(Ordering::Relaxed) > before + 3)
+                .eventually("some more tokens", || {
+                    asked.load(Ordering::Relaxed) > before + 3
+                })
                 .await;
         }
         stop.store(true, Ordering::Relaxed);

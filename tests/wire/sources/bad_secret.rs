@@ -12,7 +12,9 @@ type Data<'a> = &'a [(&'a str, &'a [u8])];
 
 /// The whole story: refused with a word of `said` in the Event, told in the metric, mended.
 async fn refused(stage: &Stage, said: &[&str], canaries: &[&str]) {
-    let reply = stage.until("a refusal", APP_POD, |reply| reply.status != 503).await;
+    let reply = stage
+        .until("a refusal", APP_POD, |reply| reply.status != 503)
+        .await;
     reply.is_error_at_once(400);
     let event = stage.event("CredentialUnusable").await;
     assert_eq!(event.about, "AzureIdentity/shop/app", "{event:?}");
@@ -23,21 +25,32 @@ async fn refused(stage: &Stage, said: &[&str], canaries: &[&str]) {
         .eventually("the metric", || stage.metric(USABLE) == Some(0.0))
         .await;
     let shown = [reply.body.clone(), stage.api.written(), stage.scrape()];
-    for (shown, canary) in shown.iter().flat_map(|shown| canaries.iter().map(move |one| (shown, one))) {
+    for (shown, canary) in shown
+        .iter()
+        .flat_map(|shown| canaries.iter().map(move |one| (shown, one)))
+    {
         assert!(!shown.contains(canary), "{canary} in {shown}");
     }
     assert!(stage.exchanges().is_empty(), "Entra was asked");
 }
 
 async fn mended(stage: &Stage, identity: Identity) {
-    let reply = stage.until("a token", APP_POD, |reply| reply.status == 200).await;
+    let reply = stage
+        .until("a token", APP_POD, |reply| reply.status == 200)
+        .await;
     assert_eq!(reply.claims()["appid"], identity.client_id);
     stage
         .eventually("the metric", || stage.metric(USABLE) == Some(1.0))
         .await;
 }
 
-async fn bad(source: &str, secret: &str, data: Data<'_>, said: &[&str], canaries: &[&str]) -> Stage {
+async fn bad(
+    source: &str,
+    secret: &str,
+    data: Data<'_>,
+    said: &[&str],
+    canaries: &[&str],
+) -> Stage {
     let stage = stage_of(&[source]).await;
     stage.api.secret("shop", secret, data);
     refused(&stage, said, canaries).await;
@@ -45,7 +58,10 @@ async fn bad(source: &str, secret: &str, data: Data<'_>, said: &[&str], canaries
 }
 
 async fn with_certificate(stage: &Stage, pair: &certificates::Pair) {
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
+    stage
+        .simulator
+        .add_certificate("app", &pair.certificate)
+        .unwrap();
     stage.api.secret("shop", "app-tls", &pair.data());
     mended(stage, cast::APP).await;
 }
@@ -93,7 +109,14 @@ async fn a_secret_without_the_key() {
 
 #[tokio::test]
 async fn a_secret_whose_key_is_empty() {
-    let stage = bad(cast::USUAL, "app", &[("clientSecret", b"")], &["clientSecret"], &[]).await;
+    let stage = bad(
+        cast::USUAL,
+        "app",
+        &[("clientSecret", b"")],
+        &["clientSecret"],
+        &[],
+    )
+    .await;
     stage.client_secret(SECRET);
     mended(&stage, cast::APP).await;
 }
@@ -105,7 +128,14 @@ async fn a_certificate_and_a_key_that_do_not_match() {
         ("tls.crt", one.certificate.as_bytes()),
         ("tls.key", other.key.as_bytes()),
     ];
-    let stage = bad(CERTIFICATE, "app-tls", data, &["shop/app-tls"], &[other.canary()]).await;
+    let stage = bad(
+        CERTIFICATE,
+        "app-tls",
+        data,
+        &["shop/app-tls"],
+        &[other.canary()],
+    )
+    .await;
     with_certificate(&stage, &one).await;
 }
 
@@ -118,14 +148,28 @@ async fn an_encrypted_key() {
         ("tls.key", locked.as_bytes()),
     ];
     let canary = locked.lines().nth(5).unwrap();
-    let stage = bad(CERTIFICATE, "app-tls", data, &["tls.key", "encrypted"], &[canary]).await;
+    let stage = bad(
+        CERTIFICATE,
+        "app-tls",
+        data,
+        &["tls.key", "encrypted"],
+        &[canary],
+    )
+    .await;
     with_certificate(&stage, &pair).await;
 }
 
 #[tokio::test]
 async fn a_certificate_that_has_expired() {
     let old = certificates::expired("app");
-    let stage = bad(CERTIFICATE, "app-tls", &old.data(), &["expired", "2020"], &[old.canary()]).await;
+    let stage = bad(
+        CERTIFICATE,
+        "app-tls",
+        &old.data(),
+        &["expired", "2020"],
+        &[old.canary()],
+    )
+    .await;
     with_certificate(&stage, &certificates::rsa("app")).await;
 }
 
@@ -148,16 +192,25 @@ async fn a_key_that_is_none() {
     with_certificate(&stage, &pair).await;
 }
 
-const STORE: &str =
-    "servicePrincipal: {certificateRef: {name: app-p12, pkcs12Key: keystore.p12, passwordKey: password}}";
+const STORE: &str = "servicePrincipal: {certificateRef: {name: app-p12, pkcs12Key: keystore.p12, passwordKey: password}}";
 
 #[tokio::test]
 async fn a_store_with_a_wrong_password() {
     let pair = certificates::rsa("app");
     let store = certificates::pkcs12(&pair, "right-password");
     let data: Data<'_> = &[("keystore.p12", &store), ("password", b"canary-wrong")];
-    let stage = bad(STORE, "app-p12", data, &["password"], &["canary-wrong", "right-password"]).await;
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
+    let stage = bad(
+        STORE,
+        "app-p12",
+        data,
+        &["password"],
+        &["canary-wrong", "right-password"],
+    )
+    .await;
+    stage
+        .simulator
+        .add_certificate("app", &pair.certificate)
+        .unwrap();
     let data: Data<'_> = &[("keystore.p12", &store), ("password", b"right-password")];
     stage.api.secret("shop", "app-p12", data);
     mended(&stage, cast::APP).await;
@@ -165,6 +218,16 @@ async fn a_store_with_a_wrong_password() {
 
 #[tokio::test]
 async fn a_store_that_is_broken() {
-    let data: Data<'_> = &[("keystore.p12", b"canary: no store"), ("password", b"canary-pw")];
-    bad(STORE, "app-p12", data, &["keystore.p12"], &["canary: no", "canary-pw"]).await;
+    let data: Data<'_> = &[
+        ("keystore.p12", b"canary: no store"),
+        ("password", b"canary-pw"),
+    ];
+    bad(
+        STORE,
+        "app-p12",
+        data,
+        &["keystore.p12"],
+        &["canary: no", "canary-pw"],
+    )
+    .await;
 }

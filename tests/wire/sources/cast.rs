@@ -30,9 +30,8 @@ pub const EXCHANGE: &str = "api://AzureADTokenExchange";
 
 /// Azure's side. `issuer` signs service accounts' tokens; `more` are keys of the world file.
 pub fn azure(issuer: &str, more: &str) -> String {
-    let federated = format!(
-        "{{name: cluster, issuer: '{issuer}', subject: 'system:serviceaccount:shop:app'}}"
-    );
+    let federated =
+        format!("{{name: cluster, issuer: '{issuer}', subject: 'system:serviceaccount:shop:app'}}");
     format!(
         "tenant: {{id: {TENANT}}}
 identities:

@@ -75,11 +75,7 @@ fn params(name: &str, years: (i32, i32)) -> CertificateParams {
     params
 }
 
-fn signed_by_itself(
-    name: &str,
-    algorithm: &'static SignatureAlgorithm,
-    years: (i32, i32),
-) -> Pair {
+fn signed_by_itself(name: &str, algorithm: &'static SignatureAlgorithm, years: (i32, i32)) -> Pair {
     let key = KeyPair::generate_for(algorithm).unwrap();
     let certificate = params(name, years).self_signed(&key).unwrap();
     Pair {
@@ -91,7 +87,14 @@ fn signed_by_itself(
 /// The key encrypted with a password, PEM.
 pub fn encrypted(key: &str, password: &str) -> String {
     let password = format!("pass:{password}");
-    let args = ["pkcs8", "-topk8", "-v2", "aes-256-cbc", "-passout", &password];
+    let args = [
+        "pkcs8",
+        "-topk8",
+        "-v2",
+        "aes-256-cbc",
+        "-passout",
+        &password,
+    ];
     String::from_utf8(openssl(&args, key)).unwrap()
 }
 

@@ -111,14 +111,8 @@ impl Composed {
             credentials: credentials.clone(),
             accounts: Some(Arc::new(obtain::ApiServer(cluster))),
         };
-        let broker = obtain::compose(
-            settings.obtain,
-            ground,
-            wall,
-            &registry,
-            TaskTracker::new(),
-        )
-        .unwrap();
+        let broker =
+            obtain::compose(settings.obtain, ground, wall, &registry, TaskTracker::new()).unwrap();
         let renewed = broker.clone();
         credentials.on_new(move |identity| {
             let name = identity.name.clone();
@@ -143,7 +137,8 @@ impl Composed {
         tokio::spawn(serve(listener, limits, pipeline, drain, metrics));
         let retain = move |directory: &Directory| {
             credentials.retain_granted(directory);
-            let granted: HashSet<IdentityKey> = directory.pods().flat_map(|pod| keys(pod)).collect();
+            let granted: HashSet<IdentityKey> =
+                directory.pods().flat_map(|pod| keys(pod)).collect();
             broker.retain(|key| granted.contains(key));
         };
         Self {

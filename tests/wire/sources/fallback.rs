@@ -72,7 +72,10 @@ async fn federated_then_service_principal() {
     gets(&stage, APP).await;
     let used = stage.exchanges();
     assert_eq!(used.len(), 1);
-    assert!(used[0].credential.as_ref().unwrap().starts_with("secret:"), "{used:?}");
+    assert!(
+        used[0].credential.as_ref().unwrap().starts_with("secret:"),
+        "{used:?}"
+    );
 }
 
 /// The first is possible: the second is not even asked.
@@ -96,7 +99,11 @@ async fn never_after_a_refusal_of_a_federation() {
         for _ in 0..2 {
             stage.token_at_last(APP_POD).await.is_error(400);
         }
-        assert_eq!((stage.exchanges().len(), stage.imds_calls()), (1, 0), "{second}");
+        assert_eq!(
+            (stage.exchanges().len(), stage.imds_calls()),
+            (1, 0),
+            "{second}"
+        );
     }
 }
 
@@ -108,7 +115,11 @@ async fn never_after_a_refusal_of_a_secret() {
         for _ in 0..2 {
             stage.token_at_last(APP_POD).await.is_error(400);
         }
-        assert_eq!((stage.exchanges().len(), stage.imds_calls()), (1, 0), "{second}");
+        assert_eq!(
+            (stage.exchanges().len(), stage.imds_calls()),
+            (1, 0),
+            "{second}"
+        );
     }
 }
 
@@ -176,5 +187,11 @@ async fn a_pod_that_is_gone_gets_no_token() {
     assert_eq!((stage.exchanges().len(), stage.imds_calls()), (0, 0));
     // Its sibling is served.
     let twin = super::stage::TWIN_POD;
-    assert_eq!(stage.until("a token", twin, |reply| reply.status == 200).await.status, 200);
+    assert_eq!(
+        stage
+            .until("a token", twin, |reply| reply.status == 200)
+            .await
+            .status,
+        200
+    );
 }

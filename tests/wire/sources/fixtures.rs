@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use k8s_openapi::api::authentication::v1::{
-    BoundObjectReference, TokenRequest, TokenRequestSpec,
-};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Api;
 use kube::api::{ListParams, PostParams, WatchEvent, WatchParams};

@@ -15,7 +15,11 @@ fn token(reply: &Reply) -> String {
 }
 
 fn with_claims(stage: &Stage) -> Vec<bool> {
-    stage.exchanges().into_iter().map(|one| one.claims).collect()
+    stage
+        .exchanges()
+        .into_iter()
+        .map(|one| one.claims)
+        .collect()
 }
 
 async fn claims_pass_through(stage: &Stage) {
@@ -71,7 +75,10 @@ async fn claims_that_are_none_are_refused_and_cost_nothing() {
 async fn bypass_cache_gets_a_new_token_that_takes_the_old_ones_place() {
     let stage = stage_with_secret().await;
     let cached = token(&stage.token_at_last(APP_POD).await);
-    assert_eq!(token(&stage.token(APP_POD, "&bypass_cache=false").await), cached);
+    assert_eq!(
+        token(&stage.token(APP_POD, "&bypass_cache=false").await),
+        cached
+    );
     stage.mark();
     let new = token(&stage.token(APP_POD, BYPASS).await);
     assert_ne!(new, cached);

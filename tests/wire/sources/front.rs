@@ -61,7 +61,10 @@ fn acceptor(names: &[&str]) -> (String, TlsAcceptor) {
     let key = KeyPair::generate().unwrap();
     let ca_pem = authority.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(authority, key);
-    let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let names = names
+        .iter()
+        .map(|&name| name.to_owned())
+        .collect::<Vec<_>>();
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(names).unwrap();
     let leaf = leaf.signed_by(&key, &issuer).unwrap();
@@ -125,7 +128,9 @@ async fn tunnel(
         return stream.write_all(refused).await;
     }
     let mut onward = TcpStream::connect(to).await?;
-    stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+    stream
+        .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        .await?;
     copy_bidirectional(&mut stream, &mut onward).await.map(drop)
 }
 

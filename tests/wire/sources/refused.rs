@@ -49,7 +49,9 @@ fn is_clean(stage: &Stage, body: &str) {
 async fn final_refusal(stage: &Stage, code: u32) {
     stage.simulator.add_fault(Fault::aadsts(code));
     for _ in 0..2 {
-        let reply = stage.until("a refusal", APP_POD, |reply| reply.status != 503).await;
+        let reply = stage
+            .until("a refusal", APP_POD, |reply| reply.status != 503)
+            .await;
         reply.is_error_at_once(400);
         let words = reply.text("error_description");
         assert!(words.contains(&format!("AADSTS{code}")), "{words}");
@@ -64,7 +66,9 @@ async fn final_refusal(stage: &Stage, code: u32) {
 
 /// When the trouble is over so is ours, without anybody's doing.
 async fn mends(stage: &Stage) {
-    let reply = stage.until("a token", APP_POD, |reply| reply.status == 200).await;
+    let reply = stage
+        .until("a token", APP_POD, |reply| reply.status == 200)
+        .await;
     assert_eq!(reply.claims()["appid"], cast::APP.client_id);
 }
 
@@ -77,14 +81,15 @@ async fn refusal_of_a_secret(code: u32) {
 async fn refusal_that_its_owner_hears(code: u32) {
     let stage = stage_with_secret().await;
     stage.simulator.add_fault(Fault::aadsts(code));
-    let reply = stage.until("a refusal", APP_POD, |reply| reply.status != 503).await;
+    let reply = stage
+        .until("a refusal", APP_POD, |reply| reply.status != 503)
+        .await;
     reply.is_error(400);
     let event = stage.event("CredentialRefused").await;
     assert_eq!(event.about, "AzureIdentity/shop/app");
     assert!(event.note.contains(&format!("AADSTS{code}")), "{event:?}");
-    let series = format!(
-        "lanyard_credential_refused_total{{code=\"{code}\",identity=\"shop/app\"}}"
-    );
+    let series =
+        format!("lanyard_credential_refused_total{{code=\"{code}\",identity=\"shop/app\"}}");
     stage
         .eventually("the metric", || stage.metric(&series) >= Some(1.0))
         .await;
@@ -127,7 +132,10 @@ async fn aadsts50034_no_such_account() {
 async fn stage_with_certificate() -> Stage {
     let stage = stage_of(&[CERTIFICATE]).await;
     let pair = certificates::rsa("app");
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
+    stage
+        .simulator
+        .add_certificate("app", &pair.certificate)
+        .unwrap();
     stage.api.secret("shop", "app-tls", &pair.data());
     stage.usable().await;
     stage
@@ -170,7 +178,10 @@ async fn an_authority_of_the_old_algorithm() {
         ..Wanted::default()
     });
     let pair = certificates::rsa("app");
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
+    stage
+        .simulator
+        .add_certificate("app", &pair.certificate)
+        .unwrap();
     stage.api.secret("shop", "app-tls", &pair.data());
     stage.token_at_last(APP_POD).await.claims();
     let algorithms = |stage: &Stage| -> Vec<String> {
@@ -364,6 +375,10 @@ async fn throttling_is_obeyed() {
     }
     let after: u32 = replies[2].header("retry-after").unwrap().parse().unwrap();
     assert!((10..=20).contains(&after), "{after}");
-    let hit = stage.since().iter().filter(|one| one.status == Some(429)).count();
+    let hit = stage
+        .since()
+        .iter()
+        .filter(|one| one.status == Some(429))
+        .count();
     assert_eq!(hit, 1);
 }

@@ -35,7 +35,9 @@ async fn as_imds_does(stage: Stage, source: &str) {
         sources: &[source],
         ..Wanted::default()
     });
-    stage.apply(&super::cast::pod("shop", "by-imds", "by-imds", "app", BANK_POD));
+    stage.apply(&super::cast::pod(
+        "shop", "by-imds", "by-imds", "app", BANK_POD,
+    ));
     let by_imds = Wanted {
         name: "by-imds",
         uid: "uid-by-imds",

@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use lanyard::sim::faults::{Effect, Target};
 use lanyard::sim::world::Secret;
 use lanyard::sim::{Fault, secret_id};
-use lanyard::sim::faults::{Effect, Target};
 
 use super::cast::{CERTIFICATE, SECRET, Wanted};
 use super::certificates::{self, Pair};
@@ -37,8 +37,14 @@ async fn until_used(stage: &Stage, credential: &str) -> Duration {
     let begun = Instant::now();
     loop {
         let number = begun.elapsed().as_millis();
-        stage.token(APP_POD, &format!("/new-{number}")).await.claims();
-        if used(stage).iter().any(|one| one.eq_ignore_ascii_case(credential)) {
+        stage
+            .token(APP_POD, &format!("/new-{number}"))
+            .await
+            .claims();
+        if used(stage)
+            .iter()
+            .any(|one| one.eq_ignore_ascii_case(credential))
+        {
             return begun.elapsed();
         }
         assert!(begun.elapsed() < SOON, "{:?}", used(stage));
@@ -83,7 +89,10 @@ async fn a_revoked_secret_is_replaced_without_a_failed_request() {
     stage.simulator.add_secret("app", accepted(NEW)).unwrap();
     stage.client_secret(NEW);
     until_used(&stage, &by_secret(NEW)).await;
-    stage.simulator.revoke_secret("app", &secret_id(SECRET)).unwrap();
+    stage
+        .simulator
+        .revoke_secret("app", &secret_id(SECRET))
+        .unwrap();
     stage.mark();
     for n in 0..5 {
         stage.token(APP_POD, &format!("/after-{n}")).await.claims();
@@ -97,9 +106,18 @@ async fn a_revoked_secret_is_replaced_without_a_failed_request() {
 async fn a_secret_that_was_revoked_first_is_told_and_mended() {
     let stage = stage_with_secret().await;
     stage.token_at_last(APP_POD).await.claims();
-    stage.simulator.revoke_secret("app", &secret_id(SECRET)).unwrap();
+    stage
+        .simulator
+        .revoke_secret("app", &secret_id(SECRET))
+        .unwrap();
     stage.token(APP_POD, "/other").await.is_error(400);
-    assert!(stage.event("CredentialRefused").await.note.contains("7000215"));
+    assert!(
+        stage
+            .event("CredentialRefused")
+            .await
+            .note
+            .contains("7000215")
+    );
     assert_eq!(stage.token(APP_POD, "").await.status, 200);
     stage.simulator.add_secret("app", accepted(NEW)).unwrap();
     stage.client_secret(NEW);
@@ -129,13 +147,19 @@ async fn a_secret_that_entra_does_not_know_yet_harms_nobody() {
     let tried = used(&stage);
     assert!(tried.contains(&by_secret(SECRET)), "{tried:?}");
     let refused = tried.iter().filter(|one| **one == by_secret(NEW)).count();
-    assert!((1..=2).contains(&refused), "not with each request: {tried:?}");
+    assert!(
+        (1..=2).contains(&refused),
+        "not with each request: {tried:?}"
+    );
     // Now it does.
     stage.simulator.add_secret("app", accepted(NEW)).unwrap();
     stage.let_pass(120);
     stage.mark();
     until_used(&stage, &by_secret(NEW)).await;
-    stage.simulator.revoke_secret("app", &secret_id(SECRET)).unwrap();
+    stage
+        .simulator
+        .revoke_secret("app", &secret_id(SECRET))
+        .unwrap();
     stage.token(APP_POD, "/late").await.claims();
 }
 
@@ -180,7 +204,10 @@ async fn a_new_certificate_is_used_at_once_and_the_old_until_it_is_registered() 
     stage.mark();
     until_used(&stage, &by_new).await;
     let thumbprint = by_old.strip_prefix("certificate:").unwrap();
-    stage.simulator.revoke_certificate("app", thumbprint).unwrap();
+    stage
+        .simulator
+        .revoke_certificate("app", thumbprint)
+        .unwrap();
     stage.token(APP_POD, "/late").await.claims();
 }
 
@@ -194,7 +221,10 @@ async fn several_certificates_in_one_secret() {
         format!("{}{}", new.certificate, old.certificate),
         format!("{}{}", new.key, old.key),
     );
-    let data = [("tls.crt", certificates.as_bytes()), ("tls.key", keys.as_bytes())];
+    let data = [
+        ("tls.crt", certificates.as_bytes()),
+        ("tls.key", keys.as_bytes()),
+    ];
     stage.api.secret("shop", "app-tls", &data);
     stage.token_at_last(APP_POD).await.claims();
     assert!(used(&stage).contains(&by_old), "{:?}", used(&stage));

@@ -45,9 +45,15 @@ fn repeated(code: u16, text: &str) -> Fault {
 async fn echoes(stage: &Stage, sent: &str) -> Vec<String> {
     let mut answers = Vec::new();
     let escaped = lanyard::model::escape::escaped(sent);
-    for (n, (code, text)) in [(401, sent), (400, &escaped), (500, sent), (503, sent), (200, sent)]
-        .into_iter()
-        .enumerate()
+    for (n, (code, text)) in [
+        (401, sent),
+        (400, &escaped),
+        (500, sent),
+        (503, sent),
+        (200, sent),
+    ]
+    .into_iter()
+    .enumerate()
     {
         stage.simulator.add_fault(repeated(code, text));
         let reply = stage.token(APP_POD, &format!("/echo-{n}")).await;
@@ -61,7 +67,9 @@ async fn echoes(stage: &Stage, sent: &str) -> Vec<String> {
 async fn client_secrets_show_nowhere() {
     capture();
     let stage = stage_of(&[USUAL]).await;
-    stage.api.secret("shop", "app", &[("wrong-key", b"canary-of-the-wrong-key")]);
+    stage
+        .api
+        .secret("shop", "app", &[("wrong-key", b"canary-of-the-wrong-key")]);
     stage.event("CredentialUnusable").await;
     let mut answers = vec![stage.token_at_last(APP_POD).await.body];
     stage.client_secret(SECRET);
@@ -110,11 +118,16 @@ async fn keys_and_assertions_show_nowhere() {
     let thumbprint = stage.simulator.add_certificate("app", &pair.certificate);
     let thumbprint = thumbprint.unwrap();
     stage.api.secret("shop", "app-tls", &pair.data());
-    stage.until("a token", APP_POD, |reply| reply.status == 200).await;
+    stage
+        .until("a token", APP_POD, |reply| reply.status == 200)
+        .await;
     // Not registered: Entra's words name the thumbprint, which is no secret.
     stage.api.secret("shop", "app-tls", &other.data());
     stage.event_while_served("700027").await;
-    stage.simulator.revoke_certificate("app", &thumbprint).unwrap();
+    stage
+        .simulator
+        .revoke_certificate("app", &thumbprint)
+        .unwrap();
     let refused = stage.token(APP_POD, "/other").await;
     refused.is_error(400);
     answers.push(refused.body);
@@ -123,7 +136,10 @@ async fn keys_and_assertions_show_nowhere() {
     for (place, text) in &shown {
         for line in pair.key.lines().chain(other.key.lines()) {
             let is_text = line.len() > 20 && !line.starts_with("-----");
-            assert!(!(is_text && text.contains(line)), "{place} holds {line}:\n{text}");
+            assert!(
+                !(is_text && text.contains(line)),
+                "{place} holds {line}:\n{text}"
+            );
         }
         // Client assertions begin so, and no other text here does but tokens.
         assert!(!text.contains("eyJ"), "{place} holds a JWT:\n{text}");
@@ -144,14 +160,22 @@ async fn passwords_show_nowhere() {
             stage.event("CredentialUnusable").await;
         }
     }
-    stage.simulator.add_certificate("app", &pair.certificate).unwrap();
-    stage.until("a token", APP_POD, |reply| reply.status == 200).await;
+    stage
+        .simulator
+        .add_certificate("app", &pair.certificate)
+        .unwrap();
+    stage
+        .until("a token", APP_POD, |reply| reply.status == 200)
+        .await;
     let shown = shown(&stage, &[]);
     has_teeth(&shown[0].1, &["credential"]);
     for (place, text) in &shown {
         for canary in ["canary-wrong-password", "canary-right-password"] {
             assert!(!text.contains(canary), "{place} holds {canary}:\n{text}");
-            assert!(!text.contains(&base64(canary)), "{place} holds {canary}:\n{text}");
+            assert!(
+                !text.contains(&base64(canary)),
+                "{place} holds {canary}:\n{text}"
+            );
         }
     }
 }
@@ -165,9 +189,18 @@ async fn service_accounts_tokens_show_nowhere() {
     let sent = stage.api.tokens().pop().unwrap();
     let mut answers = echoes(&stage, &sent).await;
     // Nobody is registered for this account.
-    stage.apply(&cast::pod("shop", "app-twin", "app", "visitor", super::stage::TWIN_POD));
+    stage.apply(&cast::pod(
+        "shop",
+        "app-twin",
+        "app",
+        "visitor",
+        super::stage::TWIN_POD,
+    ));
     let refused = stage.token_at_last(super::stage::TWIN_POD).await;
-    assert!(refused.body.contains("system:serviceaccount:shop:visitor"), "{refused:?}");
+    assert!(
+        refused.body.contains("system:serviceaccount:shop:visitor"),
+        "{refused:?}"
+    );
     answers.push(refused.body);
     let tokens = stage.api.tokens();
     let shown = shown(&stage, &answers);
@@ -176,6 +209,9 @@ async fn service_accounts_tokens_show_nowhere() {
         for token in &tokens {
             is_clean(place, text, token);
         }
-        assert!(!text.contains("agents-own"), "{place} holds the agent's own token:\n{text}");
+        assert!(
+            !text.contains("agents-own"),
+            "{place} holds the agent's own token:\n{text}"
+        );
     }
 }

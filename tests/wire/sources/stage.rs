@@ -180,7 +180,12 @@ impl Stage {
 
     /// The first Event with this reason.
     pub async fn event(&self, reason: &str) -> Event {
-        let find = || self.api.events().into_iter().find(|one| one.reason == reason);
+        let find = || {
+            self.api
+                .events()
+                .into_iter()
+                .find(|one| one.reason == reason)
+        };
         self.eventually(&format!("an Event {reason}"), || find().is_some())
             .await;
         find().unwrap()
@@ -188,7 +193,12 @@ impl Stage {
 
     /// The first Event with this in its note, while the pod asks and is served.
     pub async fn event_while_served(&self, word: &str) -> Event {
-        let find = || self.api.events().into_iter().find(|one| one.note.contains(word));
+        let find = || {
+            self.api
+                .events()
+                .into_iter()
+                .find(|one| one.note.contains(word))
+        };
         self.served_until(&format!("an Event with {word}"), || find().is_some())
             .await;
         find().unwrap()

@@ -34,7 +34,9 @@ fn to(proxy: &Proxy, no: &str) -> ProxyRules {
 
 /// Another pod, by the node's IMDS.
 fn by_imds(stage: &Stage) {
-    stage.apply(&cast::pod("shop", "by-imds", "by-imds", "by-imds", BANK_POD));
+    stage.apply(&cast::pod(
+        "shop", "by-imds", "by-imds", "by-imds", BANK_POD,
+    ));
     let wanted = Wanted {
         name: "by-imds",
         uid: "uid-by-imds",
@@ -140,7 +142,10 @@ async fn an_authority_that_policy_lists_is_asked() {
 #[tokio::test]
 async fn an_authority_that_no_policy_lists_is_not_even_asked() {
     let (front, end, _) = other_authority().await;
-    for policy in ["", "  authorityHosts: ['https://login.microsoftonline.us']\n"] {
+    for policy in [
+        "",
+        "  authorityHosts: ['https://login.microsoftonline.us']\n",
+    ] {
         let stage = stage_of_authority(policy, &front, &end).await;
         stage.token(APP_POD, "").await.is_identity_not_found();
         assert_eq!(front.names(), []);
@@ -199,7 +204,14 @@ async fn a_token_endpoint_with_its_own_authority_and_name() {
     stage.token_at_last(APP_POD).await.claims();
     assert_eq!(front.names(), [Some("tokens.example.com".to_owned())]);
     let used = stage.exchanges();
-    assert!(used[0].credential.as_ref().unwrap().starts_with("federated:"), "{used:?}");
+    assert!(
+        used[0]
+            .credential
+            .as_ref()
+            .unwrap()
+            .starts_with("federated:"),
+        "{used:?}"
+    );
 }
 
 #[tokio::test]

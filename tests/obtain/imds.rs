@@ -1,128 +1,16 @@
-//! Obtaining against the simulator over loopback: the agent's own encoding of IMDS meets another
-//! one. In real time, so waits are bounded and no duration is asserted that a busy machine breaks.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! The source `imds`: the agent's own encoding of it meets the simulator's. In real time, so waits are
+//! bounded and no duration is asserted that a busy machine breaks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use lanyard::agent::obtain::{self, Broker, CacheState, ObtainConfig, Request, Sources};
-use lanyard::azure::imds::ImdsClient;
-use lanyard::model::facts::{IdentityFacts, PolicyScope, SourceFacts};
-use lanyard::model::fault::{Fault, FaultKind};
-use lanyard::model::grant::{Asker, Grant};
-use lanyard::model::ids::ObjectName;
+use lanyard::agent::obtain::{CacheState, Request};
+use lanyard::model::fault::FaultKind;
 use lanyard::serve::clock;
-use lanyard::sim::faults::{Effect, Fault as Trouble, Target};
-use lanyard::sim::{Listen, Simulator, World};
-use tokio_util::task::TaskTracker;
+use lanyard::sim::faults::Effect;
 
-const IDENTITIES: usize = 12;
-const VAULT: &str = "https://vault.azure.net";
-static ASKS: AtomicUsize = AtomicUsize::new(0);
-
-fn client_id(n: usize) -> String {
-    format!("{n:08x}-1111-4111-8111-111111111111")
-}
-
-fn resource_id(n: usize) -> String {
-    format!(
-        "/subscriptions/s/resourceGroups/team-{n}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-{n}"
-    )
-}
-
-/// A machine that carries identities 1..; identity 0 exists and is not assigned.
-fn world(more: &str) -> World {
-    let identities: Vec<_> = (0..IDENTITIES)
-        .map(|n| {
-            let (client, arm) = (client_id(n), resource_id(n));
-            format!("  - {{name: id-{n}, clientID: {client}, principalID: {client}, resourceID: {arm}}}\n")
-        })
-        .collect();
-    let names: Vec<_> = (1..IDENTITIES).map(|n| format!("id-{n}")).collect();
-    let yaml = format!(
-        "tenant: {{id: 72f988bf-0000-4000-8000-00000000000a}}\nidentities:\n{}vms:\n  - {{name: node-1, identities: [{}]}}\n{more}",
-        identities.concat(),
-        names.join(", ")
-    );
-    World::from_yaml(&yaml).unwrap()
-}
-
-struct Rig {
-    broker: Arc<Broker<Sources>>,
-    azure: Simulator,
-}
-
-async fn rig_with(more: &str) -> Rig {
-    let azure = Simulator::start(world(more), Listen::loopback())
-        .await
-        .unwrap();
-    let endpoint = format!("http://{}", azure.addresses().imds.unwrap());
-    let broker = obtain::compose(
-        ObtainConfig::default(),
-        ImdsClient::new(&endpoint).unwrap(),
-        clock::since_epoch,
-        &prometheus::Registry::new(),
-        TaskTracker::new(),
-    );
-    Rig {
-        broker: broker.unwrap(),
-        azure,
-    }
-}
-
-async fn rig() -> Rig {
-    rig_with("").await
-}
-
-fn asker(name: &str) -> Asker {
-    Asker {
-        uid: name.into(),
-        pod: ObjectName::new(name, name),
-        service_account: name.into(),
-    }
-}
-
-fn grant(n: usize) -> Grant {
-    Grant {
-        identity: Arc::new(IdentityFacts {
-            name: ObjectName::new(format!("team-{n}"), "app"),
-            uid: format!("uid-{n}").into(),
-            generation: 1,
-            client_id: client_id(n).parse().unwrap(),
-            tenant_id: Some("72f988bf-0000-4000-8000-00000000000a".parse().unwrap()),
-            object_id: None,
-            resource_id: Some(resource_id(n).parse().unwrap()),
-            sources: vec![SourceFacts::Imds],
-            authority_host: None,
-            allowed_resources: vec![],
-        }),
-        binding: ObjectName::new(format!("team-{n}"), "binding"),
-        default: false,
-        scopes: Arc::new([Arc::new(PolicyScope {
-            resource_id_prefixes: vec![format!("/subscriptions/s/resourceGroups/team-{n}")],
-            ..PolicyScope::default()
-        })]),
-        first_seen: Duration::ZERO,
-    }
-}
-
-impl Rig {
-    async fn ask(&self, n: usize) -> Result<obtain::Obtained, Fault> {
-        // A pod of its own each time: no share of a pod's is used up here.
-        let pod = asker(&format!("pod-{}", ASKS.fetch_add(1, Relaxed)));
-        self.broker
-            .obtain(Request::new(&grant(n), VAULT, &pod))
-            .await
-    }
-
-    fn trouble(&self, n: usize, effect: Effect) {
-        let trouble = Trouble::new(Target::Imds, effect);
-        self.azure.add_fault(trouble.for_client(&client_id(n)));
-    }
-}
+use crate::rig::{IDENTITIES, VAULT, asker, client_id, grant, rig, rig_with};
 
 #[tokio::test]
 async fn a_real_token_is_fetched_once_and_then_served_from_the_cache() {
