@@ -36,8 +36,6 @@ pub enum Mood {
     Works,
     /// This status.
     Refuses(u16),
-    /// No answer, ever.
-    Hangs,
     /// An answer after so many milliseconds.
     Slow(u64),
 }
@@ -249,10 +247,6 @@ impl ApiServer {
             Mood::Slow(milliseconds) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                 None
-            }
-            Mood::Hangs => {
-                tokio::time::sleep(Duration::from_hours(1)).await;
-                Some(status(500, "late"))
             }
         }
     }

@@ -178,14 +178,10 @@ impl Stage {
         }
     }
 
-    /// The first Event with this reason.
+    /// The first Event on an identity with this reason; pods have theirs beside it.
     pub async fn event(&self, reason: &str) -> Event {
-        let find = || {
-            self.api
-                .events()
-                .into_iter()
-                .find(|one| one.reason == reason)
-        };
+        let is = |one: &Event| one.reason == reason && one.about.starts_with("AzureIdentity/");
+        let find = || self.api.events().into_iter().find(is);
         self.eventually(&format!("an Event {reason}"), || find().is_some())
             .await;
         find().unwrap()
@@ -193,12 +189,8 @@ impl Stage {
 
     /// The first Event with this in its note, while the pod asks and is served.
     pub async fn event_while_served(&self, word: &str) -> Event {
-        let find = || {
-            self.api
-                .events()
-                .into_iter()
-                .find(|one| one.note.contains(word))
-        };
+        let is = |one: &Event| one.note.contains(word) && one.about.starts_with("AzureIdentity/");
+        let find = || self.api.events().into_iter().find(is);
         self.served_until(&format!("an Event with {word}"), || find().is_some())
             .await;
         find().unwrap()
