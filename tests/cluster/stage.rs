@@ -212,6 +212,11 @@ pub async fn five(cluster: &Cluster, namespace: &str) -> Result<Registered> {
     azure
         .add_certificate(BY_STORE.principal, &store.certificate)
         .await?;
+    // Older tools' form of a key; the trial of rolling replaces it by one of today's.
+    let pem = Paper {
+        key: pem.key_pkcs1().await?,
+        ..pem
+    };
     yaml += &pem.manifest(namespace, "ledger-tls");
     let store = store.store(CANARY).await?;
     let texts = [
