@@ -129,7 +129,7 @@ impl Ring {
         }
     }
 
-    /// Entra refused this one with this code (`AADSTS…`). Others are tried first for a while.
+    /// Entra refused this one with this code (`AADSTS…`; 0: it gave none). Others are tried first for a while.
     pub fn refused(&self, credential: &Credential, code: u32, now: Duration) {
         let name = &self.identity.name;
         let is_left = {
@@ -148,7 +148,11 @@ impl Ring {
         } else {
             ""
         };
-        let text = format!("Entra ID refuses {credential} of Secret {secret} (AADSTS{code}){left}");
+        let code_said = match code {
+            0 => "no code".to_owned(),
+            code => format!("AADSTS{code}"),
+        };
+        let text = format!("Entra ID refuses {credential} of Secret {secret} ({code_said}){left}");
         tracing::warn!(identity = %name, %secret, code, "Entra ID refuses the identity's credential");
         self.tell(Reason::CredentialRefused, &text);
     }
