@@ -1,6 +1,8 @@
 //! The request pipeline as a whole: `receive → locate → select → obtain → respond`, each step in
 //! its own file. What is cached is answered without waiting for anything.
 
+mod record;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::assigned;
 use super::audit::{self, Audit, Caller};
 use super::directory::Published;
-use super::events::{Events, Refused};
+use super::events::Events;
 use super::forward::Forwarder;
 use super::grants::PodGrants;
 use super::instance;
@@ -24,11 +26,10 @@ use super::obtain::{self, Broker, Obtained, TokenSource};
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
-use super::select::{Chosen, Decision, Refusal, choose, select};
+use super::select::{Chosen, Decision, choose, select};
 use crate::model::facts::PodFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
-use crate::model::ids::ObjectName;
 use crate::model::query::{Selector, TokenQuery};
 use crate::serve;
 
@@ -248,73 +249,6 @@ impl<S: TokenSource> Pipeline<S> {
         )
     }
 
-    fn record_fault(
-        &self,
-        pod: &PodGrants,
-        grant: Option<&Grant>,
-        query: &TokenQuery,
-        fault: &Fault,
-        refusal: Option<&Refusal>,
-    ) {
-        let identity = grant.map(|grant| &grant.identity.name);
-        if self.only_observes(Some(&pod.pod)) {
-            self.record_observed(Caller::Pod(&pod.pod), identity, query, fault);
-            return;
-        }
-        if let Some(refusal) = refusal {
-            self.metrics.refused(refusal);
-        }
-        self.events.refused(&Refused {
-            pod: &pod.pod,
-            fault,
-            refusal,
-            identity,
-            resource: Some(&query.resource),
-        });
-        self.audit.record(&audit::Decision {
-            caller: Caller::Pod(&pod.pod),
-            identity,
-            resource: &query.resource,
-            outcome: fault.kind.as_str(),
-            reason: reason(fault),
-            cache: "-",
-        });
-    }
-
-    /// What would have been refused, and was not.
-    fn record_observed(
-        &self,
-        caller: Caller<'_>,
-        identity: Option<&ObjectName>,
-        query: &TokenQuery,
-        fault: &Fault,
-    ) {
-        self.audit.record(&audit::Decision {
-            caller,
-            identity,
-            resource: &query.resource,
-            outcome: "observed",
-            reason: reason(fault),
-            cache: "-",
-        });
-    }
-
-    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
-    fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
-        let peer = peer.to_canonical().to_string();
-        if self.only_observes(None) {
-            return self.record_observed(Caller::Unknown(&peer), None, query, fault);
-        }
-        self.audit.record(&audit::Decision {
-            caller: Caller::Unknown(&peer),
-            identity: None,
-            resource: &query.resource,
-            outcome: fault.kind.as_str(),
-            reason: reason(fault),
-            cache: "-",
-        });
-    }
-
     /// The tenant of the pod's default identity; it needs no call to anybody.
     async fn tenant_info(&self, peer: IpAddr) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await?;
@@ -340,20 +274,6 @@ impl<S: TokenSource> Pipeline<S> {
             self.tell_owner(&pod, fault, None);
         }
         answered
-    }
-
-    /// Tells the pod's owner of a refusal that is not about a token.
-    fn tell_owner(&self, pod: &PodGrants, fault: &Fault, refusal: Option<&Refusal>) {
-        if self.only_observes(Some(&pod.pod)) {
-            return;
-        }
-        self.events.refused(&Refused {
-            pod: &pod.pod,
-            fault,
-            refusal,
-            identity: None,
-            resource: None,
-        });
     }
 
     async fn passed_on(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
@@ -429,11 +349,9 @@ fn asked<'a>(query: &'a TokenQuery, grant: &'a Grant, asker: &'a Asker) -> obtai
     }
 }
 
-/// Why, for the audit: what only the log gets, else what the caller was told.
-fn reason(fault: &Fault) -> &str {
-    if fault.detail.is_empty() {
-        &fault.public
-    } else {
-        &fault.detail
-    }
-}
+#[cfg(test)]
+#[allow(
+    clippy::unchecked_time_subtraction,
+    reason = "a test that underflows fails"
+)]
+mod tests;

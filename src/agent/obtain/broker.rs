@@ -175,6 +175,12 @@ impl<S: TokenSource> Broker<S> {
         });
     }
 
+    /// The wall clock that lives are measured by (since the Unix epoch).
+    #[cfg(test)]
+    pub(in crate::agent) fn wall(&self) -> Duration {
+        self.clock.wall()
+    }
+
     /// Keeps only the identities that live pods may use.
     pub fn retain(&self, alive: impl Fn(&IdentityKey) -> bool) {
         self.table.retain(alive);

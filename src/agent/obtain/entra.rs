@@ -152,12 +152,11 @@ impl Entra {
             sni: endpoint.and_then(|endpoint| endpoint.sni.clone()),
         };
         let known = self.authorities.lock().get(&place).cloned();
-        let authority = match known {
-            Some(authority) => authority,
-            None => {
-                let client = self.client(&place).await;
-                self.remember(place, client.map_err(|error| unusable(error.to_string()))?)?
-            }
+        let authority = if let Some(authority) = known {
+            authority
+        } else {
+            let client = self.client(&place).await;
+            self.remember(place, client.map_err(|error| unusable(error.to_string()))?)?
         };
         let use_number = self.uses.fetch_add(1, Ordering::Relaxed);
         authority.used.store(use_number, Ordering::Relaxed);

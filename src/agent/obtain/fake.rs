@@ -125,9 +125,17 @@ pub fn audience(token: &Token) -> String {
 
 /// A token of identity `n` for `resource`, for `life` from `now` on.
 pub fn token(n: u32, resource: &str, now: Duration, life: Duration) -> Token {
-    let claims = serde_json::json!({
+    made(n, resource, now, life, serde_json::json!({}))
+}
+
+/// The same with further claims.
+fn made(n: u32, resource: &str, now: Duration, life: Duration, more: serde_json::Value) -> Token {
+    let mut claims = serde_json::json!({
         "appid": client(n).to_string(), "tid": TENANT, "xms_mirid": resource_id(n), "aud": resource,
     });
+    if let (Some(claims), serde_json::Value::Object(more)) = (claims.as_object_mut(), more) {
+        claims.extend(more);
+    }
     let mut token = Token::new(jwt(&claims), now, now, S((now + life).as_secs()));
     token.client_id = Some(client(n));
     token
@@ -219,17 +227,29 @@ impl TokenSource for Fake {
             let urgent = urgency.is_urgent();
             let begun = (id, call.resource.clone(), self.clock.mono(), urgent);
             script.calls.push(begun);
-            let running = script.running.entry(key.clone()).or_default();
-            *running += 1;
-            assert_eq!(*running, 1, "two fetches in flight for {key:?}");
-            Running(Arc::clone(&self.script), key)
+            // What is for one caller only belongs to no key; keys differ by more than these where a
+            // credential is not the node's.
+            let counted = call.claims.is_none() && call.source == SourceFacts::Imds;
+            counted.then(|| {
+                let running = script.running.entry(key.clone()).or_default();
+                *running += 1;
+                assert_eq!(*running, 1, "two fetches in flight for {key:?}");
+                Running(Arc::clone(&self.script), key)
+            })
         };
         tokio::time::sleep(self.latency).await;
         let said = self.script.lock().by_identity.get(&id).cloned();
         let reply = said.unwrap_or(Reply::Lives(S(86_400)));
         let n = (1..100).find(|n| client(*n) == id).unwrap();
         let now = self.clock.wall();
-        let make = |n, life| Ok(token(n, &call.resource, now, life));
+        // By what the token was got, for who checks whether it may be served.
+        let identity = &call.grant.identity;
+        let by = serde_json::json!({
+            "source": call.source.as_str(), "uid": *identity.uid, "generation": identity.generation,
+            "account": format!("{}/{}", call.asker.pod.namespace, call.asker.service_account),
+            "own": call.claims.as_ref().map(|_| &*call.asker.uid),
+        });
+        let make = |n, life| Ok(made(n, &call.resource, now, life, by.clone()));
         match reply {
             Reply::Lives(life) => make(n, life),
             Reply::Until(end) => make(n, end.saturating_sub(now)),

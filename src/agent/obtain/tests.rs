@@ -1,5 +1,6 @@
 //! The broker over a source in memory, on paused time.
 
+mod anew;
 mod bounds;
 mod histories;
 mod renewal;
@@ -13,7 +14,7 @@ use super::source::SourceError;
 use super::*;
 use crate::model::facts::SourceFacts;
 use crate::model::fault::{Fault, FaultKind};
-use crate::model::grant::Grant;
+use crate::model::grant::{Asker, Grant};
 
 async fn ask(bench: &Bench, grant: &Grant, resource: &str) -> Result<Obtained, Fault> {
     let pod = asker("pod");

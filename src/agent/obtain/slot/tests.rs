@@ -105,3 +105,75 @@ fn a_refusal_does_not_throw_a_valid_token_away() {
     assert_eq!(slot.decide(at(2_001), false), Decision::Serve);
     assert!(slot.is_failing() && slot.refusal().is_none());
 }
+
+#[test]
+fn a_changed_credential_makes_the_token_at_hand_due_and_forgets_refusals() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 3_600), Wanted::Any, at(0));
+    slot.renew(at(10));
+    assert_eq!(slot.decide(at(10), false), Decision::ServeAndRefresh);
+    slot.begin(at(10));
+    assert_eq!(
+        slot.decide(at(10), false),
+        Decision::Serve,
+        "one is on its way"
+    );
+    // The new credential does not work yet: the token at hand is served on, and it is tried again.
+    let refused = fault(FaultKind::UpstreamRefused);
+    assert_eq!(slot.fail(refused.clone(), at(11), 1.0), refused);
+    assert_eq!(slot.decide(at(12), false), Decision::Serve);
+    assert_eq!(slot.decide(at(16), false), Decision::ServeAndRefresh);
+    // A token by the new credential takes its place, even if it ends before.
+    slot.begin(at(16));
+    let new = held(at(17), 1_800);
+    assert_eq!(slot.succeed(new, Wanted::Any, at(17)), Renewal::Renewed);
+    assert_eq!(slot.decide(at(18), false), Decision::Serve);
+
+    let mut slot = Slot::default();
+    slot.begin(at(0));
+    slot.fail(refused, at(0), 0.0);
+    assert_eq!(slot.decide(at(1), false), Decision::Refuse(s(5)));
+    slot.renew(at(1));
+    assert_eq!(slot.decide(at(1), false), Decision::Fetch(None));
+}
+
+#[test]
+fn what_the_credential_of_before_brought_does_not_count_as_the_new_ones() {
+    let mut slot = Slot::default();
+    slot.begin(at(0));
+    slot.renew(at(1));
+    slot.fail(fault(FaultKind::UpstreamRefused), at(2), 0.0);
+    assert_eq!(slot.decide(at(2), false), Decision::Fetch(None));
+    slot.begin(at(2));
+    slot.renew(at(3));
+    slot.succeed(held(at(4), 3_600), Wanted::Any, at(4));
+    assert_eq!(slot.decide(at(4), false), Decision::ServeAndRefresh);
+    slot.begin(at(4));
+    slot.succeed(held(at(5), 3_600), Wanted::Any, at(5));
+    assert_eq!(slot.decide(at(6), false), Decision::Serve);
+}
+
+#[test]
+fn a_new_token_that_was_wanted_takes_the_place_of_a_longer_one() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 3_600), Wanted::Any, at(0));
+    slot.succeed(held(at(0), 1_800), Wanted::New, at(0));
+    assert_eq!(slot.usable(at(0)).unwrap().left(at(0)), s(1_800));
+}
+
+#[test]
+fn a_source_in_trouble_that_was_not_here_is_still_not_here() {
+    let mut slot = Slot::default();
+    let not_here = SourceError::NotHere("403".to_owned());
+    slot.begin(at(0));
+    slot.fail(not_here.clone(), at(0), 0.0);
+    slot.begin(at(6));
+    let told = slot.fail(fault(FaultKind::UpstreamUnavailable), at(7), 0.0);
+    assert_eq!(told, not_here);
+    assert_eq!(slot.refusal(), Some(&not_here));
+    // A refusal is a word of its own.
+    slot.begin(at(13));
+    let refused = fault(FaultKind::UpstreamRefused);
+    assert_eq!(slot.fail(refused.clone(), at(14), 0.0), refused);
+    assert_eq!(slot.refusal(), Some(&refused));
+}

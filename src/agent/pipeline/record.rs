@@ -1,0 +1,109 @@
+//! Who is told of a refusal: the audit, the metrics, the pod's owner.
+//!
+//! In: a fault, and how far its request had come. Out: an audit line, counts, an Event. Never waits. Where
+//! the agent only observes it says what would have been refused, and nobody else is told.
+
+use std::net::IpAddr;
+
+use super::Pipeline;
+use crate::agent::audit::{self, Caller};
+use crate::agent::events::Refused;
+use crate::agent::grants::PodGrants;
+use crate::agent::obtain::TokenSource;
+use crate::agent::select::Refusal;
+use crate::model::fault::Fault;
+use crate::model::grant::Grant;
+use crate::model::ids::ObjectName;
+use crate::model::query::TokenQuery;
+
+impl<S: TokenSource> Pipeline<S> {
+    pub(super) fn record_fault(
+        &self,
+        pod: &PodGrants,
+        grant: Option<&Grant>,
+        query: &TokenQuery,
+        fault: &Fault,
+        refusal: Option<&Refusal>,
+    ) {
+        let identity = grant.map(|grant| &grant.identity.name);
+        if self.only_observes(Some(&pod.pod)) {
+            self.record_observed(Caller::Pod(&pod.pod), identity, query, fault);
+            return;
+        }
+        if let Some(refusal) = refusal {
+            self.metrics.refused(refusal);
+        }
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity,
+            resource: Some(&query.resource),
+        });
+        self.audit.record(&audit::Decision {
+            caller: Caller::Pod(&pod.pod),
+            identity,
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// What would have been refused, and was not.
+    fn record_observed(
+        &self,
+        caller: Caller<'_>,
+        identity: Option<&ObjectName>,
+        query: &TokenQuery,
+        fault: &Fault,
+    ) {
+        self.audit.record(&audit::Decision {
+            caller,
+            identity,
+            resource: &query.resource,
+            outcome: "observed",
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
+    pub(super) fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
+        let peer = peer.to_canonical().to_string();
+        if self.only_observes(None) {
+            return self.record_observed(Caller::Unknown(&peer), None, query, fault);
+        }
+        self.audit.record(&audit::Decision {
+            caller: Caller::Unknown(&peer),
+            identity: None,
+            resource: &query.resource,
+            outcome: fault.kind.as_str(),
+            reason: reason(fault),
+            cache: "-",
+        });
+    }
+
+    /// Tells the pod's owner of a refusal that is not about a token.
+    pub(super) fn tell_owner(&self, pod: &PodGrants, fault: &Fault, refusal: Option<&Refusal>) {
+        if self.only_observes(Some(&pod.pod)) {
+            return;
+        }
+        self.events.refused(&Refused {
+            pod: &pod.pod,
+            fault,
+            refusal,
+            identity: None,
+            resource: None,
+        });
+    }
+}
+
+/// Why, for the audit: what only the log gets, else what the caller was told.
+fn reason(fault: &Fault) -> &str {
+    if fault.detail.is_empty() {
+        &fault.public
+    } else {
+        &fault.detail
+    }
+}
