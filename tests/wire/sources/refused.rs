@@ -241,6 +241,12 @@ async fn trouble(effect: Effect) {
         assert!(reply.took < Duration::from_secs(10), "{reply:?}");
         is_clean(&stage, &reply.body);
     }
+    let failed = stage.sum_of("lanyard_requests_failed_total{kind=\"upstream_");
+    assert!(failed >= 2.0, "{failed} are counted");
+    let called = "lanyard_upstream_requests_total{";
+    let scraped = stage.scrape();
+    let counted = |line: &&str| line.starts_with(called) && line.contains("service_principal");
+    assert!(scraped.lines().any(|line| counted(&line)), "{scraped}");
     stage.simulator.clear_faults();
     mends(&stage).await;
     assert_eq!(stage.api.events(), [], "trouble of Entra's is no owner's");
@@ -352,6 +358,38 @@ async fn slowness_is_waited_for() {
         assert_eq!(reply.claims()["aud"], resource);
     }
     assert_eq!(stage.exchanges().len(), 1);
+}
+
+/// An API server that says nothing for long is not waited for till the client gives up.
+#[tokio::test]
+async fn an_api_server_that_gives_no_token_in_time() {
+    use super::apiserver::{Call, Mood};
+    let stage = stage_of(&[FEDERATED]).await;
+    stage.api.mood(Call::Tokens, Mood::Slow(60_000));
+    let reply = stage.token(APP_POD, "").await;
+    reply.is_error(503);
+    assert!(reply.took < Duration::from_secs(15), "{reply:?}");
+    stage.api.mood(Call::Tokens, Mood::Works);
+    mends(&stage).await;
+}
+
+/// Four minutes apart are none: assertions are taken, and tokens are served.
+#[tokio::test]
+async fn clocks_that_differ_by_four_minutes() {
+    for skew in [-240, 240] {
+        for source in [CERTIFICATE, FEDERATED] {
+            let stage = stage_of(&[source]).await;
+            stage.simulator.set_clock_skew(skew);
+            let pair = certificates::rsa("app");
+            let added = stage.simulator.add_certificate("app", &pair.certificate);
+            added.unwrap();
+            stage.api.secret("shop", "app-tls", &pair.data());
+            let reply = stage.token_at_last(APP_POD).await;
+            reply.claims();
+            let left: u64 = reply.text("expires_in").parse().unwrap();
+            assert!(left > 3000, "{skew}: {left}");
+        }
+    }
 }
 
 /// Too many requests: when to come back is passed on, and Entra is left alone meanwhile.

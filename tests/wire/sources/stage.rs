@@ -241,6 +241,14 @@ impl Stage {
         self.agent.scrape()
     }
 
+    /// The sum of all series that begin so.
+    pub fn sum_of(&self, beginning: &str) -> f64 {
+        let scraped = self.scrape();
+        let series = scraped.lines().filter(|line| line.starts_with(beginning));
+        let values = series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        values.sum()
+    }
+
     /// A metric's value, by its whole name with labels; `None`: it is not there.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let scraped = self.scrape();
