@@ -194,6 +194,31 @@ async fn an_authority_of_the_old_algorithm() {
     assert_eq!(algorithms(&stage), ["RS256"]);
 }
 
+/// Registered by its name and its authority's: the chain goes along where that is wished, and only there.
+#[tokio::test]
+async fn a_certificate_that_is_registered_by_subject_and_issuer() {
+    let (pair, root) = certificates::chained("app");
+    let authority = root.replace('\n', "\\n");
+    let application =
+        format!("    certificateSubjects: [{{subject: app, authority: \"{authority}\"}}]\n");
+    for (more, status) in [(", sendChain: true", 200), ("", 400)] {
+        let stage = stage_with(Options {
+            application: application.clone(),
+            ..Options::default()
+        })
+        .await;
+        let source = format!("servicePrincipal: {{certificateRef: {{name: app-tls{more}}}}}");
+        stage.workload(&Wanted {
+            sources: &[&source],
+            ..Wanted::default()
+        });
+        stage.api.secret("shop", "app-tls", &pair.data());
+        let reply = stage.token_at_last(APP_POD).await;
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.body.contains("AADSTS700027"), status == 400);
+    }
+}
+
 async fn mismatch(code: u32) {
     let stage = stage_of(&[FEDERATED]).await;
     stage.simulator.add_fault(Fault::aadsts(code));
