@@ -187,7 +187,8 @@ impl Ring {
         if is_new {
             tracing::info!(%identity, %secret, "the identity's credential was read");
         }
-        let is_told = problem.is_some();
+        // What is new may have expired already.
+        let is_told = is_new || problem.is_some();
         if let Some(problem) = problem {
             tracing::warn!(%identity, %secret, %problem, "the identity's credential cannot be read");
         }

@@ -31,14 +31,16 @@ pub enum Credential {
     Pods(Owner, ObjectName),
 }
 
-/// The `AzureIdentity` that a credential belongs to. The name counts beside the UID because
-/// manifests in a folder may have none.
+/// The `AzureIdentity` that a credential belongs to. The name counts beside the UID, and what the
+/// source says beside the generation, because manifests in a folder may have neither.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     source: &'static str,
     name: ObjectName,
     uid: Arc<str>,
     generation: i64,
+    facts: Option<SourceFacts>,
+    authority_host: Option<Arc<str>>,
 }
 
 impl Credential {
@@ -66,6 +68,15 @@ impl Owner {
             name: identity.name.clone(),
             uid: Arc::clone(&identity.uid),
             generation: identity.generation,
+            facts: None,
+            authority_host: identity.authority_host.clone(),
+        }
+    }
+
+    fn by(self, facts: &SourceFacts) -> Self {
+        Self {
+            facts: Some(facts.clone()),
+            ..self
         }
     }
 }
@@ -78,6 +89,11 @@ impl IdentityKey {
             SourceFacts::Imds => Credential::Node(source.as_str()),
             SourceFacts::ServicePrincipal(_) => Credential::own(source.as_str(), identity),
             SourceFacts::Federated(_) => Credential::pods(source.as_str(), identity, asker),
+        };
+        let credential = match credential {
+            Credential::Own(owner) => Credential::Own(owner.by(source)),
+            Credential::Pods(owner, account) => Credential::Pods(owner.by(source), account),
+            Credential::Node(_) => credential,
         };
         Self::with(credential, identity)
     }
@@ -105,6 +121,7 @@ impl IdentityKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::{CredentialFacts, CredentialForm};
 
     fn identity(namespace: &str, uid: &str, generation: i64) -> IdentityFacts {
         IdentityFacts {
@@ -159,6 +176,26 @@ mod tests {
             )
         );
         assert_eq!(theirs, own("secret", &identity("team-a", "uid-1", 1)));
+    }
+
+    #[test]
+    fn what_the_source_says_counts_where_nothing_is_counted() {
+        let plain = identity("team-a", "", 0);
+        let asker = asker("team-a", "app");
+        let secret = |name: &str| {
+            SourceFacts::ServicePrincipal(Arc::new(CredentialFacts {
+                secret: name.into(),
+                form: CredentialForm::Secret { key: "key".into() },
+            }))
+        };
+        let key = |source, identity| IdentityKey::of(&source, identity, &asker);
+        assert_eq!(key(secret("one"), &plain), key(secret("one"), &plain));
+        assert_ne!(key(secret("one"), &plain), key(secret("two"), &plain));
+        let elsewhere = IdentityFacts {
+            authority_host: Some("https://login.microsoftonline.us".into()),
+            ..plain.clone()
+        };
+        assert_ne!(key(secret("one"), &plain), key(secret("one"), &elsewhere));
     }
 
     #[test]
