@@ -54,7 +54,7 @@ test-net: programs ## Tests in network namespaces, both iptables backends (FILTE
 	$(CARGO) test --test netns -- $(FILTER)
 
 test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… for some)
-	@echo "== cluster tests: Kubernetes in namespaces, usually a quarter of an hour"
+	@echo "== cluster tests: Kubernetes in namespaces, usually half an hour"
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test chart -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)

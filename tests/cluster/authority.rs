@@ -21,7 +21,8 @@ const LIFE: Duration = Duration::from_mins(4);
 const AWAY: Duration = Duration::from_mins(5);
 /// The outage, and what comes after it.
 const LOAD: Duration = Duration::from_secs(345);
-const RATE: u64 = 25;
+/// Of each pod's two loads: the first try for a longer token is waited for, by all of a pod's callers at once.
+const RATE: u64 = 15;
 /// A token is handed out until 30 s before its end.
 const LEFT: SignedDuration = SignedDuration::from_secs(32);
 /// Whoever was asked in vain is not asked for this long, and a try takes its time.

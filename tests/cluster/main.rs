@@ -100,6 +100,7 @@ fn lines() -> Vec<Line> {
         play!(federated::workload_identity_annotations_are_understood),
         play!(federated::the_second_source_serves_only_where_the_first_is_not_possible),
         play!(unusable::a_bad_credential_is_told_to_its_owner_and_leaks_nothing),
+        play!(theft::the_sources_add_the_rights_that_are_listed_and_no_others),
         play!(theft::a_stolen_agent_token_gets_its_own_nodes_pods_tokens_only),
         play!(authority::tokens_last_while_entra_is_away_and_errors_are_clear_after),
         play!(chart::its_test_proves_interception_from_a_pod),

@@ -12,7 +12,8 @@ use crate::release::{CHART, NAMESPACE, RELEASE};
 
 const TAINT: &str = "lanyard.dev/agent-not-ready";
 
-const AGENT: &[&str] = &[
+/// An agent's, with the chart's own values.
+pub const AGENT: &[&str] = &[
     "azureassignments.lanyard.dev [] [get list watch]",
     "azureidentities.lanyard.dev [] [get list watch]",
     "azureidentitybindings.lanyard.dev [] [get list watch]",
@@ -75,7 +76,13 @@ pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
     looked
 }
 
-async fn expect(cluster: &Cluster, account: &str, namespace: &str, wanted: &[&str]) -> Result<()> {
+/// An error if the account may do anything else in that namespace, or cannot do one of these.
+pub async fn expect(
+    cluster: &Cluster,
+    account: &str,
+    namespace: &str,
+    wanted: &[&str],
+) -> Result<()> {
     let who = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");
     let groups = format!("--as-group=system:serviceaccounts:{NAMESPACE}");
     let args = [

@@ -1,4 +1,4 @@
-//! A stolen agent token asks for service accounts' tokens: it gets those of its own node's pods, for Entra ID, and no others.
+//! Invariant 9 with every source of tokens: what a stolen agent token can read, and whose tokens it can ask for.
 //!
 //! In: a cluster with Lanyard. Out: passed, or the token that was one too many. Blocks on kubectl. The thief has an agent's
 //! token, bound to its pod as kubelet gets it; RBAC, the chart's policy and its admission stand in the way.
@@ -8,13 +8,43 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cluster::Cluster;
 use crate::pods::Pod;
 use crate::process::Output;
-use crate::rights::thief;
-use crate::stage::{self, UNLISTED};
+use crate::rights::{AGENT, expect, thief};
+use crate::stage::{self, LISTED, SECRETS, UNLISTED};
 
 const SHOP: &str = "sources";
 const ENTRA: &str = "--audience=api://AzureADTokenExchange";
 /// Pods that are asked for in the instant of their creation.
 const NEW: usize = 15;
+
+/// Every source of tokens turned on: what the release's accounts may do beside that is named here.
+pub async fn the_sources_add_the_rights_that_are_listed_and_no_others(
+    cluster: &Cluster,
+) -> Result<()> {
+    stage::raise(cluster).await?;
+    let everywhere = AGENT
+        .iter()
+        .filter(|right| !right.starts_with("configmaps"));
+    let everywhere = everywhere
+        .chain(&["serviceaccounts [] [get list watch]"])
+        .copied();
+    let secrets = SECRETS.map(|name| format!("secrets [{name}] [get watch]"));
+    let listed = secrets
+        .iter()
+        .map(String::as_str)
+        .chain(["serviceaccounts/token [] [create]"]);
+    let listed: Vec<&str> = everywhere.clone().chain(listed).collect();
+    for namespace in LISTED {
+        expect(cluster, "lanyard-agent", namespace, &listed).await?;
+    }
+    let everywhere: Vec<&str> = everywhere.collect();
+    for namespace in [UNLISTED, "kube-system"] {
+        expect(cluster, "lanyard-agent", namespace, &everywhere).await?;
+    }
+    for namespace in [SHOP, "lanyard-system"] {
+        expect(cluster, "lanyard-admission", namespace, &["pods [] [get]"]).await?;
+    }
+    Ok(())
+}
 
 /// What node-2's agent could ask for, and what it must not get.
 pub async fn a_stolen_agent_token_gets_its_own_nodes_pods_tokens_only(

@@ -25,7 +25,7 @@ const TROUBLESHOOTING: &str =
 
 /// What is wrong: the identity's and Secret's name, how the identity refers to it, words for the owner.
 const WRONG: [(&str, &str, &[&str]); 9] = [
-    ("missing", "secretRef: {name: NAME}", &["missing"]),
+    ("missing", "secretRef: {name: NAME}", &["does not exist"]),
     (
         "without-key",
         "secretRef: {name: NAME}",
@@ -40,7 +40,7 @@ const WRONG: [(&str, &str, &[&str]); 9] = [
     ("encrypted", BY_PEM, &["encrypted"]),
     ("expired", BY_PEM, &["2021"]),
     ("elliptic", BY_PEM, &["RSA"]),
-    ("garbage", BY_PEM, &["tls.crt"]),
+    ("garbage", BY_PEM, &["PEM"]),
     // The release was not told of this one.
     ("not-listed", "secretRef: {name: NAME}", &["agent.secrets"]),
 ];
@@ -72,7 +72,7 @@ pub async fn a_bad_credential_is_told_to_its_owner_and_leaks_nothing(
         println!("{name}: {note}");
         said += &(body + &note);
     }
-    let heading = "\n### CredentialUnusable\n";
+    let heading = "\n### credential_unusable\n";
     ensure!(
         TROUBLESHOOTING.contains(heading),
         "TROUBLESHOOTING.md has no such heading"

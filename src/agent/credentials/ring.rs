@@ -172,7 +172,7 @@ impl Ring {
 
     /// Takes over what became of reading the Secret. Whether there is a new credential.
     pub(super) fn take(&self, seen: &Seen<'_>, now: Duration) -> bool {
-        let (is_new, problem) = {
+        let (is_new, is_expired, problem) = {
             let mut state = self.state.lock();
             if state.is_retired {
                 return false;
@@ -181,14 +181,15 @@ impl Ring {
             let is_new = state.take(seen, &self.credential);
             self.measure(&state, now);
             let problem = state.problem.clone().filter(|_| before != state.problem);
-            (is_new, problem)
+            // What is read well may have ended long ago: its owner hears of it now, too.
+            let is_expired = is_new && state.candidates.expired_since(now).is_some();
+            (is_new, is_expired, problem)
         };
         let (identity, secret) = (&self.identity.name, self.secret());
         if is_new {
             tracing::info!(%identity, %secret, "the identity's credential was read");
         }
-        // What is new may have expired already.
-        let is_told = is_new || problem.is_some();
+        let is_told = is_expired || problem.is_some();
         if let Some(problem) = problem {
             tracing::warn!(%identity, %secret, %problem, "the identity's credential cannot be read");
         }

@@ -283,6 +283,21 @@ async fn an_end_is_announced_in_time_and_an_expired_certificate_is_unusable() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_had_ended_when_it_was_read_is_told_at_once() {
+    let (mut scene, app) = (scene(year(2030)), by_certificate());
+    scene.need(&[&app]);
+    let (certificate, key) = (certificate_pem(&KEYS[0], 2026), KEYS[0].serialize_pem());
+    scene.there(&data([
+        ("tls.crt", certificate.as_bytes()),
+        ("tls.key", key.as_bytes()),
+    ]));
+    let told = scene.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, Reason::CredentialUnusable);
+    assert!(told[0].1.contains("expired on 2028-01-01"), "{told:?}");
+}
+
+#[tokio::test]
 async fn rings_and_series_go_with_their_identity_and_another_tenant_is_another_ring() {
     let (scene, app) = (scene(year(2026)), by_secret());
     scene.need(&[&app]);

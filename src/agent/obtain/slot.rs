@@ -148,7 +148,9 @@ impl Slot {
     }
 
     fn decide_with(&self, held: &Held, now: Moment) -> Decision {
-        if held.is_short(now) {
+        // Whoever comes after a try that failed waits for no other: in an outage all of a busy pod's callers
+        // would, and with each try again fill its connections.
+        if held.is_short(now) && !self.is_failing() {
             return match self.flight {
                 Some(since) if now.mono < since + SHORT_WAIT => {
                     Decision::Wait(Some(since + SHORT_WAIT))
@@ -157,7 +159,8 @@ impl Slot {
                 _ => Decision::Serve,
             };
         }
-        let due = self.due_since.is_some() || held.left(now) <= held.renew_left;
+        let due =
+            self.due_since.is_some() || held.left(now) <= held.renew_left || held.is_short(now);
         if due && now.mono >= self.retry_at && self.flight.is_none() {
             Decision::ServeAndRefresh
         } else {

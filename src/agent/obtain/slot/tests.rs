@@ -79,6 +79,25 @@ fn failing_renewals_come_further_apart_and_closer_again_near_the_end() {
 }
 
 #[test]
+fn nobody_waits_for_another_try_after_one_that_failed() {
+    let mut slot = Slot::default();
+    slot.succeed(held(at(0), 240), Wanted::Any, at(0));
+    slot.begin(at(40));
+    assert_eq!(slot.decide(at(41), false), Decision::Wait(Some(s(43))));
+    slot.fail(fault(FaultKind::UpstreamUnavailable), at(48), 1.0);
+    assert_eq!(slot.decide(at(49), false), Decision::Serve);
+    assert_eq!(slot.decide(at(80), false), Decision::ServeAndRefresh);
+    slot.begin(at(80));
+    assert_eq!(slot.decide(at(81), false), Decision::Serve);
+    // A try that brought something is one that a short token may wait for again.
+    slot.succeed(held(at(82), 240), Wanted::Any, at(82));
+    assert!(matches!(
+        slot.decide(at(120), false),
+        Decision::Fetch(Some(_))
+    ));
+}
+
+#[test]
 fn the_longer_of_two_tokens_is_kept() {
     let mut slot = Slot::default();
     slot.succeed(held(at(0), 3_600), Wanted::Any, at(0));
