@@ -102,18 +102,18 @@ pub struct About<'a> {
 pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
     let ObjectName { namespace, name } = about.pod;
     let what = match reason {
-        Reason::IdentityNotGranted | Reason::ResourceNotAllowed | Reason::IdentityNotUsable => {
-            sentence(&fault.detail)
-        }
+        // Of credentials, the words are those on the identity: they name a Secret and its keys.
+        Reason::IdentityNotGranted
+        | Reason::ResourceNotAllowed
+        | Reason::IdentityNotUsable
+        | Reason::CredentialUnusable
+        | Reason::CredentialRefused
+        | Reason::CredentialExpiring => sentence(&fault.detail),
         Reason::IdentityAmbiguous => {
             "Several identities are granted to this pod, its request names none, and nothing says which is the default"
                 .to_owned()
         }
         Reason::TokenRefused => refused(fault, about),
-        // Told on the identity, too, with the same words: they name a Secret and its keys.
-        Reason::CredentialUnusable | Reason::CredentialRefused | Reason::CredentialExpiring => {
-            sentence(&fault.detail)
-        }
         Reason::MetadataPathClosed => closed(&fault.detail),
     };
     short(format!(
