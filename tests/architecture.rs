@@ -295,7 +295,9 @@ fn no_file_is_an_orphan() {
             let declared = line
                 .trim()
                 .trim_start_matches("pub ")
-                .trim_start_matches("pub(crate) ");
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub(super) ")
+                .trim_start_matches("pub(in crate::agent) ");
             if let Some(name) = declared
                 .strip_prefix("mod ")
                 .and_then(|rest| rest.strip_suffix(';'))
