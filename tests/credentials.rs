@@ -2,6 +2,7 @@
 //! talkative level), a metric, an Event, an error or `Debug`, however broken the Secret is.
 
 #![allow(
+    clippy::format_push_string,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -9,7 +10,7 @@
 )]
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -19,6 +20,7 @@ use lanyard::agent::events::Events;
 use lanyard::agent::manifests;
 use lanyard::api::object::{Object, read};
 use lanyard::model::facts::{CredentialFacts, IdentityFacts, SourceFacts};
+use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
@@ -29,13 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// 2026-11-21.
 const NOW: Duration = Duration::from_secs(1_795_000_000);
 
-#[allow(clippy::disallowed_types, reason = "no other lock is at hand here")]
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -57,7 +58,7 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
     }
 }
 
@@ -173,7 +174,7 @@ async fn nothing_of_a_secret_is_told_however_broken_it_is() {
     let (mut tellings, _) = events.start();
     let credentials = Credentials::register(&registry, events, || NOW).unwrap();
     let (batches, _kept) = tokio::sync::mpsc::channel(16);
-    tokio::spawn(manifests::follow(path.path().to_owned(), batches));
+    tokio::spawn(manifests::follow(path.path().to_owned(), false, batches));
     tokio::spawn(folder::follow(path.path().to_owned(), credentials.clone()));
     let needed: Vec<_> = cases
         .iter()
@@ -192,11 +193,11 @@ async fn nothing_of_a_secret_is_told_however_broken_it_is() {
             .await
             .expect("read in time")
         {
-            Err(unusable) => said += &format!("{unusable} {unusable:?}\n"),
+            Err(unusable) => said.push_str(&format!("{unusable} {unusable:?}\n")),
             Ok(ring) => {
                 let candidates = ring.candidates(NOW);
                 ring.refused(&candidates[0], 7_000_215, NOW);
-                said += &format!("{ring:?} {candidates:?}\n");
+                said.push_str(&format!("{ring:?} {candidates:?}\n"));
             }
         }
     }

@@ -37,6 +37,13 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--no-hooks",
     "--identities",
     "--nodepool-initialization-taints",
+    "--audiences",
+    "--enable-oidc-issuer",
+    "--identity-name",
+    "--issuer",
+    "--name",
+    "--raw",
+    "--subject",
 ];
 
 fn root() -> &'static Path {

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lanyard::azure::credential::{
+    AssertionAlgorithm, AssertionRequest, Certificate, certificates_from_pem,
+};
 use lanyard::azure::entra::{EntraClient, EntraError, Proof, TokenRequest, token_endpoint};
 use lanyard::azure::https::{HttpsClient, HttpsConfig, ProxyRules, Roots};
 use lanyard::model::token::Token;
 use lanyard::serve::clock;
 use lanyard::sim::faults::{Effect, Fault as Trouble, Target};
 use lanyard::sim::{Listen, Simulator, World};
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,8 +25,13 @@ const VAULT: &str = "https://vault.azure.net";
 const LIMIT: Duration = Duration::from_secs(20);
 
 async fn azure() -> Simulator {
+    azure_with("").await
+}
+
+/// `more` of the application, one line for each field; the rest of the world after an empty line.
+async fn azure_with(more: &str) -> Simulator {
     let yaml = format!(
-        "tenant: {{id: {TENANT}}}\napplications:\n  - {{name: app, clientID: {APP}, principalID: {APP}, secrets: [s3cr3t-value-1]}}\nvms: [{{name: node-1, identities: []}}]\n"
+        "tenant: {{id: {TENANT}}}\nvms: [{{name: node-1, identities: []}}]\napplications:\n  - name: app\n    clientID: {APP}\n    principalID: {APP}\n    secrets: [s3cr3t-value-1]\n{more}"
     );
     let world = World::from_yaml(&yaml).unwrap();
     Simulator::start(world, Listen::loopback()).await.unwrap()
@@ -61,7 +70,7 @@ async fn ask(client: &EntraClient, ask: Ask<'_>) -> Result<Token, EntraError> {
     client.token(&request, LIMIT, clock::since_epoch).await
 }
 
-fn right<'a>(authority: &'a str) -> Ask<'a> {
+fn right(authority: &str) -> Ask<'_> {
     Ask {
         authority,
         tenant: TENANT,
@@ -221,4 +230,121 @@ async fn the_real_authority_s_name_through_a_proxy_with_a_ca_of_ones_own() {
             .unwrap_err();
         assert!(error.to_string().contains("UnknownIssuer"), "{error}");
     }
+}
+
+fn certificate(name: &str) -> (String, Certificate) {
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let found = certificates_from_pem(&pem, &key.serialize_pem());
+    (pem, found.unwrap().remove(0))
+}
+
+fn indented(pem: &str) -> String {
+    let lines: Vec<_> = pem
+        .lines()
+        .map(|line| format!("        {line}\n"))
+        .collect();
+    lines.concat()
+}
+
+struct Signed<'a> {
+    by: &'a Certificate,
+    algorithm: AssertionAlgorithm,
+    send_chain: bool,
+    /// Seconds by which our clock is wrong.
+    skew: i64,
+}
+
+async fn ask_signed(azure: &Simulator, how: Signed<'_>) -> Result<Token, EntraError> {
+    let authority = format!("http://{}", azure.addresses().entra.unwrap());
+    let endpoint = token_endpoint(&authority, TENANT.parse().unwrap()).unwrap();
+    let now = clock::since_epoch().as_secs().strict_add_signed(how.skew);
+    let assertion = how.by.assertion(&AssertionRequest {
+        client_id: APP.parse().unwrap(),
+        audience: &endpoint.to_string(),
+        now: Duration::from_secs(now),
+        algorithm: how.algorithm,
+        send_chain: how.send_chain,
+    });
+    let assertion = assertion.unwrap();
+    let request = TokenRequest {
+        endpoint: &endpoint,
+        client_id: APP.parse().unwrap(),
+        resource: VAULT,
+        proof: Proof::Assertion(&assertion),
+        claims: None,
+    };
+    plain(azure)
+        .token(&request, LIMIT, clock::since_epoch)
+        .await
+}
+
+#[tokio::test]
+async fn a_registered_certificate_gets_a_token_and_another_is_refused() {
+    let (pem, registered) = certificate("registered");
+    let azure = azure_with(&format!("    certificates:\n      - |\n{}", indented(&pem))).await;
+    for algorithm in [AssertionAlgorithm::Ps256, AssertionAlgorithm::Rs256] {
+        for (send_chain, skew) in [(false, 0), (true, 0), (false, 240), (false, -240)] {
+            let by = &registered;
+            let how = Signed {
+                by,
+                algorithm,
+                send_chain,
+                skew,
+            };
+            let token = ask_signed(&azure, how).await.unwrap();
+            assert_eq!(claims(&token)["appid"], APP);
+        }
+    }
+    let (_, other) = certificate("other");
+    let algorithm = AssertionAlgorithm::Ps256;
+    let how = Signed {
+        by: &other,
+        algorithm,
+        send_chain: false,
+        skew: 0,
+    };
+    let error = ask_signed(&azure, how).await.unwrap_err();
+    assert!(
+        matches!(error, EntraError::Credential { code: 700_027, .. }),
+        "{error:?}"
+    );
+    for skew in [-1_200, 1_200] {
+        let how = Signed {
+            by: &registered,
+            algorithm,
+            send_chain: false,
+            skew,
+        };
+        let error = ask_signed(&azure, how).await.unwrap_err();
+        assert!(
+            matches!(error, EntraError::Refused { code: 700_024, .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_authority_that_wants_the_older_algorithm_says_so() {
+    let (pem, registered) = certificate("registered");
+    let more = format!(
+        "    certificates:\n      - |\n{}entra: {{assertionAlgorithms: [RS256]}}\n",
+        indented(&pem)
+    );
+    let azure = azure_with(&more).await;
+    let signed = |algorithm| Signed {
+        by: &registered,
+        algorithm,
+        send_chain: false,
+        skew: 0,
+    };
+    let error = ask_signed(&azure, signed(AssertionAlgorithm::Ps256))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, EntraError::Algorithm(_)), "{error:?}");
+    ask_signed(&azure, signed(AssertionAlgorithm::Rs256))
+        .await
+        .unwrap();
 }

@@ -80,6 +80,10 @@ pub struct NodeView {
 
 /// An agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four answers of its own each"
+)]
 pub struct AgentView {
     /// Namespace and name.
     pub name: ObjectName,

@@ -135,3 +135,110 @@ fn told(failure: Failure) -> TokenError {
         other => TokenError::Unavailable(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, ready};
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use hyper::Response;
+    use parking_lot::Mutex;
+    use secrecy::ExposeSecret;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// An API server that has one answer, and remembers what it was asked.
+    #[derive(Clone)]
+    struct Canned {
+        status: u16,
+        body: String,
+        asked: Arc<Mutex<Vec<(String, Body)>>>,
+    }
+
+    impl tower_service::Service<Request<Body>> for Canned {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            let path = format!("{} {}", request.method(), request.uri());
+            self.asked.lock().push((path, request.into_body()));
+            let mut answer = Response::new(Body::from(self.body.clone().into_bytes()));
+            *answer.status_mut() = self.status.try_into().unwrap();
+            ready(Ok(answer))
+        }
+    }
+
+    async fn ask(status: u16, body: Value) -> (Result<AccountToken, TokenError>, (String, Value)) {
+        let server = Canned {
+            status,
+            body: body.to_string(),
+            asked: Arc::default(),
+        };
+        let cluster = Cluster {
+            client: kube::Client::new(server.clone(), "default"),
+        };
+        let request = AccountTokenRequest {
+            pod: &ObjectName::new("shop", "web"),
+            uid: "uid-web",
+            account: "payments",
+            audience: "api://AzureADTokenExchange",
+            life: Duration::from_hours(1),
+        };
+        let answer = cluster
+            .service_account_token(&request, Duration::from_secs(30))
+            .await;
+        let (path, body) = server.asked.lock().remove(0);
+        let body = body.collect().await.unwrap().to_bytes();
+        (answer, (path, serde_json::from_slice(&body).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn the_token_is_bound_to_the_pod_and_of_one_audience() {
+        let status = json!({"token": "eyJhbGciOi", "expirationTimestamp": "2026-11-21T10:00:00Z"});
+        let (answer, (path, asked)) = ask(201, json!({"status": status})).await;
+        let token = answer.unwrap();
+        assert_eq!(token.secret.expose_secret(), "eyJhbGciOi");
+        assert_eq!(token.expires, Duration::from_hours(498_682));
+        assert!(!format!("{token:?}").contains("eyJ"));
+        assert_eq!(
+            path,
+            "POST /api/v1/namespaces/shop/serviceaccounts/payments/token"
+        );
+        assert_eq!(
+            asked["spec"],
+            json!({"audiences": ["api://AzureADTokenExchange"], "expirationSeconds": 3600,
+                "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "uid-web"}})
+        );
+    }
+
+    #[tokio::test]
+    async fn who_may_not_ask_is_told_from_who_is_gone_and_from_trouble() {
+        let refusal = json!({"kind": "Status", "message": "in words"});
+        for (status, is) in [
+            (403, "Forbidden"),
+            (404, "Gone"),
+            (409, "Gone"),
+            (400, "Refused"),
+            (422, "Refused"),
+            (401, "Unavailable"),
+            (429, "Unavailable"),
+            (500, "Unavailable"),
+        ] {
+            let error = ask(status, refusal.clone()).await.0.unwrap_err();
+            assert!(format!("{error:?}").starts_with(is), "{status}: {error:?}");
+            assert!(error.to_string().contains("in words"), "{error}");
+        }
+        let odd = json!({"status": {"token": ["eyJhbGciOi"], "expirationTimestamp": "never"}});
+        let error = ask(201, odd).await.0.unwrap_err();
+        assert!(matches!(error, TokenError::Unavailable(_)));
+        assert!(!format!("{error:?}").contains("eyJ"), "{error:?}");
+    }
+}

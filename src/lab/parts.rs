@@ -32,6 +32,7 @@ pub struct AgentSetup {
     source: Vec<String>,
     admin: SocketAddrV4,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// A running agent.
@@ -91,6 +92,7 @@ impl Lab {
             source,
             admin,
             flags,
+            variables,
         } = setup;
         let mut command = node.namespace().command(&self.program);
         command.arg("agent").args(source);
@@ -98,7 +100,8 @@ impl Lab {
         command.args(["--imds-endpoint", &format!("http://{}", IMDS.ip())]);
         command
             .args(["--admin-listen", &admin.to_string()])
-            .args(flags);
+            .args(flags)
+            .envs(variables.iter().cloned());
         let process = Process::start(name, command, &self.logs.join(format!("{name}.log")))?;
         Ok(Agent {
             process,
@@ -146,6 +149,7 @@ impl AgentSetup {
             source,
             admin: SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9464),
             flags: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -161,6 +165,13 @@ impl AgentSetup {
     #[must_use]
     pub fn flag(mut self, flag: &str, value: &str) -> Self {
         self.flags.push(format!("{flag}={value}"));
+        self
+    }
+
+    /// With a variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 }

@@ -44,7 +44,8 @@ pub const AUDIT: Identity = Identity {
 /// The label of pods that the bindings choose.
 pub const GRANTED: &[(&str, &str)] = &[("granted", "true")];
 
-const TENANT: &str = "72f988bf-0000-4000-8000-00000000000a";
+/// The one tenant of the world.
+pub const TENANT: &str = "72f988bf-0000-4000-8000-00000000000a";
 const SUBSCRIPTION: &str = "/subscriptions/5d9c1e00-0000-4000-8000-000000000001";
 
 impl Identity {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lanyard::lab::{IMDS, WIRE_SERVER};
 
-use crate::plan::{API_PORT, CONTROL, Places, SERVICES, VAULT};
+use crate::plan::{API_PORT, CONTROL, Places, SERVICES, VAULT, issuer};
 use crate::programs::Programs;
 use crate::supervise::Service;
 
@@ -93,7 +93,9 @@ impl Control<'_> {
                 self.pki("service-accounts.pub")
             ),
             format!("--service-account-signing-key-file={key}"),
-            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
+            // Where simulated Entra fetches it, too.
+            format!("--service-account-issuer={}", issuer()),
+            format!("--service-account-jwks-uri={}/openid/v1/jwks", issuer()),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
             "--allow-privileged=true".to_owned(),

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
 mod asking;
+mod authority;
 mod cached;
 mod cast;
 mod chart;
@@ -14,6 +15,7 @@ mod clients;
 mod cluster;
 mod control;
 mod faults;
+mod federated;
 mod figures;
 mod images;
 mod install;
@@ -22,6 +24,7 @@ mod node;
 mod node_files;
 mod outage;
 mod outages;
+mod papers;
 mod pki;
 mod plan;
 mod pods;
@@ -29,14 +32,19 @@ mod process;
 mod programs;
 mod release;
 mod rights;
+mod rolling;
 mod runner;
 mod scrape;
 mod sdks;
 mod siege;
 mod smoke;
+mod sources;
+mod stage;
 mod supervise;
+mod theft;
 mod traces;
 mod trial;
+mod unusable;
 mod up;
 mod upgrade;
 mod wires;
@@ -84,6 +92,16 @@ fn lines() -> Vec<Line> {
         play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
         play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
+        // From here on the release has every source of tokens.
+        play!(sources::every_source_serves_every_client),
+        play!(sources::clocks_that_differ_by_four_minutes_are_no_trouble),
+        play!(rolling::a_secret_and_a_certificate_roll_under_load),
+        play!(federated::an_identity_switches_from_imds_under_load),
+        play!(federated::workload_identity_annotations_are_understood),
+        play!(federated::the_second_source_serves_only_where_the_first_is_not_possible),
+        play!(unusable::a_bad_credential_is_told_to_its_owner_and_leaks_nothing),
+        play!(theft::a_stolen_agent_token_gets_its_own_nodes_pods_tokens_only),
+        play!(authority::tokens_last_while_entra_is_away_and_errors_are_clear_after),
         play!(chart::its_test_proves_interception_from_a_pod),
         // From here on they take the release away.
         play!(chart::an_older_chart_is_upgraded_with_its_crds),

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::pki::{self, Authority};
-use crate::plan::{API_PORT, CONTROL, NodePlan, PODS, Wiring};
+use crate::plan::{API_PORT, CONTROL, ENTRA_HOST, NodePlan, PODS, VAULT, Wiring};
 use crate::process;
 use crate::supervise::Service;
 
@@ -79,7 +79,11 @@ pub async fn write(
         ("hostname", format!("{name}\n")),
         (
             "hosts",
-            format!("127.0.0.1 localhost\n{} {name}\n", plan.address()),
+            // There is no DNS: agents, which share their node's network, find Entra ID here.
+            format!(
+                "127.0.0.1 localhost\n{} {name}\n{VAULT} {ENTRA_HOST}\n",
+                plan.address()
+            ),
         ),
         // Nothing answers there: names fail at once instead of waiting.
         (

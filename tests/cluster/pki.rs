@@ -56,7 +56,8 @@ pub fn make(dir: &Path) -> Result<Authority> {
             Vec::new(),
         )?;
     }
-    let tokens = KeyPair::generate()?;
+    // RSA, as every managed Kubernetes has: Entra ID takes no other service account tokens.
+    let tokens = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
     write(&dir.join("service-accounts.key"), &tokens.serialize_pem())?;
     write(&dir.join("service-accounts.pub"), &tokens.public_key_pem())?;
     Ok(authority)

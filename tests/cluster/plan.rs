@@ -14,6 +14,8 @@ pub const CLOUD: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
 pub const VAULT: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
 /// Host names of the simulated vaults.
 pub const VAULT_HOSTS: [&str; 2] = ["demo.vault.azure.net", "other.vault.azure.net"];
+/// Host names of Entra ID; they are at the vaults' address.
+pub const ENTRA_HOST: &str = "login.microsoftonline.com";
 /// All pods' network.
 pub const PODS: &str = "10.244.0.0/16";
 /// Services' network.
@@ -24,6 +26,11 @@ pub const MASQUERADED: std::ops::RangeInclusive<u16> = 61000..=65535;
 pub const API_PORT: u16 = 6443;
 
 const SUBSCRIPTION: &str = "5d9c1e00-0000-4000-8000-000000000001";
+
+/// The issuer of service accounts' tokens: the API server, under the address that the cloud reaches it by.
+pub fn issuer() -> String {
+    format!("https://{CONTROL}:{API_PORT}")
+}
 
 /// How pods are wired on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

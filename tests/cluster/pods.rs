@@ -1,7 +1,7 @@
 //! Pods for trials: manifests of a small Debian with curl that sleeps.
 //!
-//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults'
-//! host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
+//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults' and
+//! Entra ID's host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::images::BASE;
-use crate::plan::{VAULT, VAULT_HOSTS};
+use crate::plan::{ENTRA_HOST, VAULT, VAULT_HOSTS};
 
 /// Where pods find the simulated vaults' authority.
 pub const CA_PATH: &str = "/azure/ca.pem";
@@ -29,6 +29,8 @@ pub struct Pod<'a> {
     pub labels: &'a [(&'a str, &'a str)],
     /// Its image.
     pub image: &'a str,
+    /// Its service account.
+    pub account: &'a str,
 }
 
 impl<'a> Pod<'a> {
@@ -41,6 +43,7 @@ impl<'a> Pod<'a> {
             identity: None,
             labels: &[],
             image: BASE,
+            account: "default",
         }
     }
 
@@ -62,6 +65,12 @@ impl<'a> Pod<'a> {
         self
     }
 
+    /// With another service account; it must exist.
+    pub fn account(mut self, account: &'a str) -> Self {
+        self.account = account;
+        self
+    }
+
     /// The manifest.
     pub fn yaml(&self) -> String {
         let Self {
@@ -69,6 +78,7 @@ impl<'a> Pod<'a> {
             name,
             node,
             image,
+            account,
             ..
         } = self;
         let mut yaml = format!(
@@ -85,11 +95,12 @@ impl<'a> Pod<'a> {
                 "  annotations:\n    lanyard.dev/identity: {identity:?}"
             );
         }
-        let hosts = VAULT_HOSTS.join(", ");
+        let hosts = [&VAULT_HOSTS[..], &[ENTRA_HOST]].concat().join(", ");
         let _ = write!(
             yaml,
             "spec:\n  nodeSelector: {{kubernetes.io/hostname: node-{node}}}\n  \
              terminationGracePeriodSeconds: 0\n  enableServiceLinks: false\n  \
+             serviceAccountName: {account}\n  \
              hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}]\n  containers:\n  - name: main\n    \
              image: {image}\n    imagePullPolicy: Never\n    command: [sleep, infinity]\n    \
              volumeMounts: [{{name: azure, mountPath: /azure}}]\n  volumes:\n  \

@@ -267,7 +267,7 @@ pub async fn an_agent_removes_the_startup_taint_of_its_own_node(cluster: &Cluste
 }
 
 /// A kubeconfig with an agent's token, bound to the agent's pod on that node or to none.
-async fn thief(cluster: &Cluster, name: &str, node: Option<&str>) -> Result<String> {
+pub async fn thief(cluster: &Cluster, name: &str, node: Option<&str>) -> Result<String> {
     let mut args = vec!["create", "token", "lanyard-agent", "-n", NAMESPACE];
     let (pod, uid);
     if let Some(node) = node {

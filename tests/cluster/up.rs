@@ -31,6 +31,14 @@ pub struct Wish {
 }
 
 const LIMIT: Duration = Duration::from_mins(2);
+/// Entra ID fetches the issuer's keys, as it does from a cloud's public address, with no credential.
+const DISCOVERY: &str = "\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: issuer-discovery-for-entra}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: \"system:service-account-issuer-discovery\"}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: \"system:anonymous\"}]
+";
 
 /// Says what is done; the time is that since the start.
 struct Progress(Instant);
@@ -96,6 +104,7 @@ async fn raise(
     let cluster = Cluster::of(places, programs, &traces)?;
     let ready = async || cluster.kubectl(&["get", "--raw", "/readyz"]).await.is_ok();
     until(LIMIT, "the API server to be ready", ready).await?;
+    cluster.apply(DISCOVERY).await?;
     progress.say("controllers, scheduler, nodes");
     for service in [control.controller_manager(), control.scheduler()] {
         client::order(first, &Order::Start(service)).await?;

@@ -28,6 +28,7 @@ mod readiness;
 mod reuse;
 mod selftest;
 mod shell;
+mod sources;
 mod standin;
 mod takeover;
 mod upgrade;
@@ -150,6 +151,18 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, evidence::another_veth_under_the_same_address_is_seen),
         play!(Any, evidence::another_neighbour_on_the_bridge_is_seen),
         play!(Any, evidence::a_flood_of_notifications_loses_nothing),
+        play!(Any, sources::a_secret_of_the_api_server_rolls_under_load),
+        play!(Any, sources::a_secret_of_a_folder_rolls_under_load),
+        play!(
+            Any,
+            sources::a_secret_that_may_not_be_read_is_told_on_the_identity
+        ),
+        play!(Any, sources::a_pods_own_token_is_exchanged),
+        play!(
+            Any,
+            sources::an_agent_that_restarts_without_the_api_server_has_no_secret
+        ),
+        play!(Any, sources::the_environments_proxy_is_for_entra_alone),
         play!(Any, kubernetes::the_api_servers_bindings_decide),
         play!(Both, observe::nobody_notices_an_agent_that_observes),
         play!(

@@ -65,7 +65,7 @@ fn world(app: &str, more: &str) -> World {
     World::from_yaml(&yaml).unwrap()
 }
 
-/// What a TokenRequest brings.
+/// What a `TokenRequest` brings.
 pub type Account = Result<String, fn(String) -> TokenError>;
 
 /// Service accounts' tokens as a test wants them.

@@ -393,7 +393,8 @@ async fn an_application_that_asks_too_much_is_told_when_to_come_back() {
     }
     let answer = post(&simulator, "oauth2/v2.0/token", &form).await;
     assert_eq!(answer.header("retry-after"), Some("7"));
-    assert_eq!(refusal(&answer).0, 429);
+    let (status, code, _) = refusal(&answer);
+    assert_eq!((status, code), (429, 90_055));
     // Another client has its own bucket: this one is refused for its credential.
     let other = form.replace(ROBOT, PAYMENTS);
     let (_, code, _) = refusal(&post(&simulator, "oauth2/v2.0/token", &other).await);

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::{get, token_target};
+use crate::signer::Signer;
 use crate::world::{PAYMENTS, WORLD};
 
 struct Process(Child);
@@ -109,6 +110,63 @@ async fn a_developers_session() {
         "ends well when told to"
     );
     assert!(!folder.join("control").exists());
+}
+
+#[tokio::test]
+async fn credentials_roll_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_process, addresses) = start(folder);
+    std::fs::write(folder.join("secret"), "brand new\n").unwrap();
+    std::fs::write(folder.join("robot.pem"), Signer::new().pem).unwrap();
+    let run = |words: &str| {
+        let output = command(folder, words);
+        assert!(output.status.success(), "{words}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let id = run("add-secret --control control robot secret --expires 2090-01-01T00:00:00Z");
+    assert_eq!(
+        id,
+        lanyard::sim::secret_id("brand new"),
+        "without the line end"
+    );
+    let thumbprint = run("add-certificate --control control robot robot.pem");
+    run("add-federated --control control payments shop --issuer https://i --subject s");
+    run("trust-issuer --control control https://i --discovery http://127.0.0.1:1");
+    let robot = run("credentials --control control robot");
+    assert!(
+        robot.contains(&id) && robot.contains(&thumbprint),
+        "{robot}"
+    );
+    assert!(!robot.contains("brand new"), "{robot}");
+    let payments = run("credentials --control control payments");
+    assert!(
+        payments.contains("api://AzureADTokenExchange"),
+        "{payments}"
+    );
+
+    run("revoke-secret --control control robot --file secret");
+    let again = command(
+        folder,
+        &format!("revoke-secret --control control robot {id}"),
+    );
+    assert_eq!(again.status.code(), Some(1));
+    run(&format!(
+        "revoke-certificate --control control robot {thumbprint}"
+    ));
+    run("remove-federated --control control payments shop");
+    let robot = run("credentials --control control robot");
+    assert!(
+        !robot.contains(&id) && !robot.contains(&thumbprint),
+        "{robot}"
+    );
+
+    run("clock --control control --skew=-4m");
+    let target = token_target(&format!("&client_id={PAYMENTS}"));
+    let answer = get(addresses.imds.unwrap(), &target).await.json();
+    let begins: i64 = answer["not_before"].as_str().unwrap().parse().unwrap();
+    let behind = crate::signer::now() - begins;
+    assert!((240..=250).contains(&behind), "{behind}");
 }
 
 #[test]

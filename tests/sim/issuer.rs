@@ -149,6 +149,10 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, discovery: &Val
     let head = String::from_utf8_lossy(&head);
     let (status, body) = match head.split(' ').nth(1) {
         Some("/.well-known/openid-configuration") => ("200 OK", discovery.to_string()),
+        // As Kubernetes: nobody gets them as another type.
+        Some("/keys") if !head.contains("application/jwk-set+json") => {
+            ("406 Not Acceptable", String::new())
+        }
         Some("/keys") => ("200 OK", keys.to_string()),
         _ => ("404 Not Found", String::new()),
     };

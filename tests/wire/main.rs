@@ -16,6 +16,7 @@ mod paths;
 mod policy;
 mod secrecy;
 mod selectors;
+mod sources;
 mod testkit;
 mod upstream;
 mod workload;

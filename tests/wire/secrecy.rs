@@ -42,7 +42,7 @@ const KEPT: &str = "kept from here on";
 /// From here on this thread's lines are kept; the runtime of these tests has no other thread. One
 /// subscriber for the whole process, since one for a thread misses call sites that another thread
 /// came to first.
-fn capture() {
+pub fn capture() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing_subscriber::fmt()
@@ -57,7 +57,7 @@ fn capture() {
 }
 
 /// What was kept; ends the keeping.
-fn captured() -> String {
+pub fn captured() -> String {
     let log = LOG.take().expect("capture() first");
     String::from_utf8_lossy(&log).into_owned()
 }
@@ -65,7 +65,7 @@ fn captured() -> String {
 /// No 20 characters of the token in a row, but for its header, which all tokens share and which
 /// says nothing.
 #[track_caller]
-fn is_clean(place: &str, text: &str, token: &str) {
+pub fn is_clean(place: &str, text: &str, token: &str) {
     let body = token.split_once('.').map_or(token, |(_, body)| body);
     for at in 0..body.len().saturating_sub(20) {
         let piece = &body[at..at + 20];

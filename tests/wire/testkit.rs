@@ -10,17 +10,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
 use lanyard::agent::config::Enforcement;
+use lanyard::agent::credentials::Credentials;
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::Events;
 use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
 use lanyard::agent::observe::Observer;
-use lanyard::agent::obtain::{self, ObtainConfig};
+use lanyard::agent::obtain::{self, EntraSetup, Ground, ObtainConfig};
 use lanyard::agent::pipeline::Pipeline;
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
+use lanyard::azure::https::{ProxyRules, Roots};
 use lanyard::azure::imds::ImdsClient;
 use lanyard::azure::relay::Relay;
 use lanyard::serve::{ConnMetrics, Drain, Limits, clock, serve};
@@ -96,7 +98,19 @@ pub async fn stage_with(options: Options) -> Stage {
         move || clock::since_epoch() + Duration::from_secs(ahead.load(Ordering::SeqCst))
     };
     let tasks = TaskTracker::new();
-    let broker = obtain::compose(options.obtain, imds.clone(), wall, &registry, tasks).unwrap();
+    let events = Events::register(&registry).unwrap();
+    let ground = Ground {
+        imds: imds.clone(),
+        entra: EntraSetup {
+            authority_host: format!("http://{}", simulator.addresses().entra.unwrap()),
+            tenant: None,
+            roots: Roots::Only(simulator.ca_pem().to_owned()),
+            proxies: ProxyRules::default(),
+        },
+        credentials: Credentials::register(&registry, events.clone(), wall.clone()).unwrap(),
+        accounts: None,
+    };
+    let broker = obtain::compose(options.obtain, ground, wall, &registry, tasks).unwrap();
     let relay = Relay::new(&endpoint).unwrap();
     let observer = Arc::new(Observer::register(options.enforcement, relay, &registry).unwrap());
     let pipeline = Arc::new(Pipeline {
@@ -106,7 +120,7 @@ pub async fn stage_with(options: Options) -> Stage {
         forwarder: Forwarder::new(imds),
         audit: Arc::new(Audit::default()),
         observer: observer.clone(),
-        events: Events::register(&registry).unwrap(),
+        events,
         metrics: Arc::new(AgentMetrics::register(&registry).unwrap()),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

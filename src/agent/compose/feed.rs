@@ -1,17 +1,18 @@
 //! Pods, bindings and identities: a folder or the Kubernetes API, and local evidence → directory.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::spawn;
 use crate::agent::checkpoint::{Content, Store};
-use crate::agent::config::{Config, Source};
+use crate::agent::config::{Config, KubernetesSource, Source};
 use crate::agent::credentials::{self, Credentials};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
@@ -21,6 +22,7 @@ use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{Health, Timing, Watch, WatchMetrics};
+use crate::agent::world::Batch;
 use crate::kubernetes::Cluster;
 use crate::model::grant::{Asker, Grant};
 use crate::serve::ready::Readiness;
@@ -37,6 +39,13 @@ pub struct Parts<'a> {
     pub readiness: &'a Readiness,
 }
 
+/// What an agent before this one knew, and where this one keeps what it knows.
+#[derive(Default)]
+struct Memory {
+    remembered: Option<Content>,
+    checkpoint: Option<watch::Sender<Arc<Content>>>,
+}
+
 /// Starts what fills the directory and the rings of credentials.
 pub async fn feed(
     config: &Config,
@@ -45,82 +54,35 @@ pub async fn feed(
     stop: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let Parts {
-        pipeline,
-        credentials,
-        registry,
-        readiness,
-    } = parts;
     // Before anybody can ask: readiness without a latch would say "ready".
-    let ready = readiness.latch("objects");
+    let ready = parts.readiness.latch("objects");
     let (sender, batches) = mpsc::channel(16);
-    let (mut remembered, mut checkpoint) = (None, None);
-    match &config.source {
+    let memory = match &config.source {
         Source::Folder(folder) => {
-            anyhow::ensure!(
-                folder.is_dir(),
-                "--manifests {}: no such folder",
-                folder.display()
-            );
-            spawn(
-                tasks,
-                manifests::follow(folder.clone(), config.workload_identity, sender),
-            );
-            let secrets = credentials::folder::follow(folder.clone(), credentials.clone());
-            spawn(tasks, secrets);
+            from_folder(config, folder, &parts, sender, tasks)?;
+            Memory::default()
         }
         Source::Kubernetes(source) => {
             let cluster = cluster.context("no connection to Kubernetes")?;
-            let health = Arc::<Health>::default();
-            let store = Store::new(&config.state_dir, &source.node)
-                .context("the node cannot be told from others")?;
-            remembered = recall(&store, &health);
-            if let Some(content) = remembered.as_mut().filter(|_| !config.workload_identity) {
-                content.forget_accounts();
-            }
-            let secrets = credentials::follow::follow(
-                credentials.clone(),
-                cluster.clone(),
-                Timing::default(),
-            );
-            tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
-            // Not a part that the agent needs: it may end.
-            let (tellings, dropped) = pipeline.events.start();
-            let (teller, node) = (cluster.clone(), source.node.clone());
-            tokio::spawn(publish(teller, node, tellings, dropped));
-            let watch = Watch {
-                cluster,
-                source: source.clone(),
-                workload_identity: config.workload_identity,
-                batches: sender,
-                latch: readiness.latch("watches"),
-                metrics: WatchMetrics::register(registry)?,
-                health: health.clone(),
-                published: pipeline.directory.clone(),
-                timing: Timing::default(),
-            };
-            let (lookups, follow) = watch.start();
-            pipeline.locator.ask_with(lookups);
-            spawn(tasks, follow);
-            let (keep, kept) = tokio::sync::watch::channel(Arc::default());
-            checkpoint = Some(keep);
-            tokio::spawn(
-                stop.clone()
-                    .run_until_cancelled_owned(store.keep(kept, health)),
-            );
+            from_kubernetes(config, source, cluster, &parts, sender, stop, tasks)?
         }
-    }
+    };
     let evidence = Evidence::start(stop.clone())
         .await
         .context("cannot watch routes and neighbours")?;
+    let Parts {
+        pipeline,
+        credentials,
+        ..
+    } = parts;
     let index = Index {
         batches,
         witness: evidence,
         published: pipeline.directory.clone(),
         metrics: pipeline.metrics.clone(),
         ready,
-        remembered,
-        checkpoint,
+        remembered: memory.remembered,
+        checkpoint: memory.checkpoint,
     };
     let reminders = credentials.clone().remind();
     tokio::spawn(stop.clone().run_until_cancelled_owned(reminders));
@@ -137,11 +99,81 @@ pub async fn feed(
     Ok(())
 }
 
-/// What an agent before this one knew. Nothing that is wrong with it keeps this one from starting.
-fn recall(store: &Store, health: &Health) -> Option<Content> {
+fn from_folder(
+    config: &Config,
+    folder: &Path,
+    parts: &Parts<'_>,
+    sender: mpsc::Sender<Batch>,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        folder.is_dir(),
+        "--manifests {}: no such folder",
+        folder.display()
+    );
+    let accounts = config.workload_identity;
+    spawn(
+        tasks,
+        manifests::follow(folder.to_owned(), accounts, sender),
+    );
+    let secrets = credentials::folder::follow(folder.to_owned(), parts.credentials.clone());
+    spawn(tasks, secrets);
+    Ok(())
+}
+
+fn from_kubernetes(
+    config: &Config,
+    source: &KubernetesSource,
+    cluster: Cluster,
+    parts: &Parts<'_>,
+    sender: mpsc::Sender<Batch>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Memory> {
+    let pipeline = &parts.pipeline;
+    let health = Arc::<Health>::default();
+    let store = Store::new(&config.state_dir, &source.node)
+        .context("the node cannot be told from others")?;
+    let remembered = recall(&store, &health, config.workload_identity);
+    // Not parts that the agent needs: they may end.
+    let (credentials, timing) = (parts.credentials.clone(), Timing::default());
+    let secrets = credentials::follow::follow(credentials, cluster.clone(), timing);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(secrets));
+    let (tellings, dropped) = pipeline.events.start();
+    let (teller, node) = (cluster.clone(), source.node.clone());
+    tokio::spawn(publish(teller, node, tellings, dropped));
+    let objects = Watch {
+        cluster,
+        source: source.clone(),
+        workload_identity: config.workload_identity,
+        batches: sender,
+        latch: parts.readiness.latch("watches"),
+        metrics: WatchMetrics::register(parts.registry)?,
+        health: health.clone(),
+        published: pipeline.directory.clone(),
+        timing: Timing::default(),
+    };
+    let (lookups, follow) = objects.start();
+    pipeline.locator.ask_with(lookups);
+    spawn(tasks, follow);
+    let (keep, kept) = watch::channel(Arc::default());
+    let keeping = store.keep(kept, health);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(keeping));
+    Ok(Memory {
+        remembered,
+        checkpoint: Some(keep),
+    })
+}
+
+/// What an agent before this one knew, with service accounts only where they count. Nothing that is wrong
+/// with it keeps this one from starting.
+fn recall(store: &Store, health: &Health, accounts: bool) -> Option<Content> {
     match store.load() {
         Ok(None) => None,
-        Ok(Some((content, age))) => {
+        Ok(Some((mut content, age))) => {
+            if !accounts {
+                content.forget_accounts();
+            }
             let (pods, age_seconds) = (content.pods(), age.as_secs());
             tracing::info!(
                 pods,

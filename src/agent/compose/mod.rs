@@ -97,9 +97,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     )
     .await?;
     gate.start(&config, &owned, &mut tasks);
-    tell_repeats(pipeline.audit.clone(), &mut tasks);
-    let observer = pipeline.observer.clone();
-    tokio::spawn(async move { observer.remind().await });
+    tell_repeats(&pipeline, &mut tasks);
 
     let failed = tokio::select! {
         () = signals.first.cancelled() => None,
@@ -329,7 +327,9 @@ async fn share_upstream(
     anyhow::bail!("nobody keeps the rules any more")
 }
 
-fn tell_repeats(audit: Arc<Audit>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+fn tell_repeats(pipeline: &Pipeline<Sources>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    let (audit, observer) = (pipeline.audit.clone(), pipeline.observer.clone());
+    tokio::spawn(async move { observer.remind().await });
     spawn(tasks, async move {
         loop {
             tokio::time::sleep(AUDIT_PERIOD).await;

@@ -97,7 +97,7 @@ fn manifest(document: &str) -> Option<(ObjectName, Option<SecretData>)> {
     let namespace = named.metadata.namespace.unwrap_or("default".into());
     let name = ObjectName::new(namespace, named.metadata.name);
     let values: Option<Values> = serde_saphyr::from_str(document).ok();
-    Some((name, values.and_then(|values| values.data())))
+    Some((name, values.and_then(Values::data)))
 }
 
 impl Values {

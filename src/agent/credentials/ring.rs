@@ -183,10 +183,11 @@ impl Ring {
         if is_new {
             tracing::info!(%identity, %secret, "the identity's credential was read");
         }
+        let is_told = problem.is_some();
         if let Some(problem) = problem {
             tracing::warn!(%identity, %secret, %problem, "the identity's credential cannot be read");
         }
-        self.remind(now, true);
+        self.remind(now, is_told);
         is_new
     }
 

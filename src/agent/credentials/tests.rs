@@ -15,7 +15,7 @@ mod following;
 
 /// The identity `shop/app` with this credential in the Secret `creds`.
 pub(super) fn identity(
-    credential: serde_json::Value,
+    credential: &serde_json::Value,
 ) -> (Arc<IdentityFacts>, Arc<CredentialFacts>) {
     let object = object(
         json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentity",
@@ -32,11 +32,11 @@ pub(super) fn identity(
 }
 
 pub(super) fn by_secret() -> (Arc<IdentityFacts>, Arc<CredentialFacts>) {
-    identity(json!({"secretRef": {"name": "creds"}}))
+    identity(&json!({"secretRef": {"name": "creds"}}))
 }
 
 fn by_certificate() -> (Arc<IdentityFacts>, Arc<CredentialFacts>) {
-    identity(json!({"certificateRef": {"name": "creds"}}))
+    identity(&json!({"certificateRef": {"name": "creds"}}))
 }
 
 fn creds() -> ObjectName {
@@ -252,7 +252,7 @@ async fn an_end_is_announced_in_time_and_an_expired_certificate_is_unusable() {
     assert!(scene.metrics().contains(&series), "{}", scene.metrics());
     let ring = scene.ring(&app).unwrap();
     for days in (0..40).rev() {
-        ring.remind(end - Duration::from_hours(24 * days), false);
+        ring.remind(end.saturating_sub(Duration::from_hours(24 * days)), false);
     }
     let told = scene.told();
     let ends: Vec<&str> = told

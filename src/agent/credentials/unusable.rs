@@ -110,7 +110,7 @@ mod tests {
             "Secret shop/app: has no key `clientSecret` (it has password, tenant)"
         );
         assert!(unusable(Problem::Forbidden).contains("agent.secrets"));
-        let day = Duration::from_secs(1_796_083_200);
+        let day = Duration::from_hours(498_912);
         assert!(unusable(Problem::Expired(day)).ends_with("expired on 2026-12-01"));
     }
 

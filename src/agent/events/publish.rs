@@ -4,6 +4,7 @@
 //! has a deadline; while the API server is away tellings are dropped and counted, nothing is kept.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,11 +87,29 @@ async fn send(
         }
     }
     let event = event(telling, node, MicroTime(now));
-    let created = cluster
-        .call(events.create(&PostParams::default(), &event))
-        .await?;
-    sent.keep(telling, created.metadata.name.unwrap_or_default(), since);
+    let name = event.metadata.name.clone().unwrap_or_default();
+    let params = PostParams::default();
+    match cluster.call(events.create(&params, &event)).await {
+        Ok(_) => {}
+        // Another node's agent told it, or this one before its restart.
+        Err(CallError::Kube(kube::Error::Api(status))) if status.code == 409 => {}
+        Err(error) => return Err(error),
+    }
+    sent.keep(telling, name, since);
     Ok(())
+}
+
+/// What makes an Event's name its own. Each pod has one agent. An identity has one on many nodes, which
+/// tell the same in the same minute: the same words have the same name, and are told once.
+fn ending(telling: &Telling, now: &MicroTime) -> String {
+    match telling.regarding {
+        Regarding::Pod => format!("{:x}", now.0.as_nanosecond()),
+        Regarding::Identity => {
+            let mut hasher = DefaultHasher::new();
+            key(telling).hash(&mut hasher);
+            format!("{:016x}", hasher.finish())
+        }
+    }
 }
 
 fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
@@ -103,7 +122,7 @@ fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
     let stem: String = object.name.chars().take(200).collect();
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{stem}.{:x}", now.0.as_nanosecond())),
+            name: Some(format!("{stem}.{}", ending(telling, &now))),
             namespace: Some(object.namespace.to_string()),
             ..ObjectMeta::default()
         },
@@ -123,5 +142,47 @@ fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(node.chars().take(128).collect()),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::ObjectName;
+
+    fn telling(regarding: Regarding, note: &str) -> Telling {
+        Telling {
+            regarding,
+            name: ObjectName::new("shop", "app"),
+            uid: "uid".into(),
+            reason: Reason::CredentialExpiring,
+            note: note.to_owned(),
+            count: 1,
+        }
+    }
+
+    #[test]
+    fn many_agents_tell_the_same_of_an_identity_under_one_name() {
+        let name = |telling: &Telling, node, seconds| {
+            let now = MicroTime(jiff::Timestamp::from_second(seconds).unwrap());
+            event(telling, node, now).metadata.name
+        };
+        let same = telling(Regarding::Identity, "ends in 7 days");
+        let other = telling(Regarding::Identity, "ends in 1 day");
+        assert_eq!(name(&same, "node-1", 1), name(&same, "node-2", 2));
+        assert_ne!(name(&same, "node-1", 1), name(&other, "node-1", 1));
+        let pod = telling(Regarding::Pod, "refused");
+        assert_ne!(name(&pod, "node-1", 1), name(&pod, "node-1", 2));
+    }
+
+    #[test]
+    fn an_event_is_on_the_object_that_it_is_about() {
+        let identity = telling(Regarding::Identity, "ends");
+        let now = || MicroTime(jiff::Timestamp::from_second(1).unwrap());
+        let regarding = event(&identity, "node-1", now()).regarding.unwrap();
+        let of = (regarding.api_version.as_deref(), regarding.kind.as_deref());
+        assert_eq!(of, (Some("lanyard.dev/v1alpha1"), Some("AzureIdentity")));
+        let regarding = event(&telling(Regarding::Pod, "x"), "node-1", now()).regarding;
+        assert_eq!(regarding.unwrap().kind.as_deref(), Some("Pod"));
     }
 }

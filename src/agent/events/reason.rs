@@ -102,18 +102,18 @@ pub struct About<'a> {
 pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
     let ObjectName { namespace, name } = about.pod;
     let what = match reason {
-        // Of credentials, the words are those on the identity: they name a Secret and its keys.
+        Reason::IdentityAmbiguous => {
+            "Several identities are granted to this pod, its request names none, and nothing says which is the default"
+                .to_owned()
+        }
+        Reason::TokenRefused => refused(fault, about),
+        // What is about a credential is told on the identity, too, with the same words.
         Reason::IdentityNotGranted
         | Reason::ResourceNotAllowed
         | Reason::IdentityNotUsable
         | Reason::CredentialUnusable
         | Reason::CredentialRefused
         | Reason::CredentialExpiring => sentence(&fault.detail),
-        Reason::IdentityAmbiguous => {
-            "Several identities are granted to this pod, its request names none, and nothing says which is the default"
-                .to_owned()
-        }
-        Reason::TokenRefused => refused(fault, about),
         Reason::MetadataPathClosed => closed(&fault.detail),
     };
     short(format!(

@@ -6,8 +6,13 @@
 
 mod compute;
 #[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]
-pub(in crate::agent) mod fake;
+#[allow(
+    clippy::unwrap_in_result,
+    clippy::missing_panics_doc,
+    missing_docs,
+    reason = "a test says so by panicking"
+)]
+pub mod fake;
 mod follow;
 mod health;
 mod kind;

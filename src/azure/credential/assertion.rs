@@ -119,15 +119,11 @@ fn random_guid() -> Result<String, CredentialError> {
         .map_err(|_| CredentialError::Signing("the system gives no random numbers".to_owned()))?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    let (a, b, c, d, e) = (
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    );
-    Ok(format!("{a}-{b}-{c}-{d}-{e}"))
+    let mut guid = format!("{:032x}", u128::from_be_bytes(bytes));
+    for at in [20, 16, 12, 8] {
+        guid.insert(at, '-');
+    }
+    Ok(guid)
 }
 
 #[cfg(test)]

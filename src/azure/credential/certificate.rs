@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use x509_parser::parse_x509_certificate;
 
 use super::CredentialError;
-use super::key::SigningKey;
+use super::key::{SigningKey, hex};
 use super::pem::blocks;
 
 /// The most certificates of a chain that are sent along.
@@ -35,8 +35,7 @@ impl Certificate {
     /// SHA-256 of the certificate in DER, hexadecimal: how people tell certificates apart.
     #[must_use]
     pub fn thumbprint(&self) -> String {
-        let bytes = self.thumbprint.iter();
-        bytes.map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.thumbprint)
     }
 
     /// The same as JOSE's `x5t#S256` (RFC 7515, section 4.1.8): base64url without padding.

@@ -4,6 +4,7 @@
 //! In: bytes. Out: the key with its public half, by which its certificate is found, or in words why it
 //! is not usable. Pure. What aws-lc holds of a key it zeroizes when the last owner drops it.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -60,9 +61,17 @@ impl SigningKey {
     /// Start of the SHA-256 of the public key, hexadecimal: tells keys apart in messages.
     pub fn fingerprint(&self) -> String {
         let hash = digest(&SHA256, &self.public);
-        let start = &hash.as_ref()[..8];
-        start.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.as_ref()[..8])
     }
+}
+
+/// In lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let append = |mut text: String, byte: &u8| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    };
+    bytes.iter().fold(String::new(), append)
 }
 
 /// What kind of key this is, where it is not RSA, by the bytes of its object identifier.

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::azure::https::HttpsConfig;
 
-const NOW: Duration = Duration::from_secs(1_800_000_000);
+const NOW: Duration = Duration::from_hours(500_000);
 const APP: &str = "a0000000-0000-4000-8000-00000000000B";
 
 /// Answers one request and gives back what it read.

@@ -32,7 +32,7 @@ use proxy::Route;
 /// The most that a TCP connect may take, all of a name's addresses together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// An unused connection is closed after this long; a new one costs Entra and us a TLS handshake.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
+const IDLE_LIMIT: Duration = Duration::from_mins(1);
 /// Unused connections kept for each host.
 const IDLE_CONNECTIONS: usize = 8;
 

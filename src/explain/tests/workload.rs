@@ -177,7 +177,7 @@ fn bindings_come_first() {
 
 const SOURCES: (&str, &str) = (
     "spec:\n  clientID",
-    "spec:\n  tokenSources: [{federated: {}}, {servicePrincipal: {certificateRef: {name: till}}}, {imds: {}}]\n  clientID",
+    "spec:\n  tokenSources: [{federated: {}}, {servicePrincipal: {certificateRef: {name: till}}}, {imds: {}}]\n  tenantID: 11111111-0000-4000-8000-000000000001\n  clientID",
 );
 
 #[test]

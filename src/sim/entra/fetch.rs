@@ -92,7 +92,8 @@ async fn ask(
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, authority)
-        .header("accept", "application/json")
+        // A Kubernetes API server gives its keys as the second only, and else answers 406.
+        .header("accept", "application/json, application/jwk-set+json")
         .body(Empty::<Bytes>::new())
         .map_err(|_| FetchError::Url)?;
     let exchange = async {

@@ -167,11 +167,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("c.pem"), "PEM").unwrap();
         let mut all: Vec<Pem> =
-            serde_saphyr::from_str("[TEXT, {file: c.pem}, {file: no}]").unwrap();
+            serde_saphyr::from_str("[TEXT, {file: c.pem}, {file: absent.pem}]").unwrap();
         all[0].read(folder.path()).unwrap();
         all[1].read(folder.path()).unwrap();
         assert_eq!((all[0].text(), all[1].text()), ("TEXT", "PEM"));
         let (path, _) = all[2].read(folder.path()).unwrap_err();
-        assert!(path.ends_with("no"));
+        assert!(path.ends_with("absent.pem"));
     }
 }

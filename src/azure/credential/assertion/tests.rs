@@ -13,7 +13,7 @@ use x509_parser::parse_x509_certificate;
 use super::*;
 use crate::azure::credential::certificates_from_pem;
 
-const NOW: Duration = Duration::from_secs(1_800_000_000);
+const NOW: Duration = Duration::from_hours(500_000);
 const CLIENT: &str = "a0000000-0000-4000-8000-00000000000b";
 const AUDIENCE: &str = "https://login.microsoftonline.com/t/oauth2/v2.0/token";
 const LEAF: &str = include_str!("../testdata/leaf.pem");

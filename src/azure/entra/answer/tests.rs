@@ -4,12 +4,14 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::*;
 
-const NOW: Duration = Duration::from_secs(1_800_000_000);
+const NOW: Duration = Duration::from_hours(500_000);
 const PROOF: &str = "q8Q~hunter+2/=";
 const TRACE: &str = " Trace ID: 0ab8dd2a-5a3a-4f3a-8d5f-4a1f3a7f0b00\\r\\nCorrelation ID: 6cf5c7c1-1d2e-4a3b-9c4d-5e6f7a8b9c0d Timestamp: 2027-01-15 08:00:00Z";
 
+type Is<'a> = &'a dyn Fn(&EntraError) -> bool;
+
 fn read_with(status: u16, headers: &HeaderMap, body: &str) -> Result<Token, EntraError> {
-    let status = StatusCode::from_u16(status).unwrap();
+    let status = StatusCode::from_u16(status).unwrap_or_default();
     read_token(status, headers, body.as_bytes(), NOW, PROOF)
 }
 
@@ -47,7 +49,6 @@ fn codes_are_typed_by_what_can_be_done() {
     let mismatch = |error: &EntraError| matches!(error, EntraError::Mismatch { .. });
     let refused = |error: &EntraError| matches!(error, EntraError::Refused { .. });
     let unavailable = |error: &EntraError| matches!(error, EntraError::Unavailable { .. });
-    type Is<'a> = &'a dyn Fn(&EntraError) -> bool;
     let cases: [(u16, &str, u32, Is<'_>); 22] = [
         (401, "invalid_client", 7_000_215, &credential),
         (401, "invalid_client", 7_000_222, &credential),

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // An empty body that Go's transport cannot prove to be empty: otherwise it would silently send a
@@ -40,9 +41,12 @@ func answer(ctx context.Context, client *http.Client, address, want string) (kin
 		// An error answer holds no token.
 		return fmt.Sprintf("status %d", response.StatusCode), string(body[:min(len(body), 300)])
 	}
-	got, err := clientIDOf(body)
+	got, end, err := claimsOf(body)
 	if err != nil {
 		return "not understood", err.Error()
+	}
+	if late := time.Since(end); late > 0 {
+		return "past its end", "since " + late.String()
 	}
 	if want != "" && !strings.EqualFold(got, want) {
 		return "wrong identity", got
@@ -50,32 +54,36 @@ func answer(ctx context.Context, client *http.Client, address, want string) (kin
 	return "", ""
 }
 
-func clientIDOf(body []byte) (string, error) {
+// claimsOf gives whose token it is, and its end.
+func claimsOf(body []byte) (string, time.Time, error) {
+	var never time.Time
 	var answer struct {
 		AccessToken string `json:"access_token"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return "", errors.New("the answer is not JSON")
+		return "", never, errors.New("the answer is not JSON")
 	}
 	parts := strings.Split(answer.AccessToken, ".")
 	if len(parts) != 3 {
-		return "", errors.New("access_token is no JWT")
+		return "", never, errors.New("access_token is no JWT")
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return "", errors.New("the token's claims are not base64")
+		return "", never, errors.New("the token's claims are not base64")
 	}
 	var claims struct {
 		AppID string `json:"appid"`
 		Azp   string `json:"azp"`
+		Exp   int64  `json:"exp"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
-		return "", errors.New("the token's claims are not JSON")
+		return "", never, errors.New("the token's claims are not JSON")
 	}
+	end := time.Unix(claims.Exp, 0)
 	if claims.AppID == "" {
-		return claims.Azp, nil
+		return claims.Azp, end, nil
 	}
-	return claims.AppID, nil
+	return claims.AppID, end, nil
 }
 
 func kindOf(err error) string {
