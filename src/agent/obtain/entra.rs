@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
-use crate::azure::credential::AssertionAlgorithm;
+use crate::azure::credential::{AssertionAlgorithm, CredentialError};
 use crate::azure::entra::{EntraClient, EntraError, Proof, TokenRequest, token_endpoint};
 use crate::azure::https::{HttpsClient, HttpsConfig, HttpsConfigError, ProxyRules, Roots};
 use crate::model::facts::{EndpointFacts, SourceFacts};
@@ -219,23 +220,46 @@ impl Entra {
     }
 }
 
+/// What is presented.
+#[derive(Clone, Copy)]
+pub enum Evidence<'a> {
+    /// This, as it is.
+    Proof(Proof<'a>),
+    /// An assertion that is signed when its turn has come: it does not age in the queue, and a node whose
+    /// tokens are due together does not sign for all of them at once.
+    Signed(&'a Sign<'a>),
+}
+
+/// Signs an assertion.
+pub type Sign<'a> = dyn Fn() -> Result<SecretString, CredentialError> + Send + Sync + 'a;
+
 impl Target {
-    /// Asks for the call's token with this proof: what Entra says, or a fault where it is not asked.
+    /// Asks for the call's token with this evidence: what Entra says, or a fault where it is not asked.
     pub async fn token(
         &self,
         call: &Call,
         urgency: &mut Urgency,
-        proof: Proof<'_>,
+        evidence: Evidence<'_>,
     ) -> Result<Result<Token, EntraError>, Fault> {
-        let request = TokenRequest {
-            endpoint: &self.endpoint,
-            client_id: call.grant.identity.client_id,
-            resource: &call.resource,
-            proof,
-            claims: call.claims.as_deref(),
+        let attempt = |limit| async move {
+            let signed;
+            let proof = match evidence {
+                Evidence::Proof(proof) => proof,
+                Evidence::Signed(sign) => {
+                    signed = sign().map_err(|error| EntraError::Invalid(error.to_string()))?;
+                    Proof::Assertion(&signed)
+                }
+            };
+            let request = TokenRequest {
+                endpoint: &self.endpoint,
+                client_id: call.grant.identity.client_id,
+                resource: &call.resource,
+                proof,
+                claims: call.claims.as_deref(),
+            };
+            let client = &self.authority.client;
+            client.token(&request, limit, || self.clock.wall()).await
         };
-        let client = &self.authority.client;
-        let attempt = |limit| client.token(&request, limit, || self.clock.wall());
         let upstream = &self.authority.upstream;
         upstream.call(call, urgency, ATTEMPT_LIMIT, attempt).await
     }
