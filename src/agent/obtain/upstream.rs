@@ -82,7 +82,15 @@ impl Upstream {
         let answer = attempt(limit).await;
         let outcome = answer.as_ref().map_or_else(E::outcome, |_| CallOutcome::Ok);
         self.metrics.called(outcome, begun.elapsed());
-        passing.answered = outcome != CallOutcome::Unavailable;
+        passing.end = match outcome {
+            // Who came late in line does not speak for the service: whoever makes the line long could
+            // shut it for everybody.
+            CallOutcome::Unavailable if limit < longest && begun.elapsed() >= limit => {
+                End::CutShort
+            }
+            CallOutcome::Unavailable => End::Silent,
+            _ => End::Answered,
+        };
         match outcome {
             CallOutcome::Throttled => {
                 let asked = answer.as_ref().err().and_then(E::retry_after);
@@ -107,7 +115,7 @@ impl Upstream {
         Ok(Passing {
             upstream: self,
             passage: passage.map_err(|left| self.is_open(left))?,
-            answered: false,
+            end: End::Silent,
         })
     }
 
@@ -123,7 +131,17 @@ impl Upstream {
 struct Passing<'a> {
     upstream: &'a Upstream,
     passage: Passage,
-    answered: bool,
+    end: End,
+}
+
+/// What a call learned of the service.
+enum End {
+    /// It answers, whatever it answers.
+    Answered,
+    /// It does not.
+    Silent,
+    /// Nothing: less than the usual time was left.
+    CutShort,
 }
 
 impl Drop for Passing<'_> {
@@ -131,7 +149,11 @@ impl Drop for Passing<'_> {
         let now = self.upstream.clock.mono();
         let mut state = self.upstream.circuit.lock();
         let (circuit, open) = &mut *state;
-        circuit.ended(self.passage, self.answered, now);
+        match self.end {
+            End::Answered => circuit.ended(self.passage, true, now),
+            End::Silent => circuit.ended(self.passage, false, now),
+            End::CutShort => circuit.told_nothing(self.passage),
+        }
         open.set(usize::from(circuit.is_open()));
     }
 }
