@@ -99,10 +99,11 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Gets in line; `Err` gives it back: too many wait.
+    /// Gets in line; `Err` gives it back: too many wait. Where all places are taken, whoever has most of
+    /// them gives his last one up to somebody with fewer; its waker is dropped.
     pub fn wait(&mut self, waiting: Waiting<W>, urgent: bool) -> Result<(), Waiting<W>> {
         let limits = self.limits;
-        let full = self.waiting() >= limits.waiting;
+        let full = self.waiting() >= limits.waiting && !self.make_room(&waiting.asker);
         let lane = if urgent {
             &mut self.foreground
         } else {
@@ -113,6 +114,22 @@ impl<W> Turns<W> {
         }
         lane.push(waiting);
         Ok(())
+    }
+
+    /// Takes a place from the longest queue for somebody whose own is shorter by two at least, so that
+    /// nobody does the same to him next.
+    fn make_room(&mut self, asker: &Asker) -> bool {
+        let own = self.foreground.queue_of(asker) + self.background.queue_of(asker);
+        let lanes = [&mut self.background, &mut self.foreground];
+        let longest = lanes.into_iter().max_by_key(|lane| lane.longest().1);
+        longest.is_some_and(|lane| match lane.longest() {
+            (Some(of), length) if length > own + 1 => {
+                let of = of.clone();
+                lane.drop_last(&of);
+                true
+            }
+            _ => false,
+        })
     }
 
     /// Whose turn it is at `now`. Those that are not `alive` any more are passed over.
@@ -241,6 +258,23 @@ impl<W> Lane<W> {
 
     fn queue_of(&self, asker: &Asker) -> usize {
         self.queues.get(asker).map_or(0, VecDeque::len)
+    }
+
+    /// Who has the longest queue, and its length.
+    fn longest(&self) -> (Option<&Asker>, usize) {
+        let lengths = self
+            .queues
+            .iter()
+            .map(|(asker, queue)| (asker, queue.len()));
+        let longest = lengths.max_by_key(|(_, length)| *length);
+        longest.map_or((None, 0), |(asker, length)| (Some(asker), length))
+    }
+
+    /// The last one of this asker's queue, which has more, goes.
+    fn drop_last(&mut self, asker: &Asker) {
+        if let Some(queue) = self.queues.get_mut(asker).filter(|queue| queue.len() > 1) {
+            queue.pop_back();
+        }
     }
 
     fn push(&mut self, waiting: Waiting<W>) {
