@@ -16,6 +16,7 @@ use crate::model::fault::Fault;
 use super::circuit::{Circuit, Passage};
 use super::clock::Clock;
 use super::governor::Governor;
+use super::key::Applicant;
 use super::service::{SOON, Service};
 use super::source::{Call, Urgency};
 use super::turns::TurnLimits;
@@ -71,8 +72,8 @@ impl Upstream {
         let now = self.clock.mono();
         let look = self.circuit.lock().0.look(now);
         look.map_err(|left| self.is_open(left))?;
-        let client_id = call.grant.identity.client_id;
-        let turn = self.governor.turn(&call.asker, client_id, urgency);
+        let applicant = Applicant::of(&call.source, &call.grant.identity);
+        let turn = self.governor.turn(&call.asker, applicant, urgency);
         let mut permit = tokio::time::timeout_at(call.deadline, turn)
             .await
             .map_err(|_| self.service.queue_too_long())??;
@@ -95,7 +96,7 @@ impl Upstream {
             CallOutcome::Throttled => {
                 let asked = answer.as_ref().err().and_then(E::retry_after);
                 self.governor
-                    .pause(client_id, asked.unwrap_or(SOON).max(SOON));
+                    .pause(applicant, asked.unwrap_or(SOON).max(SOON));
                 permit.went_well();
             }
             CallOutcome::Unavailable | CallOutcome::Invalid => {}
