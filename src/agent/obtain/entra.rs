@@ -33,7 +33,9 @@ use super::upstream_metrics::{CallOutcome, UpstreamMetrics};
 
 /// The most that one call to Entra may take once its turn has come.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
-/// Authorities that are remembered, each for one source; those in use beyond that are an error.
+/// Authorities that are remembered, each for one source; those in use beyond that are an error. As many
+/// again with a CA bundle or a name for TLS of an identity's own: operators list the others, but of
+/// these a team can make any number, which must not push the others out.
 const AUTHORITIES: usize = 256;
 /// The longest that a caller is told to wait because Entra is in trouble.
 const TROUBLE: Duration = Duration::from_secs(30);
@@ -59,6 +61,13 @@ struct Place {
     origin: String,
     ca_bundle: Option<Arc<str>>,
     sni: Option<Arc<str>>,
+}
+
+impl Place {
+    /// Whether an identity says itself how to get there.
+    const fn is_custom(&self) -> bool {
+        self.ca_bundle.is_some() || self.sni.is_some()
+    }
 }
 
 /// What is known of a [`Place`].
@@ -191,8 +200,10 @@ impl Entra {
     /// used least lately and is not in use.
     fn remember(&self, place: Place, client: HttpsClient) -> Result<Arc<Authority>, Fault> {
         let mut authorities = self.authorities.lock();
-        if !authorities.contains_key(&place) && authorities.len() >= AUTHORITIES {
-            let idle = authorities.iter();
+        let like = |other: &Place| other.is_custom() == place.is_custom();
+        let alike = authorities.keys().filter(|other| like(other)).count();
+        if !authorities.contains_key(&place) && alike >= AUTHORITIES {
+            let idle = authorities.iter().filter(|(other, _)| like(other));
             let idle = idle.filter(|(_, authority)| Arc::strong_count(authority) == 1);
             let oldest = idle.min_by_key(|(_, authority)| authority.used.load(Ordering::Relaxed));
             let oldest = oldest.map(|(place, _)| place.clone());
@@ -346,4 +357,45 @@ fn origin(uri: &Uri) -> String {
     let authority = uri.authority().map(hyper::http::uri::Authority::as_str);
     let scheme = uri.scheme_str().unwrap_or_default();
     format!("{scheme}://{}", authority.unwrap_or_default()).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::obtain::ObtainConfig;
+    use crate::agent::obtain::fake::Steps;
+
+    fn place(sni: Option<usize>) -> Place {
+        Place {
+            source: "federated",
+            origin: "https://login.example".to_owned(),
+            ca_bundle: None,
+            sni: sni.map(|n| format!("tenant-{n}.example").into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn names_that_a_team_makes_up_push_no_authority_of_the_operators_out() {
+        let key = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let client = HttpsClient::new(&HttpsConfig {
+            roots: Roots::Only(key.cert.pem()),
+            ..HttpsConfig::default()
+        });
+        let client = client.unwrap();
+        let setup = EntraSetup {
+            authority_host: "https://login.example".to_owned(),
+            tenant: None,
+            roots: Roots::System,
+            proxies: ProxyRules::default(),
+        };
+        let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
+        let (limits, clock) = (ObtainConfig::default().entra, Steps::default().clock());
+        let entra = Entra::new(setup, limits, clock, metrics);
+        let remember = |sni| entra.remember(place(sni), client.clone());
+        let known = Arc::downgrade(&remember(None).unwrap());
+        let busy: Vec<_> = (0..2 * AUTHORITIES).map(|n| remember(Some(n))).collect();
+        assert_eq!(busy.iter().flatten().count(), AUTHORITIES);
+        assert!(known.upgrade().is_some(), "with its circuit and its pauses");
+        assert!(remember(None).is_ok());
+    }
 }

@@ -5,6 +5,7 @@
 //! presents a credential of the `AzureIdentity`'s own can only make a key with that object's name,
 //! UID and generation in it; [`IdentityKey::of`] must say for each new source which kind it is.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::facts::{IdentityFacts, SourceFacts};
@@ -41,6 +42,33 @@ pub struct Owner {
     generation: i64,
     facts: Option<SourceFacts>,
     authority_host: Option<Arc<str>>,
+}
+
+/// Whose calls to a service are counted, paced and paused together: a client id at IMDS, which knows no
+/// more; elsewhere one `AzureIdentity`'s use of it, since anybody may write another's client id into his
+/// own. Cheap to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Applicant {
+    client_id: Guid,
+    /// A hash of whose credential it is; 0: the node's.
+    owner: u64,
+}
+
+impl Applicant {
+    /// The applicant of an identity's calls to one of its sources.
+    #[must_use]
+    pub fn of(source: &SourceFacts, identity: &IdentityFacts) -> Self {
+        let client_id = identity.client_id;
+        let owner = match source {
+            SourceFacts::Imds => 0,
+            SourceFacts::ServicePrincipal(_) | SourceFacts::Federated(_) => {
+                let mut hasher = DefaultHasher::new();
+                (&identity.name, &identity.uid, identity.tenant_id).hash(&mut hasher);
+                hasher.finish()
+            }
+        };
+        Self { client_id, owner }
+    }
 }
 
 impl Credential {
@@ -211,6 +239,21 @@ mod tests {
         twin.pod = ObjectName::new("team-a", "another");
         assert_eq!(theirs, key(&twin));
         assert_eq!(theirs.owner(), Some(&identity.name));
+    }
+
+    #[test]
+    fn who_writes_anothers_client_id_has_no_part_in_his_pace() {
+        let theirs = identity("team-a", "uid-1", 1);
+        let mine = identity("team-b", "uid-2", 1);
+        let of = |source: &SourceFacts, identity| Applicant::of(source, identity);
+        let federated = SourceFacts::Federated(None);
+        assert_ne!(of(&federated, &theirs), of(&federated, &mine));
+        assert_eq!(
+            of(&SourceFacts::Imds, &theirs),
+            of(&SourceFacts::Imds, &mine)
+        );
+        let changed = identity("team-a", "uid-1", 2);
+        assert_eq!(of(&federated, &theirs), of(&federated, &changed));
     }
 
     #[test]
