@@ -69,8 +69,7 @@ impl AccountTokens for ApiServer {
                 audience: AUDIENCE,
                 life: LIFE,
             };
-            let given = self.0.service_account_token(&request, limit).await;
-            given.map(|given| given.secret)
+            self.0.service_account_token(&request, limit).await
         })
     }
 }

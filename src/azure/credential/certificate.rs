@@ -66,12 +66,6 @@ impl Certificate {
     pub fn not_after(&self) -> Duration {
         self.not_after
     }
-
-    /// Whether its validity is over; `now` since the Unix epoch.
-    #[must_use]
-    pub fn is_expired(&self, now: Duration) -> bool {
-        now > self.not_after
-    }
 }
 
 impl fmt::Debug for Certificate {
