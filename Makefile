@@ -61,6 +61,7 @@ test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… f
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+	$(CARGO) bench --bench obtain
 
 image: ## The container image for amd64, without a container engine: target/image/lanyard-amd64.tar
 	@deploy/install-deps image-amd64

@@ -306,6 +306,7 @@ fn no_file_is_an_orphan() {
                 .trim()
                 .trim_start_matches("pub ")
                 .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub(super) ")
                 .trim_start_matches("pub(in crate::agent) ");
             if let Some(name) = declared
                 .strip_prefix("mod ")

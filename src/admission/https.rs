@@ -16,15 +16,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::serve::{Answer, Drain};
+use crate::serve::admission::Admission;
+use crate::serve::{Answer, Drain, Limits};
 
-/// Connections at once; more wait in the kernel's queue. An API server keeps a few.
-const CONNECTIONS: usize = 256;
-/// For the handshake, and for a request's head.
+/// Connections at once, and those of one address; one more is closed at once. An API server keeps a few,
+/// but whoever else comes to this port must not be able to take all of them.
+const CONNECTIONS: usize = 512;
+const OF_ONE_ADDRESS: usize = 64;
+/// For the handshake.
 const HEAD: Duration = Duration::from_secs(5);
+/// For the next request and its head. API servers close what they do not use before.
+const IDLE: Duration = Duration::from_secs(150);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `drain` has ended.
@@ -35,11 +39,15 @@ pub(super) async fn serve<A: Answer>(
     drain: Drain,
 ) {
     let (tls, answer) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(answer));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = room();
     let accept = async {
-        while let Ok(room) = Arc::clone(&room).acquire_owned().await {
+        loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    let Ok(room) = room.admit(peer.ip().to_canonical()) else {
+                        tracing::debug!(%peer, "too many connections");
+                        continue;
+                    };
                     let (tls, answer) = (tls.clone(), Arc::clone(&answer));
                     let (member, drain) = (drain.member(), drain.clone());
                     tokio::spawn(async move {
@@ -63,6 +71,15 @@ pub(super) async fn serve<A: Answer>(
     }
 }
 
+/// Nobody is connected.
+fn room() -> Arc<Admission> {
+    Admission::new(&Limits {
+        connections: CONNECTIONS,
+        connections_per_peer: OF_ONE_ADDRESS,
+        ..Limits::default()
+    })
+}
+
 async fn connection<A: Answer>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -82,7 +99,7 @@ async fn connection<A: Answer>(
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(None)
+        .header_read_timeout(IDLE)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(http);
     let served = tokio::select! {
@@ -94,5 +111,19 @@ async fn connection<A: Answer>(
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_every_connection() {
+        let room = room();
+        let from = |n: u8| std::net::IpAddr::from([10, 0, 0, n]);
+        let flood: Vec<_> = (0..CONNECTIONS).map(|_| room.admit(from(1))).collect();
+        assert_eq!(flood.iter().flatten().count(), OF_ONE_ADDRESS);
+        assert!(room.admit(from(2)).is_ok());
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn subject(question: &Question) -> Result<(&str, &Bound), Denial> {
         return Err(Denial::NoNode);
     }
     let bound = question.bound.as_ref().ok_or(Denial::NotBound)?;
-    if bound.uid.is_empty() || !is_name(&bound.name) {
+    if bound.uid.is_empty() || !is_name(&bound.name) || !is_name(&question.account.namespace) {
         return Err(Denial::NotBound);
     }
     Ok((node, bound))
@@ -94,7 +94,7 @@ pub(super) fn judge(question: &Question, pod: Option<&Pod>) -> Result<(), Denial
     Ok(())
 }
 
-/// A pod's name (RFC 1123 subdomain): it becomes part of a path, so that nothing else may be in it.
+/// A pod's or a namespace's name (RFC 1123 subdomain): it becomes part of a path, so that nothing else may be in it.
 fn is_name(name: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'-' | b'.');
     let edge = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
@@ -191,6 +191,15 @@ mod tests {
                 Err(Denial::NotBound),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn a_namespace_becomes_part_of_a_path_too() {
+        for namespace in ["", "..", "shop/secrets/x?", "shop%2fsecrets", "Shop"] {
+            let mut question = question();
+            namespace.clone_into(&mut question.account.namespace);
+            assert!(subject(&question).is_err(), "{namespace}");
         }
     }
 }

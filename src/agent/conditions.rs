@@ -116,9 +116,39 @@ pub fn refusing<'a>(
     clauses.into_iter().flatten()
 }
 
-/// Whether a URL is in the list; a slash at the end and the case of a host make no difference.
+/// Whether a URL is in the list; a slash at the end and the case of a host make no difference. That of
+/// a path does: there two may be two tenants of a proxy.
 fn is_listed(url: &str, list: &[String]) -> bool {
+    let (origin, path) = parted(url);
+    list.iter()
+        .map(|listed| parted(listed))
+        .any(|listed| origin.eq_ignore_ascii_case(listed.0) && path == listed.1)
+}
+
+/// Scheme with host and port, and the path without a slash at its end.
+fn parted(url: &str) -> (&str, &str) {
     let url = url.trim_end_matches('/');
-    let same = |listed: &String| url.eq_ignore_ascii_case(listed.trim_end_matches('/'));
-    list.iter().any(same)
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let path = url[host..].find('/').map_or(url.len(), |at| host + at);
+    url.split_at(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origins_case_makes_no_difference_and_a_paths_does() {
+        let list = ["https://Tokens.example:8443/Team-A/".to_owned()];
+        assert!(is_listed("https://tokens.example:8443/Team-A", &list));
+        for other in [
+            "https://tokens.example:8443/team-a",
+            "https://tokens.example:8443/Team-A/x",
+            "https://tokens.example/Team-A",
+            "https://tokens.example:8443",
+            "https://tokens.example.:8443/Team-A",
+        ] {
+            assert!(!is_listed(other, &list), "{other}");
+        }
+    }
 }

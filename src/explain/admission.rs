@@ -1,7 +1,7 @@
 //! What an operator changes so that a policy admits an identity.
 
 use super::Remedy;
-use super::commands::{apply, group, patch_json, policy_yaml};
+use super::commands::{apply, endpoint, group, is_application, patch_json, policy_yaml};
 use super::found::Found;
 use super::yaml::{scalar, shell};
 use crate::agent::conditions::{Clause, refusing};
@@ -53,15 +53,31 @@ pub(super) fn admit(found: &Found, name: &ObjectName) -> Vec<Remedy> {
 /// How a policy that refuses by a single clause would admit the identity.
 fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) -> Option<Remedy> {
     let clauses: Vec<Clause> = refusing(policy, identity, namespace).collect();
-    let (field, value) = match clauses[..] {
+    let scope = &policy.scope;
+    let (field, value, has_some) = match clauses[..] {
         [Clause::WorkloadIdentity] | [Clause::Prefixes, Clause::WorkloadIdentity] => {
             return Some(let_accounts(policy, identity, clauses.len() > 1));
         }
         [Clause::Prefixes] if is_accounts(&identity.name) => {
             return Some(let_accounts(policy, identity, true));
         }
-        [Clause::Prefixes] => ("resourceIDPrefixes", group(identity)),
-        [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string()),
+        [Clause::Prefixes] if is_application(identity) => {
+            let client = identity.client_id.to_string();
+            ("clientIDs", client, !scope.client_ids.is_empty())
+        }
+        [Clause::Prefixes] => {
+            let has_some = !scope.resource_id_prefixes.is_empty();
+            ("resourceIDPrefixes", group(identity), has_some)
+        }
+        [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string(), true),
+        [Clause::AuthorityHosts] => {
+            let host = identity.authority_host.as_deref()?.to_owned();
+            ("authorityHosts", host, !scope.authority_hosts.is_empty())
+        }
+        [Clause::TokenEndpoints] => {
+            let url = endpoint(identity)?.to_owned();
+            ("tokenEndpoints", url, !scope.token_endpoints.is_empty())
+        }
         [Clause::Namespaces] => {
             let unmet: Vec<_> = policy.namespaces.unmet(namespace).collect();
             let [only] = unmet[..] else { return None };
@@ -83,15 +99,19 @@ fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) ->
         }
         _ => return None,
     };
-    let value =
-        serde_json::json!([{"op": "add", "path": format!("/spec/{field}/-"), "value": value}]);
+    // The end of a list that is not there cannot be added to.
+    let patch = if has_some {
+        serde_json::json!([{"op": "add", "path": format!("/spec/{field}/-"), "value": value}])
+    } else {
+        serde_json::json!([{"op": "add", "path": format!("/spec/{field}"), "value": [value]}])
+    };
     let name = ObjectName::new("", policy.name.clone());
     Some(Remedy {
         what: format!(
             "an operator lets AzureIdentityPolicy {} admit it (or the identity is corrected, if that is what is wrong)",
             policy.name
         ),
-        how: patch_json("azureidentitypolicy", &name, &value),
+        how: patch_json("azureidentitypolicy", &name, &patch),
     })
 }
 

@@ -6,7 +6,7 @@ use super::found::PodView;
 use super::yaml::{scalar, shell};
 use crate::api::{API_VERSION, IDENTITY_ANNOTATION};
 use crate::model::account::is_accounts;
-use crate::model::facts::{IdentityFacts, PodFacts};
+use crate::model::facts::{IdentityFacts, PodFacts, SourceFacts};
 use crate::model::ids::ObjectName;
 
 /// Stand-ins for what only a person knows.
@@ -51,17 +51,39 @@ pub(super) fn binding_yaml(identity: &ObjectName, name: &str, pod: &PodFacts) ->
 }
 
 pub(super) fn policy_yaml(name: &str, identity: &IdentityFacts) -> String {
-    let admitted = if is_accounts(&identity.name) {
-        let client = identity.client_id.to_string();
+    let client = identity.client_id.to_string();
+    let mut admitted = vec![if is_accounts(&identity.name) {
         format!("clientIDs: [{}]\n  workloadIdentity: true", scalar(&client))
+    } else if is_application(identity) {
+        format!("clientIDs: [{}]", scalar(&client))
     } else {
         format!("resourceIDPrefixes: [{}]", scalar(&group(identity)))
-    };
+    }];
+    let host = identity.authority_host.as_deref();
+    admitted.extend(host.map(|host| format!("authorityHosts: [{}]", scalar(host))));
+    let endpoint = endpoint(identity);
+    admitted.extend(endpoint.map(|url| format!("tokenEndpoints: [{}]", scalar(url))));
+    let admitted = admitted.join("\n  ");
     format!(
         "apiVersion: {API_VERSION}\nkind: AzureIdentityPolicy\nmetadata: {{name: {}}}\nspec:\n  namespaces: {{matchLabels: {{kubernetes.io/metadata.name: {}}}}}\n  {admitted}\n",
         scalar(name),
         scalar(&identity.name.namespace),
     )
+}
+
+/// Whether an identity is an application's own: it has no ARM id that a policy's prefixes could admit.
+pub(super) fn is_application(identity: &IdentityFacts) -> bool {
+    let mut sources = identity.sources.iter();
+    identity.resource_id.is_none()
+        && sources.any(|source| matches!(source, SourceFacts::ServicePrincipal(_)))
+}
+
+/// The token endpoint that an identity names.
+pub(super) fn endpoint(identity: &IdentityFacts) -> Option<&str> {
+    identity.sources.iter().find_map(|source| match source {
+        SourceFacts::Federated(Some(endpoint)) => Some(&*endpoint.url),
+        _ => None,
+    })
 }
 
 /// The identity's resource group, as a prefix.

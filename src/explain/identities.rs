@@ -1,5 +1,6 @@
 //! The identities that bindings or the annotation name: each is there and admitted, or what refuses.
 
+use super::commands::is_application;
 use super::found::Found;
 use super::{Mark, Section, Step, list, near_names};
 use crate::agent::assigned;
@@ -83,7 +84,12 @@ fn step(found: &Found, name: &ObjectName) -> Step {
         step.details
             .push(format!("only for {allowed} (allowedResources)"));
     }
-    if identity.resource_id.is_none() {
+    if is_application(identity) {
+        step.details.push(
+            "an application has no resourceID: its tokens are handed out where a policy lists its client id under clientIDs, or all of them admit /subscriptions/"
+                .to_owned(),
+        );
+    } else if identity.resource_id.is_none() {
         step.details.push(
             "states no resourceID: the policies are held against the token's own when it is there"
                 .to_owned(),

@@ -11,11 +11,10 @@ use super::rights::Right;
 use super::yaml::shell;
 use super::{Mark, Section, Step, list};
 use crate::agent::grants::{PodGrants, grants};
+use crate::agent::obtain::AUDIENCE;
 use crate::model::facts::{CredentialFacts, CredentialForm, IdentityFacts, PodFacts, SourceFacts};
 use crate::model::ids::{ArmId, ObjectName};
 
-/// The audience of pods' tokens.
-const AUDIENCE: &str = "api://AzureADTokenExchange";
 /// Stands for the issuer where it could not be read.
 const SOME_ISSUER: &str = "ISSUER";
 /// Where it is then to be found.

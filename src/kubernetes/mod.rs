@@ -1,7 +1,7 @@
 //! The Kubernetes API as its clients here see it: how to connect, and how long to wait for what.
 //!
 //! In: a kubeconfig or the pod's own service account. Out: a client. Used by the agent, by the
-//! commands for a person's shell, and by the controller.
+//! admission webhook, and by the commands for a person's shell.
 
 mod client;
 mod collection;
@@ -13,4 +13,4 @@ pub use client::{CallError, Cluster, ConnectError, connect};
 pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE, Page, PageItems};
 pub use objects::Kind;
 pub use secret::{SecretData, SecretObject, decoded};
-pub use token::{AccountToken, AccountTokenRequest, TokenError};
+pub use token::{AccountTokenRequest, TokenError};

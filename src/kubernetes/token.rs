@@ -1,6 +1,6 @@
 //! A pod's own service-account token, made by the API server (`TokenRequest`).
 //!
-//! In: the account, the pod that the token is bound to, an audience. Out: the token and its end, or an
+//! In: the account, the pod that the token is bound to, an audience. Out: the token, or an
 //! error that says whether this cluster lets the agent ask at all. The token is shown by no `Debug`
 //! and no error. Blocks on the network, at most for the given deadline; nothing is retried here.
 
@@ -21,15 +21,6 @@ use crate::model::ids::ObjectName;
 
 /// Tokens have a few kilobytes.
 const LONGEST: usize = 256 << 10;
-
-/// A token of a service account.
-#[derive(Debug)]
-pub struct AccountToken {
-    /// The token, a JWT.
-    pub secret: SecretString,
-    /// When it ends (since the epoch).
-    pub expires: Duration,
-}
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -69,29 +60,23 @@ struct Answer {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Status {
     token: Box<str>,
-    expiration_timestamp: jiff::Timestamp,
 }
 
 impl Cluster {
-    /// Asks for a token that is bound to a pod.
+    /// Asks for a token, a JWT, that is bound to a pod.
     pub async fn service_account_token(
         &self,
         request: &AccountTokenRequest<'_>,
         deadline: Duration,
-    ) -> Result<AccountToken, TokenError> {
+    ) -> Result<SecretString, TokenError> {
         let text = in_time(deadline, self.token_text(request)).await;
         let text = text.map_err(told)?;
         // Not the reader's words: they may quote the token.
         let nonsense = || TokenError::Unavailable("an unreadable answer".to_owned());
         let answer: Answer = serde_json::from_slice(&text).map_err(|_| nonsense())?;
-        let expires = answer.status.expiration_timestamp.as_second();
-        Ok(AccountToken {
-            secret: SecretString::new(answer.status.token),
-            expires: Duration::from_secs(u64::try_from(expires).unwrap_or_default()),
-        })
+        Ok(SecretString::new(answer.status.token))
     }
 
     async fn token_text(
@@ -176,7 +161,7 @@ mod tests {
         }
     }
 
-    async fn ask(status: u16, body: Value) -> (Result<AccountToken, TokenError>, (String, Value)) {
+    async fn ask(status: u16, body: Value) -> (Result<SecretString, TokenError>, (String, Value)) {
         let server = Canned {
             status,
             body: body.to_string(),
@@ -205,8 +190,7 @@ mod tests {
         let status = json!({"token": "eyJhbGciOi", "expirationTimestamp": "2026-11-21T10:00:00Z"});
         let (answer, (path, asked)) = ask(201, json!({"status": status})).await;
         let token = answer.unwrap();
-        assert_eq!(token.secret.expose_secret(), "eyJhbGciOi");
-        assert_eq!(token.expires, Duration::from_hours(498_682));
+        assert_eq!(token.expose_secret(), "eyJhbGciOi");
         assert!(!format!("{token:?}").contains("eyJ"));
         assert_eq!(
             path,

@@ -30,7 +30,7 @@ use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
 use crate::agent::observe::{self, Local, Observer};
-use crate::agent::obtain::{self, Broker, Ground, Sources};
+use crate::agent::obtain::{self, Broker, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::azure::relay::Relay;
 use crate::kubernetes::{self, Cluster};
@@ -62,11 +62,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let keeping = stop.child_token();
 
-    let events = Events::register(&registry)?;
-    let credentials = Credentials::register(&registry, events.clone(), clock::since_epoch)?;
-    let ground = ground::ground(&config, credentials.clone(), cluster.as_ref())?;
-    let pipeline = Arc::new(pipeline(&config, ground, events, &registry)?);
-    ground::renew_with(&credentials, &pipeline.broker);
+    let (pipeline, credentials) = pipeline(&config, cluster.as_ref(), &registry)?;
+    let pipeline = Arc::new(pipeline);
     let pages = Admin {
         registry: registry.clone(),
         readiness: readiness.clone(),
@@ -145,17 +142,19 @@ async fn connect(config: &Config) -> anyhow::Result<Option<Cluster>> {
 /// The pipeline with everything it looks into.
 fn pipeline(
     config: &Config,
-    ground: Ground,
-    events: Events,
+    cluster: Option<&Cluster>,
     registry: &Registry,
-) -> anyhow::Result<Pipeline<Sources>> {
+) -> anyhow::Result<(Pipeline<Sources>, Credentials)> {
+    let events = Events::register(registry)?;
+    let credentials = Credentials::register(registry, events.clone(), clock::since_epoch)?;
+    let ground = ground::ground(config, credentials.clone(), cluster)?;
     let imds = ground.imds.clone();
     let directory = Arc::new(Published::default());
     let pod_wait = match config.enforcement {
         Enforcement::Enforce => config.pod_wait,
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
     };
-    Ok(Pipeline {
+    let pipeline = Pipeline {
         locator: Locator::new(directory.clone(), pod_wait),
         directory,
         broker: obtain::compose(
@@ -174,7 +173,9 @@ fn pipeline(
         )?),
         events,
         metrics: Arc::new(AgentMetrics::register(registry)?),
-    })
+    };
+    ground::renew_with(&credentials, &pipeline.broker);
+    Ok((pipeline, credentials))
 }
 
 /// The same pages for who is in this container.

@@ -5,8 +5,10 @@
 //! While the API server is away what was read last stays.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -18,12 +20,17 @@ use crate::model::ids::ObjectName;
 
 /// Until a Secret that may not be read is tried again: somebody must change a Role first.
 const FORBIDDEN: Duration = Duration::from_secs(30);
+/// What a Secret holds is understood in less than this, but for a PKCS#12 store of many rounds.
+const LONG: Duration = Duration::from_millis(500);
+/// How many times longer is the rest after that.
+const REST: u32 = 5;
 
 /// Follows what is wanted, for ever.
 pub async fn follow(credentials: Credentials, cluster: Cluster, timing: Timing) {
     let mut wanted = credentials.wanted();
     let mut running: HashMap<ObjectName, (u64, AbortHandle)> = HashMap::new();
     let mut tasks = JoinSet::new();
+    let turns = Arc::new(Semaphore::new(1));
     loop {
         let now = wanted.borrow_and_update().clone();
         running.retain(|secret, (number, task)| {
@@ -41,6 +48,8 @@ pub async fn follow(credentials: Credentials, cluster: Cluster, timing: Timing) 
                     cluster: cluster.clone(),
                     secret: secret.clone(),
                     timing,
+                    turns: turns.clone(),
+                    rests_until: Instant::now(),
                     failures: 0,
                 };
                 (number, tasks.spawn(follower.run()))
@@ -58,6 +67,10 @@ struct Follower {
     cluster: Cluster,
     secret: ObjectName,
     timing: Timing,
+    /// For understanding what a Secret holds.
+    turns: Arc<Semaphore>,
+    /// What it holds is not looked at before.
+    rests_until: Instant,
     /// In a row.
     failures: u32,
 }
@@ -67,7 +80,7 @@ impl Follower {
         loop {
             let read = self.cluster.secret(&self.secret, self.timing.call).await;
             let version = match read {
-                Ok(Some(object)) => self.there(&object),
+                Ok(Some(object)) => self.there(object).await,
                 Ok(None) => {
                     self.credentials.take(&self.secret, &Seen::Missing);
                     // Whatever is there when the watch begins is told as new.
@@ -84,10 +97,28 @@ impl Follower {
         }
     }
 
-    fn there(&self, object: &SecretObject) -> String {
-        self.credentials
-            .take(&self.secret, &Seen::There(&object.data));
-        object.version.clone()
+    /// Takes over what it holds, in a thread where nobody waits for the rest of the agent: opening a
+    /// PKCS#12 store may take seconds. One at a time, and after a long one this Secret rests: whoever
+    /// may write it must not be able to keep a node busy.
+    async fn there(&mut self, object: SecretObject) -> String {
+        tokio::time::sleep_until(self.rests_until).await;
+        let version = object.version.clone();
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let (credentials, secret) = (self.credentials.clone(), self.secret.clone());
+        let taking = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            credentials.take(&secret, &Seen::There(&object.data));
+            drop(turn);
+            begun.elapsed()
+        });
+        match taking.await {
+            Ok(took) if took > LONG => self.rests_until = Instant::now() + took * REST,
+            Ok(_) => {}
+            Err(broken) => {
+                tracing::error!(secret = %self.secret, %broken, "a Secret could not be understood");
+            }
+        }
+        version
     }
 
     /// Watches, again and again, until the Secret must be read anew.
@@ -113,7 +144,7 @@ impl Follower {
             let object = SecretObject::try_from(event.object)?;
             version.clone_from(&object.version);
             match event.kind {
-                EventKind::Added | EventKind::Modified => drop(self.there(&object)),
+                EventKind::Added | EventKind::Modified => drop(self.there(object).await),
                 EventKind::Deleted => self.credentials.take(&self.secret, &Seen::Missing),
                 EventKind::Bookmark | EventKind::Error => {}
             }

@@ -31,7 +31,9 @@ pub fn load(form: &CredentialForm, data: &SecretData) -> Result<Vec<Credential>,
             let (certificates, keys) = (text(certificate, data)?, text(private_key, data)?);
             let read = certificates_from_pem(certificates, keys);
             credentials(read, |error| match error {
-                CredentialError::NoCertificate | CredentialError::Certificate { .. } => certificate,
+                CredentialError::NoCertificate
+                | CredentialError::Certificate { .. }
+                | CredentialError::TooMany { .. } => certificate,
                 _ => private_key,
             })
         }

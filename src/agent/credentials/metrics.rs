@@ -10,14 +10,14 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use crate::model::ids::ObjectName;
 use crate::serve::series::{family, registered};
 
-/// Entra's codes (`AADSTS…`) for a credential that it refuses. Sources: "Microsoft Entra authentication and
-/// authorization error codes".
+/// Entra's codes (`AADSTS…`) for a credential that it refuses, as `azure::entra` tells them from other
+/// refusals.
 const CODES: [(u32, &str); 7] = [
     (50_012, "50012"),
-    (700_024, "700024"),
     (700_027, "700027"),
     (700_030, "700030"),
     (7_000_213, "7000213"),
+    (7_000_214, "7000214"),
     (7_000_215, "7000215"),
     (7_000_222, "7000222"),
 ];

@@ -63,6 +63,8 @@ struct State {
     problem: Option<Problem>,
     /// What was told of the newest certificate's end.
     told: Option<(Duration, Notice)>,
+    /// How often its Secret was looked at: what was seen first must not replace what was seen last.
+    looks: u64,
     /// Whether another ring, or none, is in its place.
     is_retired: bool,
 }
@@ -82,6 +84,7 @@ impl Ring {
                 candidates: Candidates::default(),
                 problem: Some(Problem::NotRead),
                 told: None,
+                looks: 0,
                 is_retired: false,
             }),
             teller,
@@ -129,7 +132,7 @@ impl Ring {
         }
     }
 
-    /// Entra refused this one with this code (`AADSTS…`). Others are tried first for a while.
+    /// Entra refused this one with this code (`AADSTS…`; 0: it gave none). Others are tried first for a while.
     pub fn refused(&self, credential: &Credential, code: u32, now: Duration) {
         let name = &self.identity.name;
         let is_left = {
@@ -148,7 +151,11 @@ impl Ring {
         } else {
             ""
         };
-        let text = format!("Entra ID refuses {credential} of Secret {secret} (AADSTS{code}){left}");
+        let code_said = match code {
+            0 => "no code".to_owned(),
+            code => format!("AADSTS{code}"),
+        };
+        let text = format!("Entra ID refuses {credential} of Secret {secret} ({code_said}){left}");
         tracing::warn!(identity = %name, %secret, code, "Entra ID refuses the identity's credential");
         self.tell(Reason::CredentialRefused, &text);
     }
@@ -168,13 +175,23 @@ impl Ring {
 
     /// Takes over what became of reading the Secret. Whether there is a new credential.
     pub(super) fn take(&self, seen: &Seen<'_>, now: Duration) -> bool {
+        let look = {
+            let mut state = self.state.lock();
+            state.looks += u64::from(!matches!(seen, Seen::Away(_)));
+            state.looks
+        };
+        // Not under the lock, at which requests wait: opening a PKCS#12 store may take seconds.
+        let read = match seen {
+            Seen::There(data) => Some(load(&self.credential.form, data)),
+            _ => None,
+        };
         let (is_new, is_expired, problem) = {
             let mut state = self.state.lock();
-            if state.is_retired {
+            if state.is_retired || state.looks != look {
                 return false;
             }
             let before = state.problem.clone();
-            let is_new = state.take(seen, &self.credential);
+            let is_new = state.take(seen, read);
             self.measure(&state, now);
             let problem = state.problem.clone().filter(|_| before != state.problem);
             // What is read well may have ended long ago: its owner hears of it now, too.
@@ -258,12 +275,14 @@ impl Ring {
 }
 
 impl State {
-    fn take(&mut self, seen: &Seen<'_>, credential: &CredentialFacts) -> bool {
+    /// `read`: what the Secret holds, where it is there.
+    fn take(&mut self, seen: &Seen<'_>, read: Option<Result<Vec<Credential>, Problem>>) -> bool {
         let (held, problem) = match seen {
-            Seen::There(data) => match load(&credential.form, data) {
-                Ok(held) => (Some(held), None),
+            Seen::There(_) => match read {
+                Some(Ok(held)) => (Some(held), None),
                 // Somebody's mistake: what worked until now stays.
-                Err(problem) => (None, Some(problem)),
+                Some(Err(problem)) => (None, Some(problem)),
+                None => return false,
             },
             Seen::Malformed => (None, Some(Problem::Malformed)),
             Seen::Missing => {

@@ -136,11 +136,19 @@ impl<S: TokenSource> Broker<S> {
     }
 
     /// A token that is neither cached nor shared: its claims are this caller's.
-    async fn alone(&self, source: &SourceFacts, ask: Ask<'_>) -> Result<Obtained, SourceError> {
-        let (_waiting, urgent) = watch::channel(true);
+    async fn alone(
+        self: &Arc<Self>,
+        source: &SourceFacts,
+        ask: Ask<'_>,
+    ) -> Result<Obtained, SourceError> {
         self.metrics.lookup(Lookup::Miss);
-        let fetched = flight::fetch(self, self.call(source, ask), Urgency::follow(urgent));
-        let held = fetched.await?;
+        // In a task of its own as every fetch: a call that is broken off counts against the service.
+        let (broker, call) = (Arc::clone(self), self.call(source, ask));
+        let fetched = self.tasks.spawn(async move {
+            let (_waiting, urgent) = watch::channel(true);
+            flight::fetch(&broker, call, Urgency::follow(urgent)).await
+        });
+        let held = fetched.await.unwrap_or_else(|_| Err(broken_off()))?;
         admit(&held.claims, ask.request.grant)?;
         Ok(Obtained {
             left: held.left(self.clock.now()),

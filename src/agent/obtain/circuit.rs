@@ -72,6 +72,14 @@ impl Circuit {
         }
     }
 
+    /// A call that had gone was ended by its caller before it had its time: nothing was learned, and the
+    /// next may try.
+    pub const fn told_nothing(&mut self, passage: Passage) {
+        if matches!(passage, Passage::Probe) {
+            self.probing = false;
+        }
+    }
+
     /// Whether it keeps calls away.
     #[must_use]
     pub const fn is_open(&self) -> bool {

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 use parking_lot::Mutex;
+use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
-use crate::azure::credential::AssertionAlgorithm;
+use crate::azure::credential::{AssertionAlgorithm, CredentialError};
 use crate::azure::entra::{EntraClient, EntraError, Proof, TokenRequest, token_endpoint};
 use crate::azure::https::{HttpsClient, HttpsConfig, HttpsConfigError, ProxyRules, Roots};
 use crate::model::facts::{EndpointFacts, SourceFacts};
@@ -32,7 +33,9 @@ use super::upstream_metrics::{CallOutcome, UpstreamMetrics};
 
 /// The most that one call to Entra may take once its turn has come.
 pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
-/// Authorities that are remembered, each for one source; those in use beyond that are an error.
+/// Authorities that are remembered, each for one source; those in use beyond that are an error. As many
+/// again with a CA bundle or a name for TLS of an identity's own: operators list the others, but of
+/// these a team can make any number, which must not push the others out.
 const AUTHORITIES: usize = 256;
 /// The longest that a caller is told to wait because Entra is in trouble.
 const TROUBLE: Duration = Duration::from_secs(30);
@@ -58,6 +61,13 @@ struct Place {
     origin: String,
     ca_bundle: Option<Arc<str>>,
     sni: Option<Arc<str>>,
+}
+
+impl Place {
+    /// Whether an identity says itself how to get there.
+    const fn is_custom(&self) -> bool {
+        self.ca_bundle.is_some() || self.sni.is_some()
+    }
 }
 
 /// What is known of a [`Place`].
@@ -190,8 +200,10 @@ impl Entra {
     /// used least lately and is not in use.
     fn remember(&self, place: Place, client: HttpsClient) -> Result<Arc<Authority>, Fault> {
         let mut authorities = self.authorities.lock();
-        if !authorities.contains_key(&place) && authorities.len() >= AUTHORITIES {
-            let idle = authorities.iter();
+        let like = |other: &Place| other.is_custom() == place.is_custom();
+        let alike = authorities.keys().filter(|other| like(other)).count();
+        if !authorities.contains_key(&place) && alike >= AUTHORITIES {
+            let idle = authorities.iter().filter(|(other, _)| like(other));
             let idle = idle.filter(|(_, authority)| Arc::strong_count(authority) == 1);
             let oldest = idle.min_by_key(|(_, authority)| authority.used.load(Ordering::Relaxed));
             let oldest = oldest.map(|(place, _)| place.clone());
@@ -219,23 +231,46 @@ impl Entra {
     }
 }
 
+/// What is presented.
+#[derive(Clone, Copy)]
+pub enum Evidence<'a> {
+    /// This, as it is.
+    Proof(Proof<'a>),
+    /// An assertion that is signed when its turn has come: it does not age in the queue, and a node whose
+    /// tokens are due together does not sign for all of them at once.
+    Signed(&'a Sign<'a>),
+}
+
+/// Signs an assertion.
+pub type Sign<'a> = dyn Fn() -> Result<SecretString, CredentialError> + Send + Sync + 'a;
+
 impl Target {
-    /// Asks for the call's token with this proof: what Entra says, or a fault where it is not asked.
+    /// Asks for the call's token with this evidence: what Entra says, or a fault where it is not asked.
     pub async fn token(
         &self,
         call: &Call,
         urgency: &mut Urgency,
-        proof: Proof<'_>,
+        evidence: Evidence<'_>,
     ) -> Result<Result<Token, EntraError>, Fault> {
-        let request = TokenRequest {
-            endpoint: &self.endpoint,
-            client_id: call.grant.identity.client_id,
-            resource: &call.resource,
-            proof,
-            claims: call.claims.as_deref(),
+        let attempt = |limit| async move {
+            let signed;
+            let proof = match evidence {
+                Evidence::Proof(proof) => proof,
+                Evidence::Signed(sign) => {
+                    signed = sign().map_err(|error| EntraError::Invalid(error.to_string()))?;
+                    Proof::Assertion(&signed)
+                }
+            };
+            let request = TokenRequest {
+                endpoint: &self.endpoint,
+                client_id: call.grant.identity.client_id,
+                resource: &call.resource,
+                proof,
+                claims: call.claims.as_deref(),
+            };
+            let client = &self.authority.client;
+            client.token(&request, limit, || self.clock.wall()).await
         };
-        let client = &self.authority.client;
-        let attempt = |limit| client.token(&request, limit, || self.clock.wall());
         let upstream = &self.authority.upstream;
         upstream.call(call, urgency, ATTEMPT_LIMIT, attempt).await
     }
@@ -322,4 +357,45 @@ fn origin(uri: &Uri) -> String {
     let authority = uri.authority().map(hyper::http::uri::Authority::as_str);
     let scheme = uri.scheme_str().unwrap_or_default();
     format!("{scheme}://{}", authority.unwrap_or_default()).to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::obtain::ObtainConfig;
+    use crate::agent::obtain::fake::Steps;
+
+    fn place(sni: Option<usize>) -> Place {
+        Place {
+            source: "federated",
+            origin: "https://login.example".to_owned(),
+            ca_bundle: None,
+            sni: sni.map(|n| format!("tenant-{n}.example").into()),
+        }
+    }
+
+    #[tokio::test]
+    async fn names_that_a_team_makes_up_push_no_authority_of_the_operators_out() {
+        let key = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        let client = HttpsClient::new(&HttpsConfig {
+            roots: Roots::Only(key.cert.pem()),
+            ..HttpsConfig::default()
+        });
+        let client = client.unwrap();
+        let setup = EntraSetup {
+            authority_host: "https://login.example".to_owned(),
+            tenant: None,
+            roots: Roots::System,
+            proxies: ProxyRules::default(),
+        };
+        let metrics = UpstreamMetrics::register(&prometheus::Registry::new()).unwrap();
+        let (limits, clock) = (ObtainConfig::default().entra, Steps::default().clock());
+        let entra = Entra::new(setup, limits, clock, metrics);
+        let remember = |sni| entra.remember(place(sni), client.clone());
+        let known = Arc::downgrade(&remember(None).unwrap());
+        let busy: Vec<_> = (0..2 * AUTHORITIES).map(|n| remember(Some(n))).collect();
+        assert_eq!(busy.iter().flatten().count(), AUTHORITIES);
+        assert!(known.upgrade().is_some(), "with its circuit and its pauses");
+        assert!(remember(None).is_ok());
+    }
 }

@@ -18,6 +18,7 @@ use crate::model::grant::Grant;
 use crate::model::ids::{Guid, ObjectName};
 use crate::model::token::Token;
 
+use super::key::Applicant;
 use super::source::{Call, SourceError, TokenSource, Urgency};
 use super::{Broker, Clock, ObtainConfig, ObtainMetrics};
 
@@ -52,6 +53,11 @@ pub fn client(n: u32) -> Guid {
     format!("{n:08x}-0000-4000-8000-000000000001")
         .parse()
         .unwrap()
+}
+
+/// Who calls IMDS for identity `n`.
+pub fn applicant(n: u32) -> Applicant {
+    Applicant::of(&SourceFacts::Imds, &grant(n).identity)
 }
 
 pub fn resource_id(n: u32) -> String {

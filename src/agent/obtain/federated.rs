@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::agent::events::reason::REGISTER;
 use crate::azure::entra::{EntraError, Proof};
@@ -23,7 +24,7 @@ use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Asker;
 use crate::model::token::Token;
 
-use super::entra::{Entra, in_callers_terms};
+use super::entra::{Entra, Evidence, in_callers_terms};
 use super::source::{Call, SourceError, Urgency};
 use super::verify::payload;
 
@@ -33,6 +34,8 @@ pub const AUDIENCE: &str = "api://AzureADTokenExchange";
 const LIFE: Duration = Duration::from_hours(1);
 /// The most that the API server may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Requests for service accounts' tokens at once.
+const AT_ONCE: usize = 8;
 /// Longest name of an issuer, subject or audience that is told (characters).
 const TOLD: usize = 300;
 
@@ -66,8 +69,7 @@ impl AccountTokens for ApiServer {
                 audience: AUDIENCE,
                 life: LIFE,
             };
-            let given = self.0.service_account_token(&request, limit).await;
-            given.map(|given| given.secret)
+            self.0.service_account_token(&request, limit).await
         })
     }
 }
@@ -76,13 +78,16 @@ impl AccountTokens for ApiServer {
 #[derive(Clone, Debug)]
 pub struct FederatedSource {
     accounts: Option<Arc<dyn AccountTokens>>,
+    /// Requests that run at the API server: tokens that are due together must not be a burst there.
+    room: Arc<Semaphore>,
 }
 
 impl FederatedSource {
     /// Service accounts of this cluster; `None`: there is no cluster.
     #[must_use]
-    pub const fn new(accounts: Option<Arc<dyn AccountTokens>>) -> Self {
-        Self { accounts }
+    pub fn new(accounts: Option<Arc<dyn AccountTokens>>) -> Self {
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        Self { accounts, room }
     }
 
     /// Fetches one token.
@@ -98,15 +103,28 @@ impl FederatedSource {
             return Err(SourceError::NotHere(words.to_owned()));
         };
         let target = entra.target(call, endpoint).await?;
-        let limit = LIMIT.min(call.deadline.saturating_duration_since(Instant::now()));
-        let assertion = accounts.token(&call.asker, limit).await;
+        let assertion = self.account_token(accounts.as_ref(), call).await;
         let assertion = assertion.map_err(|error| not_given(&error))?;
-        let proof = Proof::Assertion(&assertion);
-        let answer = target.token(call, &mut urgency, proof).await?;
+        let evidence = Evidence::Proof(Proof::Assertion(&assertion));
+        let answer = target.token(call, &mut urgency, evidence).await?;
         answer.map_err(|error| match error {
             EntraError::Mismatch { .. } => mismatch(&assertion, call, error).into(),
             error => in_callers_terms(error).into(),
         })
+    }
+}
+
+impl FederatedSource {
+    async fn account_token(
+        &self,
+        accounts: &dyn AccountTokens,
+        call: &Call,
+    ) -> Result<SecretString, TokenError> {
+        let late = |_| TokenError::Unavailable("too many requests wait".to_owned());
+        let room = timeout_at(call.deadline, self.room.acquire()).await;
+        let _held = room.map_err(late)?;
+        let limit = LIMIT.min(call.deadline.saturating_duration_since(Instant::now()));
+        accounts.token(&call.asker, limit).await
     }
 }
 

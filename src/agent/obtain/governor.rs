@@ -12,10 +12,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::key::Applicant;
 use crate::agent::rate::Rate;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Asker;
-use crate::model::ids::Guid;
 
 use super::clock::Clock;
 use super::service::Service;
@@ -38,7 +38,7 @@ const DRAINING: (Rate, usize) = (
 #[derive(Debug)]
 pub struct Permit {
     governor: Arc<Governor>,
-    client_id: Guid,
+    applicant: Applicant,
     well: bool,
 }
 
@@ -55,7 +55,7 @@ impl Drop for Permit {
             .state
             .lock()
             .turns
-            .end(self.client_id, self.well);
+            .end(self.applicant, self.well);
         self.governor.pump();
     }
 }
@@ -107,13 +107,13 @@ impl Governor {
     pub async fn turn(
         self: &Arc<Self>,
         asker: &Asker,
-        client_id: Guid,
+        applicant: Applicant,
         urgency: &mut Urgency,
     ) -> Result<Permit, Fault> {
         let since = self.clock.mono();
         let _in_line = self.metrics.queued();
         let urgent = urgency.is_urgent();
-        let mut granted = self.enqueue(asker, client_id, urgent)?;
+        let mut granted = self.enqueue(asker, applicant, urgent)?;
         if !urgent {
             tokio::select! {
                 biased;
@@ -121,21 +121,21 @@ impl Governor {
                 () = urgency.urgent() => {}
             }
             // The place in the other lane is given up by dropping the receiver.
-            granted = self.enqueue(asker, client_id, true)?;
+            granted = self.enqueue(asker, applicant, true)?;
         }
         let permit = granted.await;
         self.granted(permit, since)
     }
 
     /// The service asked for a pause when it was called for this identity.
-    pub fn pause(self: &Arc<Self>, client_id: Guid, pause: Duration) {
+    pub fn pause(self: &Arc<Self>, applicant: Applicant, pause: Duration) {
         let until = self.clock.mono() + pause.min(self.service.longest_pause());
         {
             let turns = &mut self.state.lock().turns;
             if self.service.throttles_everybody() {
                 turns.pause(until);
             } else {
-                turns.pause_identity(client_id, until);
+                turns.pause_identity(applicant, until);
             }
         }
         self.pump();
@@ -166,19 +166,19 @@ impl Governor {
     fn enqueue(
         self: &Arc<Self>,
         asker: &Asker,
-        client_id: Guid,
+        applicant: Applicant,
         urgent: bool,
     ) -> Result<oneshot::Receiver<Permit>, Fault> {
         let (waker, granted) = oneshot::channel();
         {
             let mut state = self.state.lock();
-            let paused = state.turns.paused(client_id, self.clock.mono());
+            let paused = state.turns.paused(applicant, self.clock.mono());
             if paused > PAUSE_WAIT {
                 return Err(self.service.throttles(paused));
             }
             let waiting = Waiting {
                 asker: asker.clone(),
-                client_id,
+                applicant,
                 waker,
             };
             let refused = (state.draining && !urgent) || state.turns.wait(waiting, urgent).is_err();
@@ -212,7 +212,7 @@ impl Governor {
                     drop(state);
                     let permit = Permit {
                         governor: Arc::clone(self),
-                        client_id: next.client_id,
+                        applicant: next.applicant,
                         well: false,
                     };
                     // Without a taker the permit comes back and is dropped: the place is free again.

@@ -5,6 +5,7 @@
 //! presents a credential of the `AzureIdentity`'s own can only make a key with that object's name,
 //! UID and generation in it; [`IdentityKey::of`] must say for each new source which kind it is.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::facts::{IdentityFacts, SourceFacts};
@@ -31,14 +32,43 @@ pub enum Credential {
     Pods(Owner, ObjectName),
 }
 
-/// The `AzureIdentity` that a credential belongs to. The name counts beside the UID because
-/// manifests in a folder may have none.
+/// The `AzureIdentity` that a credential belongs to. The name counts beside the UID, and what the
+/// source says beside the generation, because manifests in a folder may have neither.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     source: &'static str,
     name: ObjectName,
     uid: Arc<str>,
     generation: i64,
+    facts: Option<SourceFacts>,
+    authority_host: Option<Arc<str>>,
+}
+
+/// Whose calls to a service are counted, paced and paused together: a client id at IMDS, which knows no
+/// more; elsewhere one `AzureIdentity`'s use of it, since anybody may write another's client id into his
+/// own. Cheap to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Applicant {
+    client_id: Guid,
+    /// A hash of whose credential it is; 0: the node's.
+    owner: u64,
+}
+
+impl Applicant {
+    /// The applicant of an identity's calls to one of its sources.
+    #[must_use]
+    pub fn of(source: &SourceFacts, identity: &IdentityFacts) -> Self {
+        let client_id = identity.client_id;
+        let owner = match source {
+            SourceFacts::Imds => 0,
+            SourceFacts::ServicePrincipal(_) | SourceFacts::Federated(_) => {
+                let mut hasher = DefaultHasher::new();
+                (&identity.name, &identity.uid, identity.tenant_id).hash(&mut hasher);
+                hasher.finish()
+            }
+        };
+        Self { client_id, owner }
+    }
 }
 
 impl Credential {
@@ -66,6 +96,15 @@ impl Owner {
             name: identity.name.clone(),
             uid: Arc::clone(&identity.uid),
             generation: identity.generation,
+            facts: None,
+            authority_host: identity.authority_host.clone(),
+        }
+    }
+
+    fn by(self, facts: &SourceFacts) -> Self {
+        Self {
+            facts: Some(facts.clone()),
+            ..self
         }
     }
 }
@@ -78,6 +117,11 @@ impl IdentityKey {
             SourceFacts::Imds => Credential::Node(source.as_str()),
             SourceFacts::ServicePrincipal(_) => Credential::own(source.as_str(), identity),
             SourceFacts::Federated(_) => Credential::pods(source.as_str(), identity, asker),
+        };
+        let credential = match credential {
+            Credential::Own(owner) => Credential::Own(owner.by(source)),
+            Credential::Pods(owner, account) => Credential::Pods(owner.by(source), account),
+            Credential::Node(_) => credential,
         };
         Self::with(credential, identity)
     }
@@ -105,6 +149,7 @@ impl IdentityKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::facts::{CredentialFacts, CredentialForm};
 
     fn identity(namespace: &str, uid: &str, generation: i64) -> IdentityFacts {
         IdentityFacts {
@@ -162,6 +207,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_source_says_counts_where_nothing_is_counted() {
+        let plain = identity("team-a", "", 0);
+        let asker = asker("team-a", "app");
+        let secret = |name: &str| {
+            SourceFacts::ServicePrincipal(Arc::new(CredentialFacts {
+                secret: name.into(),
+                form: CredentialForm::Secret { key: "key".into() },
+            }))
+        };
+        let key = |source, identity| IdentityKey::of(&source, identity, &asker);
+        assert_eq!(key(secret("one"), &plain), key(secret("one"), &plain));
+        assert_ne!(key(secret("one"), &plain), key(secret("two"), &plain));
+        let elsewhere = IdentityFacts {
+            authority_host: Some("https://login.microsoftonline.us".into()),
+            ..plain.clone()
+        };
+        assert_ne!(key(secret("one"), &plain), key(secret("one"), &elsewhere));
+    }
+
+    #[test]
     fn a_pods_own_credential_is_its_service_accounts() {
         let identity = identity("team-a", "uid-1", 1);
         let federated = SourceFacts::Federated(None);
@@ -174,6 +239,21 @@ mod tests {
         twin.pod = ObjectName::new("team-a", "another");
         assert_eq!(theirs, key(&twin));
         assert_eq!(theirs.owner(), Some(&identity.name));
+    }
+
+    #[test]
+    fn who_writes_anothers_client_id_has_no_part_in_his_pace() {
+        let theirs = identity("team-a", "uid-1", 1);
+        let mine = identity("team-b", "uid-2", 1);
+        let of = |source: &SourceFacts, identity| Applicant::of(source, identity);
+        let federated = SourceFacts::Federated(None);
+        assert_ne!(of(&federated, &theirs), of(&federated, &mine));
+        assert_eq!(
+            of(&SourceFacts::Imds, &theirs),
+            of(&SourceFacts::Imds, &mine)
+        );
+        let changed = identity("team-a", "uid-1", 2);
+        assert_eq!(of(&federated, &theirs), of(&federated, &changed));
     }
 
     #[test]

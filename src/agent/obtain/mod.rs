@@ -24,7 +24,7 @@ mod entry;
     clippy::unchecked_time_subtraction,
     reason = "a test that underflows fails"
 )]
-pub(in crate::agent) mod fake;
+pub(super) mod fake;
 mod federated;
 mod flight;
 mod governor;

@@ -8,6 +8,9 @@ use crate::model::fault::{Fault, FaultKind};
 /// How soon a service that said nothing about it is asked again, at the earliest.
 pub const SOON: Duration = Duration::from_secs(1);
 
+/// Nobody is told to come later than this, however long the pause: SDKs give up beyond it.
+const LATEST: Duration = Duration::from_secs(70);
+
 /// A service that gives tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
@@ -41,7 +44,7 @@ impl Service {
             Self::Imds => "IMDS throttles this node",
             Self::Entra => "Entra throttles this application",
         };
-        Fault::new(FaultKind::UpstreamThrottled, words).with_retry_after(left)
+        Fault::new(FaultKind::UpstreamThrottled, words).with_retry_after(left.min(LATEST))
     }
 
     /// It failed, or said nothing.

@@ -7,18 +7,17 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tokio::time::{Instant, timeout_at};
 
 use crate::agent::credentials::{Credential, Credentials, Material, Ring, Unusable};
-use crate::azure::credential::{AssertionRequest, Certificate};
+use crate::azure::credential::AssertionRequest;
 use crate::azure::entra::{EntraError, Proof};
 use crate::model::facts::{CredentialFacts, CredentialForm};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::token::Token;
 
 use super::clock::Clock;
-use super::entra::{Entra, Target, in_callers_terms};
+use super::entra::{Entra, Evidence, Target, in_callers_terms};
 use super::source::{Call, SourceError, Urgency};
 
 /// How long a fetch waits for a Secret that is being read.
@@ -95,41 +94,29 @@ impl ServicePrincipalSource {
     ) -> Result<Result<Token, EntraError>, Fault> {
         let certificate = match credential.material() {
             Material::Secret(secret) => {
-                return target.token(call, urgency, Proof::Secret(secret)).await;
+                let evidence = Evidence::Proof(Proof::Secret(secret));
+                return target.token(call, urgency, evidence).await;
             }
             Material::Certificate(certificate) => certificate,
         };
+        let audience = target.endpoint().to_string();
         loop {
             let algorithm = target.algorithm();
-            let assertion = self.assertion(certificate, target, facts, call)?;
-            let answer = target.token(call, urgency, Proof::Assertion(&assertion));
+            let sign = || {
+                certificate.assertion(&AssertionRequest {
+                    client_id: call.grant.identity.client_id,
+                    audience: &audience,
+                    now: self.clock.wall(),
+                    algorithm,
+                    send_chain: sends_chain(&facts.form),
+                })
+            };
+            let answer = target.token(call, urgency, Evidence::Signed(&sign));
             match answer.await? {
                 Err(EntraError::Algorithm(_)) if target.refuses(algorithm) => {}
                 answer => return Ok(answer),
             }
         }
-    }
-
-    fn assertion(
-        &self,
-        certificate: &Certificate,
-        target: &Target,
-        facts: &CredentialFacts,
-        call: &Call,
-    ) -> Result<SecretString, Fault> {
-        let audience = target.endpoint().to_string();
-        let request = AssertionRequest {
-            client_id: call.grant.identity.client_id,
-            audience: &audience,
-            now: self.clock.wall(),
-            algorithm: target.algorithm(),
-            send_chain: sends_chain(&facts.form),
-        };
-        let signed = certificate.assertion(&request);
-        signed.map_err(|error| {
-            Fault::new(FaultKind::Internal, "The assertion could not be signed")
-                .with_detail(error.to_string())
-        })
     }
 }
 

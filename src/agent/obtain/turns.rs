@@ -8,9 +8,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use super::key::Applicant;
 use crate::agent::rate::{Pace, Rate};
 use crate::model::grant::Asker;
-use crate::model::ids::Guid;
 
 /// The limits. IMDS allows 20 requests a second and five at once to a whole node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Waiting<W> {
     /// Whose.
     pub asker: Asker,
     /// For which identity.
-    pub client_id: Guid,
+    pub applicant: Applicant,
     /// What to wake.
     pub waker: W,
 }
@@ -71,10 +71,10 @@ pub struct Turns<W> {
     limits: TurnLimits,
     pace: Pace,
     paused_until: Duration,
-    paused_identities: HashMap<Guid, Duration>,
-    running: HashMap<Guid, usize>,
+    paused_identities: HashMap<Applicant, Duration>,
+    running: HashMap<Applicant, usize>,
     running_total: usize,
-    troubled: HashSet<Guid>,
+    troubled: HashSet<Applicant>,
     foreground: Lane<W>,
     background: Lane<W>,
 }
@@ -99,10 +99,11 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Gets in line; `Err` gives it back: too many wait.
+    /// Gets in line; `Err` gives it back: too many wait. Where all places are taken, whoever has most of
+    /// them gives his last one up to somebody with fewer; its waker is dropped.
     pub fn wait(&mut self, waiting: Waiting<W>, urgent: bool) -> Result<(), Waiting<W>> {
         let limits = self.limits;
-        let full = self.waiting() >= limits.waiting;
+        let full = self.waiting() >= limits.waiting && !self.make_room(&waiting.asker);
         let lane = if urgent {
             &mut self.foreground
         } else {
@@ -113,6 +114,22 @@ impl<W> Turns<W> {
         }
         lane.push(waiting);
         Ok(())
+    }
+
+    /// Takes a place from the longest queue for somebody whose own is shorter by two at least, so that
+    /// nobody does the same to him next.
+    fn make_room(&mut self, asker: &Asker) -> bool {
+        let own = self.foreground.queue_of(asker) + self.background.queue_of(asker);
+        let lanes = [&mut self.background, &mut self.foreground];
+        let longest = lanes.into_iter().max_by_key(|lane| lane.longest().1);
+        longest.is_some_and(|lane| match lane.longest() {
+            (Some(of), length) if length > own + 1 => {
+                let of = of.clone();
+                lane.drop_last(&of);
+                true
+            }
+            _ => false,
+        })
     }
 
     /// Whose turn it is at `now`. Those that are not `alive` any more are passed over.
@@ -144,24 +161,24 @@ impl<W> Turns<W> {
             return resumed.map_or(Turn::Idle, |until| Turn::Later(*until));
         };
         self.pace.take(self.limits.rate, now);
-        *self.running.entry(next.client_id).or_default() += 1;
+        *self.running.entry(next.applicant).or_default() += 1;
         self.running_total += 1;
         Turn::Go(next)
     }
 
     /// A running call ended, well or not.
-    pub fn end(&mut self, client_id: Guid, well: bool) {
+    pub fn end(&mut self, applicant: Applicant, well: bool) {
         self.running_total = self.running_total.saturating_sub(1);
-        if let Some(running) = self.running.get_mut(&client_id) {
+        if let Some(running) = self.running.get_mut(&applicant) {
             *running -= 1;
             if *running == 0 {
-                self.running.remove(&client_id);
+                self.running.remove(&applicant);
             }
         }
         if well {
-            self.troubled.remove(&client_id);
+            self.troubled.remove(&applicant);
         } else if self.troubled.len() < Self::REMEMBERED {
-            self.troubled.insert(client_id);
+            self.troubled.insert(applicant);
         }
     }
 
@@ -171,18 +188,18 @@ impl<W> Turns<W> {
     }
 
     /// Nothing begins for this identity before then (monotonic).
-    pub fn pause_identity(&mut self, client_id: Guid, until: Duration) {
+    pub fn pause_identity(&mut self, applicant: Applicant, until: Duration) {
         let known = self.paused_identities.len();
-        if known < Self::REMEMBERED || self.paused_identities.contains_key(&client_id) {
-            let paused = self.paused_identities.entry(client_id).or_default();
+        if known < Self::REMEMBERED || self.paused_identities.contains_key(&applicant) {
+            let paused = self.paused_identities.entry(applicant).or_default();
             *paused = until.max(*paused);
         }
     }
 
     /// How long nothing may begin for this identity yet.
     #[must_use]
-    pub fn paused(&self, client_id: Guid, now: Duration) -> Duration {
-        let own = self.paused_identities.get(&client_id);
+    pub fn paused(&self, applicant: Applicant, now: Duration) -> Duration {
+        let own = self.paused_identities.get(&applicant);
         let until = own.map_or(self.paused_until, |own| self.paused_until.max(*own));
         until.saturating_sub(now)
     }
@@ -209,19 +226,19 @@ impl<W> Turns<W> {
 
 /// Which identities may have another call running.
 struct Room<'a> {
-    running: &'a HashMap<Guid, usize>,
-    troubled: &'a HashSet<Guid>,
-    paused: &'a HashMap<Guid, Duration>,
+    running: &'a HashMap<Applicant, usize>,
+    troubled: &'a HashSet<Applicant>,
+    paused: &'a HashMap<Applicant, Duration>,
     limits: &'a TurnLimits,
 }
 
 impl Room<'_> {
-    fn has(&self, client_id: Guid) -> bool {
-        if self.paused.contains_key(&client_id) {
+    fn has(&self, applicant: Applicant) -> bool {
+        if self.paused.contains_key(&applicant) {
             return false;
         }
-        let running = self.running.get(&client_id).copied().unwrap_or_default();
-        if !self.troubled.contains(&client_id) {
+        let running = self.running.get(&applicant).copied().unwrap_or_default();
+        if !self.troubled.contains(&applicant) {
             return running < self.limits.per_identity;
         }
         let troubled: usize = self
@@ -243,6 +260,23 @@ impl<W> Lane<W> {
         self.queues.get(asker).map_or(0, VecDeque::len)
     }
 
+    /// Who has the longest queue, and its length.
+    fn longest(&self) -> (Option<&Asker>, usize) {
+        let lengths = self
+            .queues
+            .iter()
+            .map(|(asker, queue)| (asker, queue.len()));
+        let longest = lengths.max_by_key(|(_, length)| *length);
+        longest.map_or((None, 0), |(asker, length)| (Some(asker), length))
+    }
+
+    /// The last one of this asker's queue, which has more, goes.
+    fn drop_last(&mut self, asker: &Asker) {
+        if let Some(queue) = self.queues.get_mut(asker).filter(|queue| queue.len() > 1) {
+            queue.pop_back();
+        }
+    }
+
     fn push(&mut self, waiting: Waiting<W>) {
         let queue = self.queues.entry(waiting.asker.clone()).or_default();
         if queue.is_empty() {
@@ -255,7 +289,7 @@ impl<W> Lane<W> {
     fn pop(&mut self, room: &Room<'_>) -> Option<Waiting<W>> {
         for at in 0..self.ring.len() {
             let queue = self.queues.get_mut(self.ring.get(at)?)?;
-            let Some(fit) = queue.iter().position(|waiting| room.has(waiting.client_id)) else {
+            let Some(fit) = queue.iter().position(|waiting| room.has(waiting.applicant)) else {
                 continue;
             };
             let next = queue.remove(fit)?;

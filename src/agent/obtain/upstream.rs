@@ -16,6 +16,7 @@ use crate::model::fault::Fault;
 use super::circuit::{Circuit, Passage};
 use super::clock::Clock;
 use super::governor::Governor;
+use super::key::Applicant;
 use super::service::{SOON, Service};
 use super::source::{Call, Urgency};
 use super::turns::TurnLimits;
@@ -71,8 +72,8 @@ impl Upstream {
         let now = self.clock.mono();
         let look = self.circuit.lock().0.look(now);
         look.map_err(|left| self.is_open(left))?;
-        let client_id = call.grant.identity.client_id;
-        let turn = self.governor.turn(&call.asker, client_id, urgency);
+        let applicant = Applicant::of(&call.source, &call.grant.identity);
+        let turn = self.governor.turn(&call.asker, applicant, urgency);
         let mut permit = tokio::time::timeout_at(call.deadline, turn)
             .await
             .map_err(|_| self.service.queue_too_long())??;
@@ -82,12 +83,20 @@ impl Upstream {
         let answer = attempt(limit).await;
         let outcome = answer.as_ref().map_or_else(E::outcome, |_| CallOutcome::Ok);
         self.metrics.called(outcome, begun.elapsed());
-        passing.answered = outcome != CallOutcome::Unavailable;
+        passing.end = match outcome {
+            // Who came late in line does not speak for the service: whoever makes the line long could
+            // shut it for everybody.
+            CallOutcome::Unavailable if limit < longest && begun.elapsed() >= limit => {
+                End::CutShort
+            }
+            CallOutcome::Unavailable => End::Silent,
+            _ => End::Answered,
+        };
         match outcome {
             CallOutcome::Throttled => {
                 let asked = answer.as_ref().err().and_then(E::retry_after);
                 self.governor
-                    .pause(client_id, asked.unwrap_or(SOON).max(SOON));
+                    .pause(applicant, asked.unwrap_or(SOON).max(SOON));
                 permit.went_well();
             }
             CallOutcome::Unavailable | CallOutcome::Invalid => {}
@@ -107,7 +116,7 @@ impl Upstream {
         Ok(Passing {
             upstream: self,
             passage: passage.map_err(|left| self.is_open(left))?,
-            answered: false,
+            end: End::Silent,
         })
     }
 
@@ -123,7 +132,17 @@ impl Upstream {
 struct Passing<'a> {
     upstream: &'a Upstream,
     passage: Passage,
-    answered: bool,
+    end: End,
+}
+
+/// What a call learned of the service.
+enum End {
+    /// It answers, whatever it answers.
+    Answered,
+    /// It does not.
+    Silent,
+    /// Nothing: less than the usual time was left.
+    CutShort,
 }
 
 impl Drop for Passing<'_> {
@@ -131,7 +150,11 @@ impl Drop for Passing<'_> {
         let now = self.upstream.clock.mono();
         let mut state = self.upstream.circuit.lock();
         let (circuit, open) = &mut *state;
-        circuit.ended(self.passage, self.answered, now);
+        match self.end {
+            End::Answered => circuit.ended(self.passage, true, now),
+            End::Silent => circuit.ended(self.passage, false, now),
+            End::CutShort => circuit.told_nothing(self.passage),
+        }
         open.set(usize::from(circuit.is_open()));
     }
 }

@@ -18,6 +18,11 @@ use super::pem::blocks;
 
 /// The most certificates of a chain that are sent along.
 const LONGEST_CHAIN: usize = 8;
+/// Whoever may write a Secret must not be able to keep a node, or Entra, busy with it: private keys of
+/// one credential, certificates of these keys, certificates at all.
+pub(super) const MOST_KEYS: usize = 8;
+const MOST_OWN: usize = 16;
+const MOST_CERTIFICATES: usize = 256;
 
 /// A certificate with its private key. Cheap enough to clone: the key is shared.
 #[derive(Clone)]
@@ -60,12 +65,6 @@ impl Certificate {
     #[must_use]
     pub fn not_after(&self) -> Duration {
         self.not_after
-    }
-
-    /// Whether its validity is over; `now` since the Unix epoch.
-    #[must_use]
-    pub fn is_expired(&self, now: Duration) -> bool {
-        now > self.not_after
     }
 }
 
@@ -124,9 +123,22 @@ impl Found {
                 _ => continue,
             };
             self.keys.push(key);
+            bounded(&self.keys, MOST_KEYS, "private keys")?;
         }
         Ok(())
     }
+}
+
+/// An error where there are more than `most`.
+pub(super) fn bounded<T>(
+    found: &[T],
+    most: usize,
+    what: &'static str,
+) -> Result<(), CredentialError> {
+    if found.len() > most {
+        return Err(CredentialError::TooMany { most, what });
+    }
+    Ok(())
 }
 
 /// What is needed of a certificate to find its place.
@@ -145,6 +157,7 @@ pub(super) fn matched(
     mut keys: Vec<SigningKey>,
     mut certificates: Vec<Vec<u8>>,
 ) -> Result<Vec<Certificate>, CredentialError> {
+    bounded(&certificates, MOST_CERTIFICATES, "certificates")?;
     keys.sort_by(|a, b| a.public.cmp(&b.public));
     keys.dedup_by(|a, b| a.public == b.public);
     let mut seen = std::collections::BTreeSet::new();
@@ -164,6 +177,7 @@ pub(super) fn matched(
         let before = found.len();
         let own = parsed.iter().filter(|one| one.key == key.public);
         found.extend(own.map(|leaf| certificate(leaf, key.clone(), &parsed)));
+        bounded(&found, MOST_OWN, "certificates of its private keys")?;
         if found.len() == before {
             let subjects: Vec<_> = parsed.iter().map(|one| &*one.subject).collect();
             return Err(CredentialError::Mismatch {

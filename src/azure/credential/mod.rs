@@ -65,6 +65,14 @@ pub enum CredentialError {
         /// The subjects that are there.
         certificates: String,
     },
+    /// More of something than any use of it needs.
+    #[error("there are more than {most} {what}; leave those that count")]
+    TooMany {
+        /// So many are taken.
+        most: usize,
+        /// Of what.
+        what: &'static str,
+    },
     /// The password does not open the PKCS#12 file.
     #[error("the password does not open the PKCS#12 file")]
     Password,

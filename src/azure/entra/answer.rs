@@ -76,10 +76,10 @@ const CREDENTIAL: [u32; 7] = [
 const MISMATCH: [u32; 4] = [70_021, 700_211, 700_212, 700_213];
 /// The assertion's signature algorithm.
 const ALGORITHM: u32 = 5_002_738;
-/// Of the whole tenant.
-const THROTTLED: [u32; 1] = [90_055];
-/// Directory or token service in trouble, timeouts, a loop that Entra detected: it passes.
-const UNAVAILABLE: [u32; 5] = [50_196, 90_006, 90_012, 90_024, 90_033];
+/// Of one client that asks in a loop, as Entra sees it: others are served; of the whole tenant.
+const THROTTLED: [u32; 2] = [50_196, 90_055];
+/// Directory or token service in trouble, timeouts: it passes.
+const UNAVAILABLE: [u32; 4] = [90_006, 90_012, 90_024, 90_033];
 /// Words `invalid_client` where no other credential would help: the assertion's time or names, a public
 /// client, nothing sent.
 const NOT_THE_CREDENTIAL: [u32; 7] = [

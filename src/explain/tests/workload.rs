@@ -122,6 +122,34 @@ fn each_condition_that_fails_is_named_with_what_to_change() {
 }
 
 #[test]
+fn what_a_policy_must_list_for_an_application_and_its_authority() {
+    let identity = "resourceID: /subscriptions/s/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/payments";
+    let sources = "tenantID: 22222222-2222-4222-8222-222222222222\n  tokenSources: [{servicePrincipal: {secretRef: {name: app}}}]";
+    let abroad = format!("{sources}\n  authorityHost: https://login.microsoftonline.us");
+    let prefixes = "resourceIDPrefixes: [/subscriptions/s/resourceGroups/shop]";
+    let others = "clientIDs: [33333333-3333-4333-8333-333333333333]";
+    says(
+        &ask(&found(GOOD, &[(identity, sources), (prefixes, others)])),
+        &[
+            "an application has no resourceID",
+            r#"[{"op":"add","path":"/spec/clientIDs/-","value":"11111111-1111-4111-8111-111111111111"}]"#,
+            "clientIDs: [\"11111111-1111-4111-8111-111111111111\"]",
+        ],
+    );
+    let own = "clientIDs: [11111111-1111-4111-8111-111111111111]";
+    says(
+        &ask(&found(
+            GOOD,
+            &[(identity, abroad.as_str()), (prefixes, own)],
+        )),
+        &[
+            r#"[{"op":"add","path":"/spec/authorityHosts","value":["https://login.microsoftonline.us"]}]"#,
+            "authorityHosts: [\"https://login.microsoftonline.us\"]",
+        ],
+    );
+}
+
+#[test]
 fn an_agent_that_does_not_look_is_named() {
     for (args, verdict) in [
         (

@@ -181,8 +181,11 @@ fn serve(
         format!("--advertise-address={ADDRESS}"),
         "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", file("public.pem")),
-        format!("--service-account-signing-key-file={}", file("key.pem")),
+        format!("--service-account-key-file={}", file("accounts-public.pem")),
+        format!(
+            "--service-account-signing-key-file={}",
+            file("accounts.pem")
+        ),
         format!("--tls-cert-file={}", file("cert.pem")),
         format!("--tls-private-key-file={}", file("key.pem")),
         format!("--token-auth-file={}", file("tokens.csv")),
@@ -237,8 +240,11 @@ fn certify(dir: &Path) -> Result<()> {
         .distinguished_name
         .push(rcgen::DnType::CommonName, "apiserver");
     write(&dir.join("cert.pem"), &params.self_signed(&key)?.pem())?;
-    write(&dir.join("public.pem"), &key.public_key_pem())?;
-    write(&dir.join("key.pem"), &key.serialize_pem())
+    write(&dir.join("key.pem"), &key.serialize_pem())?;
+    // Entra takes RS256 alone from issuers of federated tokens.
+    let accounts = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
+    write(&dir.join("accounts-public.pem"), &accounts.public_key_pem())?;
+    write(&dir.join("accounts.pem"), &accounts.serialize_pem())
 }
 
 fn kubeconfig(dir: &Path, token: &str) -> Result<String> {

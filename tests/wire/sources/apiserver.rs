@@ -5,6 +5,8 @@
 //! told, tokens signed by a key that [`ApiServer::issuer`] publishes. A list of all Secrets is refused:
 //! the chart's roles do not give it.
 
+mod shapes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,8 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -28,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::issuer::Signer;
+pub use shapes::Event;
+use shapes::{Answer, Data, line, object, plain, status, value};
 
 /// What calls of one sort come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,12 +48,9 @@ pub enum Mood {
 pub enum Call {
     /// GET and watch of Secrets.
     Secrets,
-    /// TokenRequest.
+    /// `TokenRequest`.
     Tokens,
 }
-
-/// A Secret as it is kept: its keys' values, already in base64.
-type Data = BTreeMap<String, String>;
 
 #[derive(Default)]
 struct State {
@@ -74,8 +74,6 @@ pub struct ApiServer {
     signer: Arc<Signer>,
     address: SocketAddr,
 }
-
-type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 impl ApiServer {
     pub async fn start() -> Self {
@@ -173,7 +171,7 @@ impl ApiServer {
         json!([state.events, state.asked]).to_string()
     }
 
-    /// The bodies of the TokenRequests so far.
+    /// The bodies of the `TokenRequest`s so far.
     pub fn requested(&self) -> Vec<Value> {
         self.state.lock().requested.clone()
     }
@@ -196,7 +194,9 @@ impl ApiServer {
         let call = format!("{method} {path}?{query}");
         self.state.lock().asked.push(call);
         let body = request.into_body().collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = body
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match parts[..] {
             [".well-known", "openid-configuration"] => {
@@ -339,73 +339,4 @@ impl State {
         }
         self.told.push((key, version, line));
     }
-}
-
-/// An Event, as far as tests look at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    pub reason: String,
-    /// `Kind/namespace/name`.
-    pub about: String,
-    pub note: String,
-}
-
-impl Event {
-    fn of(value: &Value) -> Self {
-        let text = |field: &str| {
-            let found = value.pointer(field).and_then(Value::as_str);
-            found.unwrap_or_default().to_owned()
-        };
-        let about = ["kind", "namespace", "name"].map(|part| text(&format!("/regarding/{part}")));
-        Self {
-            reason: text("/reason"),
-            about: about.join("/"),
-            note: text("/note"),
-        }
-    }
-}
-
-fn object((namespace, name): &(String, String), version: u64, data: &Data) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "data": data,
-        "metadata": {
-            "name": name, "namespace": namespace, "uid": format!("uid-{name}"),
-            "resourceVersion": version.to_string(),
-        },
-    })
-}
-
-fn line(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
-}
-
-/// A parameter of a query, as it is written there.
-fn value(query: &str, key: &str) -> Option<String> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs
-        .find(|(name, _)| *name == key)
-        .map(|(_, value)| value.to_owned())
-}
-
-fn status(code: u16, message: &str) -> Answer {
-    let reason = match code {
-        403 => "Forbidden",
-        404 => "NotFound",
-        _ => "InternalError",
-    };
-    let body = json!({
-        "apiVersion": "v1", "kind": "Status", "status": "Failure",
-        "code": code, "reason": reason, "message": message,
-    });
-    plain(code, &body)
-}
-
-fn plain(code: u16, body: &Value) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())).boxed());
-    *answer.status_mut() = code.try_into().unwrap();
-    let json = hyper::header::HeaderValue::from_static("application/json");
-    answer
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, json);
-    answer
 }

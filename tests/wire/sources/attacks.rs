@@ -152,6 +152,27 @@ async fn a_new_generation_is_fetched_anew() {
     stage.token_at_last(APP_POD).await.is_error(400);
 }
 
+/// Manifests in a folder have neither UID nor generation: another credential is another one all the same.
+#[tokio::test]
+async fn without_uid_and_generation_a_credential_is_nobody_elses() {
+    let stage = stage_with_secret().await;
+    let plain = Wanted {
+        uid: "''",
+        generation: 0,
+        ..Wanted::default()
+    };
+    stage.apply(&plain.identity());
+    stage.token_at_last(APP_POD).await.claims();
+    stage.mark();
+    let heir = Wanted {
+        sources: &["servicePrincipal: {secretRef: {name: heirs}}"],
+        ..plain
+    };
+    stage.apply(&heir.identity());
+    stage.token_at_last(APP_POD).await.is_error(400);
+    assert!(stage.exchanges().is_empty());
+}
+
 /// Two service accounts, one identity: each is held against Entra by itself.
 #[tokio::test]
 async fn a_service_account_gets_no_token_of_anothers() {
@@ -274,7 +295,8 @@ async fn an_identity_switched_to_another_source_fails_no_request() {
     let load = async {
         while !stop.load(Ordering::Relaxed) {
             let (one, two) = tokio::join!(stage.token(APP_POD, ""), stage.token(TWIN_POD, ""));
-            (one.claims(), two.claims());
+            one.claims();
+            two.claims();
             asked.fetch_add(1, Ordering::Relaxed);
         }
     };

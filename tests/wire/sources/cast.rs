@@ -28,8 +28,9 @@ pub const IMDS: &str = "imds: {}";
 /// The audience of the tokens that are exchanged.
 pub const EXCHANGE: &str = "api://AzureADTokenExchange";
 
-/// Azure's side. `issuer` signs service accounts' tokens; `more` are keys of the world file.
-pub fn azure(issuer: &str, more: &str) -> String {
+/// Azure's side. `issuer` signs service accounts' tokens; `application` are further lines of the
+/// application `app`, `more` keys of the world file.
+pub fn azure(issuer: &str, application: &str, more: &str) -> String {
     let federated =
         format!("{{name: cluster, issuer: '{issuer}', subject: 'system:serviceaccount:shop:app'}}");
     format!(
@@ -45,7 +46,7 @@ applications:
     clientID: {}
     principalID: {}
     secrets: ['{SECRET}']
-    federatedCredentials: [{federated}]
+{application}    federatedCredentials: [{federated}]
   - {{name: foreign, clientID: {}, principalID: {}, secrets: [foreign-secret]}}
 vms:
   - {{name: node-1, location: westeurope, identities: [payments]}}

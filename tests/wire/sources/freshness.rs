@@ -102,6 +102,20 @@ async fn bypass_cache_goes_past_imds_own_cache() {
     assert_eq!(token(&stage.token(APP_POD, "").await), new);
 }
 
+/// IMDS knows no claims; what it has cached is just what was challenged.
+#[tokio::test]
+async fn claims_go_past_imds_own_cache() {
+    let stage = stage().await;
+    stage.workload(&Wanted {
+        client: PAYMENTS,
+        sources: &[IMDS],
+        ..Wanted::default()
+    });
+    let cached = token(&stage.token(APP_POD, "").await);
+    assert_ne!(token(&stage.token(APP_POD, CLAIMS).await), cached);
+    assert_eq!(token(&stage.token(APP_POD, "").await), cached);
+}
+
 /// Beyond its rate a pod is told when to come back, keeps what is cached, and harms nobody.
 async fn rate(parameter: &str) {
     let stage = stage_with_secret().await;

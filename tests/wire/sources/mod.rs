@@ -18,4 +18,5 @@ mod resources;
 mod rolling;
 mod secrecy;
 mod stage;
+mod trouble;
 mod ways;

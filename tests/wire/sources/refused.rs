@@ -1,43 +1,21 @@
-//! What Entra answers instead of a token: the program gets a status that its SDK understands, the owner
+//! What Entra refuses for good, and what it wants later: the program gets a status that its SDK understands, the owner
 //! is told what he can mend, and no proof or token shows in any of it.
 
 use std::time::Duration;
 
-use lanyard::agent::obtain::ObtainConfig;
 use lanyard::sim::Fault;
 use lanyard::sim::faults::{Effect, Target};
 
 use super::cast::{self, CERTIFICATE, FEDERATED, SECRET, Wanted};
 use super::certificates;
-use super::composed::Settings;
 use super::stage::{APP_POD, Options, Stage, stage_of, stage_with, stage_with_secret};
 
-fn entra(effect: Effect) -> Fault {
+pub fn entra(effect: Effect) -> Fault {
     Fault::new(Target::Entra, effect)
 }
 
-/// A stage that gives up on Entra soon.
-async fn impatient() -> Stage {
-    let obtain = ObtainConfig {
-        answer_deadline: Duration::from_secs(3),
-        ..ObtainConfig::default()
-    };
-    let stage = stage_with(Options {
-        settings: Settings {
-            obtain,
-            ..Settings::default()
-        },
-        ..Options::default()
-    })
-    .await;
-    stage.workload(&Wanted::default());
-    stage.client_secret(SECRET);
-    stage.usable().await;
-    stage
-}
-
 /// Nothing of the credential, nor of a token, in what is shown.
-fn is_clean(stage: &Stage, body: &str) {
+pub fn is_clean(stage: &Stage, body: &str) {
     for shown in [body.to_owned(), stage.api.written(), stage.scrape()] {
         for canary in [SECRET, "eyJ"] {
             assert!(!shown.contains(canary), "{canary} in {shown}");
@@ -65,7 +43,7 @@ async fn final_refusal(stage: &Stage, code: u32) {
 }
 
 /// When the trouble is over so is ours, without anybody's doing.
-async fn mends(stage: &Stage) {
+pub async fn mends(stage: &Stage) {
     let reply = stage
         .until("a token", APP_POD, |reply| reply.status == 200)
         .await;
@@ -194,6 +172,31 @@ async fn an_authority_of_the_old_algorithm() {
     assert_eq!(algorithms(&stage), ["RS256"]);
 }
 
+/// Registered by its name and its authority's: the chain goes along where that is wished, and only there.
+#[tokio::test]
+async fn a_certificate_that_is_registered_by_subject_and_issuer() {
+    let (pair, root) = certificates::chained("app");
+    let authority = root.replace('\n', "\\n");
+    let application =
+        format!("    certificateSubjects: [{{subject: app, authority: \"{authority}\"}}]\n");
+    for (more, status) in [(", sendChain: true", 200), ("", 400)] {
+        let stage = stage_with(Options {
+            application: application.clone(),
+            ..Options::default()
+        })
+        .await;
+        let source = format!("servicePrincipal: {{certificateRef: {{name: app-tls{more}}}}}");
+        stage.workload(&Wanted {
+            sources: &[&source],
+            ..Wanted::default()
+        });
+        stage.api.secret("shop", "app-tls", &pair.data());
+        let reply = stage.token_at_last(APP_POD).await;
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert_eq!(reply.body.contains("AADSTS700027"), status == 400);
+    }
+}
+
 async fn mismatch(code: u32) {
     let stage = stage_of(&[FEDERATED]).await;
     stage.simulator.add_fault(Fault::aadsts(code));
@@ -231,127 +234,36 @@ async fn aadsts700213_another_subject() {
     mismatch(700_213).await;
 }
 
-/// The whole story of trouble that passes.
-async fn trouble(effect: Effect) {
-    let stage = impatient().await;
-    stage.simulator.add_fault(entra(effect));
-    for _ in 0..2 {
-        let reply = stage.token(APP_POD, "").await;
-        reply.is_error(503);
-        assert!(reply.took < Duration::from_secs(10), "{reply:?}");
-        is_clean(&stage, &reply.body);
-    }
-    stage.simulator.clear_faults();
+/// An API server that says nothing for long is not waited for till the client gives up.
+#[tokio::test]
+async fn an_api_server_that_gives_no_token_in_time() {
+    use super::apiserver::{Call, Mood};
+    let stage = stage_of(&[FEDERATED]).await;
+    stage.api.mood(Call::Tokens, Mood::Slow(60_000));
+    let reply = stage.token(APP_POD, "").await;
+    reply.is_error(503);
+    assert!(reply.took < Duration::from_secs(15), "{reply:?}");
+    stage.api.mood(Call::Tokens, Mood::Works);
     mends(&stage).await;
-    assert_eq!(stage.api.events(), [], "trouble of Entra's is no owner's");
 }
 
-fn aadsts(code: u32) -> Effect {
-    Fault::aadsts(code).effect.unwrap()
-}
-
-fn status(code: u16) -> Effect {
-    Effect::Status {
-        code,
-        retry_after: None,
-        body: None,
+/// Four minutes apart are none: assertions are taken, and tokens are served.
+#[tokio::test]
+async fn clocks_that_differ_by_four_minutes() {
+    for skew in [-240, 240] {
+        for source in [CERTIFICATE, FEDERATED] {
+            let stage = stage_of(&[source]).await;
+            stage.simulator.set_clock_skew(skew);
+            let pair = certificates::rsa("app");
+            let added = stage.simulator.add_certificate("app", &pair.certificate);
+            added.unwrap();
+            stage.api.secret("shop", "app-tls", &pair.data());
+            let reply = stage.token_at_last(APP_POD).await;
+            reply.claims();
+            let left: u64 = reply.text("expires_in").parse().unwrap();
+            assert!(left > 3000, "{skew}: {left}");
+        }
     }
-}
-
-fn body(code: u16, text: &str) -> Effect {
-    Effect::Status {
-        code,
-        retry_after: None,
-        body: Some(text.to_owned()),
-    }
-}
-
-#[tokio::test]
-async fn internal_trouble() {
-    trouble(status(500)).await;
-}
-
-#[tokio::test]
-async fn unavailable() {
-    trouble(status(503)).await;
-}
-
-#[tokio::test]
-async fn aadsts90033_a_transient_error() {
-    trouble(aadsts(90_033)).await;
-}
-
-#[tokio::test]
-async fn aadsts50196_a_loop() {
-    trouble(aadsts(50_196)).await;
-}
-
-#[tokio::test]
-async fn a_page_of_html() {
-    trouble(Effect::Html).await;
-}
-
-#[tokio::test]
-async fn a_refusal_in_html() {
-    trouble(body(400, "<html>canary eyJ0eXAi</html>")).await;
-}
-
-#[tokio::test]
-async fn garbage() {
-    trouble(Effect::Garbage).await;
-}
-
-#[tokio::test]
-async fn cut_off() {
-    trouble(Effect::Truncate).await;
-}
-
-#[tokio::test]
-async fn ten_mebibytes() {
-    trouble(Effect::Huge(10 << 20)).await;
-}
-
-#[tokio::test]
-async fn nothing_in_it() {
-    trouble(body(200, "")).await;
-    trouble(body(200, "{}")).await;
-}
-
-#[tokio::test]
-async fn an_answer_without_a_token() {
-    trouble(Effect::Missing("access_token".to_owned())).await;
-}
-
-#[tokio::test]
-async fn an_expired_token() {
-    trouble(Effect::Expired).await;
-}
-
-#[tokio::test]
-async fn reset() {
-    trouble(Effect::Reset).await;
-}
-
-#[tokio::test]
-async fn silence() {
-    trouble(Effect::Silence).await;
-}
-
-/// What is only slow is waited for, and once for all who ask.
-#[tokio::test]
-async fn slowness_is_waited_for() {
-    let stage = stage_with_secret().await;
-    stage.token_at_last(APP_POD).await.claims();
-    stage.mark();
-    stage
-        .simulator
-        .add_fault(Fault::slow(Target::Entra, Duration::from_millis(700)));
-    let resource = "https://management.azure.com/";
-    let asks = (0..8).map(|_| stage.token_for(APP_POD, resource));
-    for reply in futures_util::future::join_all(asks).await {
-        assert_eq!(reply.claims()["aud"], resource);
-    }
-    assert_eq!(stage.exchanges().len(), 1);
 }
 
 /// Too many requests: when to come back is passed on, and Entra is left alone meanwhile.

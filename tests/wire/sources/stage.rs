@@ -28,6 +28,8 @@ pub const USABLE: &str = "lanyard_credential_usable{identity=\"shop/app\"}";
 /// How a stage differs from the usual one.
 #[derive(Default)]
 pub struct Options {
+    /// Further lines of the application `app` in the simulator's world.
+    pub application: String,
     /// Further keys of the simulator's world.
     pub azure: &'static str,
     /// Further lines of the policies.
@@ -71,7 +73,7 @@ pub async fn stage_with_secret() -> Stage {
 /// A stage of another kind.
 pub async fn stage_with(options: Options) -> Stage {
     let api = ApiServer::start().await;
-    let azure = cast::azure(&api.issuer(), options.azure);
+    let azure = cast::azure(&api.issuer(), &options.application, options.azure);
     let azure = lanyard::sim::World::from_yaml(&azure).unwrap();
     let simulator = Simulator::start(azure, Listen::loopback()).await.unwrap();
     let ahead = Arc::new(AtomicU64::new(0));
@@ -239,6 +241,14 @@ impl Stage {
     /// The metrics as scraped.
     pub fn scrape(&self) -> String {
         self.agent.scrape()
+    }
+
+    /// The sum of all series that begin so.
+    pub fn sum_of(&self, beginning: &str) -> f64 {
+        let scraped = self.scrape();
+        let series = scraped.lines().filter(|line| line.starts_with(beginning));
+        let values = series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        values.sum()
     }
 
     /// A metric's value, by its whole name with labels; `None`: it is not there.

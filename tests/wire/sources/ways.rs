@@ -80,7 +80,7 @@ async fn a_proxy_that_is_away_is_not_gone_around() {
     assert!(stage.exchanges().is_empty());
 }
 
-/// A host of NO_PROXY is reached straight.
+/// A host of `NO_PROXY` is reached straight.
 #[tokio::test]
 async fn what_is_excepted_from_the_proxy_goes_straight() {
     let end = super::front::Later::start().await;

@@ -32,6 +32,22 @@ fn problem(form: &CredentialForm, values: &[(&str, &[u8])]) -> String {
 }
 
 #[test]
+fn a_secret_full_of_certificates_is_refused() {
+    // Each would be one more thing to present to Entra, and to compare with all others.
+    let key = &KEYS[0];
+    let many: String = (1..=60)
+        .map(|year| certificate_pem(key, 1960 + year))
+        .collect();
+    let private = key.serialize_pem();
+    let held = data([
+        ("tls.crt", many.as_bytes()),
+        ("tls.key", private.as_bytes()),
+    ]);
+    let problem = load(&pem(), &held).unwrap_err().to_string();
+    assert!(problem.contains("more than"), "{problem}");
+}
+
+#[test]
 fn exactly_the_named_key_is_read_without_the_end_of_its_line() {
     for (value, read) in [
         ("hunter2", "hunter2"),

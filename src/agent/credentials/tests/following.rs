@@ -76,6 +76,21 @@ const WATCH: &str =
     "/api/v1/namespaces/shop/secrets?fieldSelector=metadata.name%3Dcreds&watch=true";
 
 #[tokio::test]
+async fn secrets_are_understood_off_the_event_loop() {
+    // A PKCS#12 store may take seconds to open.
+    let (scene, fake) = following(|_| ()).await;
+    let threads = Arc::new(RwLock::new(Vec::new()));
+    let seen = threads.clone();
+    let hook = move |_: &IdentityFacts| seen.write().push(std::thread::current().id());
+    scene.credentials.on_new(hook);
+    fake.put(SECRETS, named("creds", "one"));
+    until(&scene, Some("one")).await;
+    let own = std::thread::current().id();
+    assert!(threads.read().iter().all(|thread| *thread != own));
+    assert!(!threads.read().is_empty());
+}
+
+#[tokio::test]
 async fn one_secret_is_read_and_watched_by_its_name_and_nothing_is_listed() {
     let (scene, fake) = following(|fake| {
         fake.put_silently(SECRETS, named("creds", "one"));

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::agent::obtain::ObtainConfig;
-use crate::agent::obtain::fake::{MS, S, Steps, asker, client};
+use crate::agent::obtain::fake::{MS, S, Steps, applicant, asker};
 
 fn governor() -> Arc<Governor> {
     of(Service::Imds)
@@ -28,7 +28,9 @@ fn urgency(urgent: bool) -> (watch::Sender<bool>, Urgency) {
 
 async fn turn(governor: &Arc<Governor>, pod: &str, id: u32) -> Result<Permit, Fault> {
     let (_switch, mut urgency) = urgency(true);
-    governor.turn(&asker(pod), client(id), &mut urgency).await
+    governor
+        .turn(&asker(pod), applicant(id), &mut urgency)
+        .await
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,13 +84,13 @@ async fn a_renewal_that_somebody_comes_to_wait_for_changes_lanes() {
     let other = Arc::clone(&governor);
     let first = tokio::spawn(async move {
         let (_switch, mut quiet) = urgency(false);
-        let permit = other.turn(&asker("x"), client(5), &mut quiet).await;
+        let permit = other.turn(&asker("x"), applicant(5), &mut quiet).await;
         other_done();
         permit
     });
     tokio::time::sleep(MS(1)).await;
     let second = tokio::spawn(async move {
-        let permit = renewal.turn(&asker("y"), client(6), &mut quiet).await;
+        let permit = renewal.turn(&asker("y"), applicant(6), &mut quiet).await;
         renewal_done();
         permit
     });
@@ -111,7 +113,7 @@ async fn a_renewal_that_somebody_comes_to_wait_for_changes_lanes() {
 #[tokio::test(start_paused = true)]
 async fn a_429_pauses_everybody_for_as_long_as_it_says() {
     let governor = governor();
-    governor.pause(client(7), S(10));
+    governor.pause(applicant(7), S(10));
     assert_eq!(governor.metrics.pauses(), 1);
     let fault = turn(&governor, "a", 1).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamThrottled);
@@ -121,10 +123,10 @@ async fn a_429_pauses_everybody_for_as_long_as_it_says() {
     let permit = turn(&governor, "a", 1).await.unwrap();
     assert_eq!(governor.clock.mono(), S(10));
     drop(permit);
-    governor.pause(client(7), S(1));
+    governor.pause(applicant(7), S(1));
     tokio::time::sleep(MS(1_010)).await;
     assert_eq!(governor.metrics.pauses(), 0, "with nobody in line, too");
-    governor.pause(client(7), S(86_400));
+    governor.pause(applicant(7), S(86_400));
     assert_eq!(
         turn(&governor, "a", 1).await.unwrap_err().retry_after,
         Some(Service::Imds.longest_pause())
@@ -134,8 +136,8 @@ async fn a_429_pauses_everybody_for_as_long_as_it_says() {
 #[tokio::test(start_paused = true)]
 async fn where_an_application_is_throttled_the_others_go_on() {
     let governor = of(Service::Entra);
-    governor.pause(client(1), S(10));
-    governor.pause(client(2), S(20));
+    governor.pause(applicant(1), S(10));
+    governor.pause(applicant(2), S(20));
     assert_eq!(governor.metrics.pauses(), 2);
     let fault = turn(&governor, "a", 1).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::UpstreamThrottled);
@@ -170,7 +172,7 @@ async fn draining_leaves_one_call_a_second_and_no_renewals() {
     let governor = governor();
     governor.drain(true);
     let (_switch, mut quiet) = urgency(false);
-    let renewal = governor.turn(&asker("a"), client(1), &mut quiet).await;
+    let renewal = governor.turn(&asker("a"), applicant(1), &mut quiet).await;
     assert_eq!(renewal.unwrap_err().kind, FaultKind::Overloaded);
     let begin = governor.clock.mono();
     for n in 0..5 {

@@ -68,6 +68,17 @@ async fn a_token_for_claims_is_held_against_the_grant_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_goes_away_breaks_no_call_off() {
+    // A call that is broken off counts against the service: five of them would shut it for the node.
+    let bench = bench();
+    let (grant, pod) = (grant(1), asker("pod"));
+    let asking = bench.broker.obtain(with_claims(&grant, &pod));
+    assert!(tokio::time::timeout(MS(5), asking).await.is_err());
+    assert_eq!(bench.fake.calls(), 1);
+    assert_eq!(bench.broker.tasks.len(), 1, "the fetch goes on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pods_share_of_new_tokens_is_five_and_then_one_in_ten_seconds() {
     let bench = bench();
     let (grant, pod) = (grant(1), asker("pod"));

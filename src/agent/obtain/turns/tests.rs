@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 use crate::agent::obtain::ObtainConfig;
-use crate::agent::obtain::fake::{MS, asker, client};
+use crate::agent::obtain::fake::{MS, applicant, asker};
 
 fn limits() -> TurnLimits {
     TurnLimits {
@@ -26,15 +26,15 @@ fn unpaced() -> TurnLimits {
 fn wait(turns: &mut Turns<u32>, who: &str, identity: u32, urgent: bool) -> bool {
     let waiting = Waiting {
         asker: asker(who),
-        client_id: client(identity),
+        applicant: applicant(identity),
         waker: 0,
     };
     turns.wait(waiting, urgent).is_ok()
 }
 
-fn go(turns: &mut Turns<u32>, now: Duration) -> Option<(String, Guid)> {
+fn go(turns: &mut Turns<u32>, now: Duration) -> Option<(String, Applicant)> {
     match turns.next(now, |_| true) {
-        Turn::Go(next) => Some((next.asker.uid.to_string(), next.client_id)),
+        Turn::Go(next) => Some((next.asker.uid.to_string(), next.applicant)),
         _ => None,
     }
 }
@@ -46,7 +46,7 @@ proptest! {
         steps in proptest::collection::vec((0u64..40, 0u32..6, 0u32..8, any::<bool>(), 0u64..400), 1..500)
     ) {
         let mut turns = Turns::new(limits());
-        let mut running: Vec<(Duration, Guid)> = Vec::new();
+        let mut running: Vec<(Duration, Applicant)> = Vec::new();
         let (mut now, mut begun) = (MS(10_000), Vec::new());
         for (gap, pod, identity, urgent, takes) in steps {
             wait(&mut turns, &pod.to_string(), identity, urgent);
@@ -105,12 +105,12 @@ fn an_identity_in_trouble_leaves_room_for_the_others() {
     let again: Vec<_> = std::iter::from_fn(|| go(&mut turns, MS(0))).collect();
     assert_eq!(again.len(), 2, "one each, half of all");
     assert!(wait(&mut turns, "good", 3, true));
-    assert_eq!(go(&mut turns, MS(0)).unwrap().1, client(3));
+    assert_eq!(go(&mut turns, MS(0)).unwrap().1, applicant(3));
     // Well again: as before.
     for (_, id) in again {
         turns.end(id, true);
     }
-    turns.end(client(3), true);
+    turns.end(applicant(3), true);
     assert_eq!(std::iter::from_fn(|| go(&mut turns, MS(0))).count(), 4);
 }
 
@@ -128,7 +128,8 @@ fn the_queue_is_bounded_for_all_and_for_each() {
     let rest = (0..50)
         .filter(|n| wait(&mut turns, &n.to_string(), *n, true))
         .count();
-    assert_eq!((rest, turns.waiting()), (6, 10));
+    // Also what the flood had more than others.
+    assert_eq!((rest, turns.waiting()), (9, 10));
     // Those that went away make room.
     assert!(matches!(turns.next(MS(0), |_| false), Turn::Idle));
     assert_eq!(turns.waiting(), 0);
@@ -143,6 +144,25 @@ fn a_pause_holds_everything_back() {
     turns.pause(MS(300));
     assert!(wait(&mut turns, "a", 1, true));
     assert!(matches!(turns.next(MS(899), |_| true), Turn::Later(at) if at == MS(900)));
-    assert_eq!(turns.paused(client(1), MS(400)), MS(500));
+    assert_eq!(turns.paused(applicant(1), MS(400)), MS(500));
     assert!(go(&mut turns, MS(900)).is_some());
+}
+
+#[test]
+fn many_that_flood_together_keep_nobody_out() {
+    let limits = unpaced();
+    let mut turns = Turns::new(limits);
+    let pods = limits.waiting / limits.waiting_per_asker;
+    for pod in 0..pods {
+        for _ in 0..limits.waiting_per_asker {
+            assert!(wait(&mut turns, &format!("flood-{pod}"), 1, true));
+        }
+    }
+    assert_eq!(turns.waiting(), limits.waiting);
+    assert!(wait(&mut turns, "calm", 2, true));
+    assert!(wait(&mut turns, "renewing", 3, false));
+    assert!(!wait(&mut turns, "flood-0", 1, true));
+    assert_eq!(turns.waiting(), limits.waiting);
+    let next: Vec<_> = std::iter::from_fn(|| go(&mut turns, MS(1_000))).collect();
+    assert!(next.iter().any(|(who, _)| who == "calm"), "{next:?}");
 }

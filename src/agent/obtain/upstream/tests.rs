@@ -97,6 +97,25 @@ async fn whose_caller_goes_away_counts_as_a_failure_and_blocks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_had_no_time_left_learned_nothing_of_the_service() {
+    let upstream = upstream(Service::Entra);
+    for n in 0..2 * FAILURES {
+        let (_switch, urgent) = watch::channel(true);
+        let mut late = call(n + 1);
+        late.deadline = Instant::now() + MS(100);
+        let attempt = |limit| async move {
+            tokio::time::sleep(limit).await;
+            DOWN
+        };
+        let mut urgency = Urgency::follow(urgent);
+        let answer = upstream.call(&late, &mut urgency, S(5), attempt).await;
+        assert_eq!(answer.map(|answer| answer.is_ok()), Ok(false));
+    }
+    assert_eq!(upstream.metrics.open_circuits(), 0);
+    assert_eq!(ask(&upstream, 1, Ok(())).await, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_429_pauses_imds_for_everybody_and_entra_for_the_application() {
     for (service, everybody) in [(Service::Imds, true), (Service::Entra, false)] {
         let upstream = upstream(service);

@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 use crate::azure::credential::CredentialError;
 use crate::azure::credential::der::{OCTET_STRING, Reader, SEQUENCE, algorithm};
 
-/// Rounds of key derivation for a whole file; the most careful programs use some 600 000 for a key.
+/// Rounds of key derivation for a whole file, each counted as often as it is made; the most careful
+/// programs use some 600 000 for a key, in two blocks at most, for two keys and a checksum.
 const ROUNDS: u32 = 4_000_000;
 
 type Secret = Zeroizing<Vec<u8>>;
@@ -94,7 +95,8 @@ impl Opener {
             Some([3]) => (&digest::SHA512, hmac::HMAC_SHA512),
             _ => return Err(unsupported("checksum")),
         };
-        self.spend(rounds)?;
+        let tries = if self.utf8.is_empty() { 2 } else { 1 };
+        self.spend(rounds, tries)?;
         let fits = |wide: &[u8]| {
             let key = derived(hash, wide, salt, Purpose::Mac, rounds, hash.output_len());
             hmac::verify(&hmac::Key::new(mac, &key), over, expected).is_ok()
@@ -125,7 +127,8 @@ impl Opener {
             Some((inside.take(OCTET_STRING)?.to_vec(), inside.number()?))
         };
         let (salt, rounds) = read(parameters).ok_or_else(damaged)?;
-        self.spend(rounds)?;
+        // SHA-1 gives 20 bytes at a time: two for a key, one for the vector.
+        self.spend(rounds, 3)?;
         let hash = &digest::SHA1_FOR_LEGACY_USE_ONLY;
         let make = |purpose, size| derived(hash, &self.wide, &salt, purpose, rounds, size);
         let iv = make(Purpose::Iv, 8);
@@ -169,7 +172,15 @@ impl Opener {
                 _ => return Err(unsupported("key derivation")),
             },
         };
-        self.spend(rounds)?;
+        // 20 bytes at a time from SHA-1; from the others a key at once.
+        self.spend(
+            rounds,
+            if prf == pbkdf2::PBKDF2_HMAC_SHA1 {
+                2
+            } else {
+                1
+            },
+        )?;
         let rounds = NonZeroU32::new(rounds).ok_or_else(damaged)?;
         let make = |size| {
             let mut key = Zeroizing::new(vec![0; size]);
@@ -208,8 +219,9 @@ impl Opener {
         }
     }
 
-    fn spend(&mut self, rounds: u32) -> Result<(), CredentialError> {
-        let left = self.rounds_left.checked_sub(rounds);
+    /// Counts `rounds` that are made so many times.
+    fn spend(&mut self, rounds: u32, times: u32) -> Result<(), CredentialError> {
+        let left = self.rounds_left.checked_sub(rounds.saturating_mul(times));
         self.rounds_left = left.ok_or_else(|| {
             let words = "its keys are derived in too many rounds (openssl pkcs12 -export -iter)";
             CredentialError::Pkcs12(words.to_owned())

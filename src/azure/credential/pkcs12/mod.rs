@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use cipher::Opener;
 
-use super::certificate::matched;
+use super::certificate::{MOST_KEYS, bounded, matched};
 use super::der::{CONTEXT_0, IMPLICIT_0, OCTET_STRING, OID, Reader, SEQUENCE};
 use super::key::SigningKey;
 use super::{Certificate, CredentialError};
@@ -121,6 +121,7 @@ impl Found {
             let mut bag = bags.enter(SEQUENCE).ok_or_else(damaged)?;
             let kind = bag.take(OID).ok_or_else(damaged)?;
             let mut value = bag.enter(CONTEXT_0).ok_or_else(damaged)?;
+            bounded(&self.keys, MOST_KEYS, "private keys")?;
             if kind == KEY_BAG {
                 self.keys.push(SigningKey::from_pkcs8(value.0)?);
             } else if kind == SHROUDED_KEY_BAG {

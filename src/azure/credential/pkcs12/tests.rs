@@ -122,3 +122,18 @@ fn keys_of_another_kind_are_refused_as_in_pem() {
     let missing = error(&file!("certificate-only"), PASSWORD);
     assert!(missing.to_string().contains("no private key"), "{missing}");
 }
+
+#[test]
+fn rounds_count_as_often_as_they_are_made() {
+    // PBE with 3DES: an empty salt, 2 000 000 rounds, of which two keys' blocks and a vector are made.
+    let parameters = [0x30, 0x07, OCTET_STRING, 0, 0x02, 3, 0x1e, 0x84, 0x80];
+    let name = [
+        OID, 10, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x01, 3,
+    ];
+    let inside = [&name[..], &parameters].concat();
+    let length = u8::try_from(inside.len()).unwrap();
+    let bytes = [&[SEQUENCE, length][..], &inside, &[OCTET_STRING, 0]].concat();
+    let opened = Opener::new("x").open(&mut Reader(&bytes), OCTET_STRING);
+    let error = opened.unwrap_err().to_string();
+    assert!(error.contains("too many rounds"), "{error}");
+}

@@ -68,7 +68,7 @@ fn codes_are_typed_by_what_can_be_done() {
         (400, "invalid_scope", 1_002_012, &refused),
         (400, "invalid_grant", 53_003, &refused),
         (400, "server_error", 90_033, &unavailable),
-        (400, "invalid_request", 50_196, &unavailable),
+        (503, "invalid_request", 50_196, &unavailable),
         (400, "temporarily_unavailable", 1, &unavailable),
         (503, "temporarily_unavailable", 90_033, &unavailable),
         (504, "server_error", 90_012, &unavailable),
@@ -88,8 +88,10 @@ fn codes_are_typed_by_what_can_be_done() {
         error,
         EntraError::Algorithm("AADSTS5002738: alg".to_owned())
     );
-    let error = read(400, &refusal("invalid_request", 90_055, "too much")).unwrap_err();
-    assert_eq!(error, EntraError::Throttled { retry_after: None });
+    for code in [50_196, 90_055] {
+        let error = read(400, &refusal("invalid_request", code, "too much")).unwrap_err();
+        assert_eq!(error, EntraError::Throttled { retry_after: None }, "{code}");
+    }
 }
 
 #[test]

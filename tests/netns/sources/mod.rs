@@ -4,9 +4,10 @@
 //!
 //! In: a lab. Out: what pods get, what Entra saw, what owners are told.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+mod load;
+mod objects;
+mod proxy;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,11 +17,12 @@ use lanyard::sim::control::Client;
 use lanyard::sim::journal::Listener;
 use lanyard::sim::world::{Issuer, Secret};
 use lanyard::sim::{Exchange, secret_id};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
 
 use crate::apiserver::{self, ApiServer, token_status};
 use crate::harness::Stage;
+use load::Load;
+use objects::{MAY_ASK, MAY_READ, OBJECTS, WORLD};
+use proxy::{PROXY, proxy};
 
 const WAIT: Duration = Duration::from_secs(30);
 /// What is promised is a second for the Secret's change and two for the first token by it; a machine that
@@ -31,110 +33,6 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 const RESOURCE: &str = "https://vault.azure.net";
 const OLD: &str = "canary~first-client-secret";
 const NEW: &str = "canary~second-client-secret";
-const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 240, 1, 1), 3128);
-
-const WORLD: &str = "
-tenant: {id: 72f988bf-0000-4000-8000-00000000000a}
-identities:
-  - name: payments
-    clientID: 11111111-1111-4111-8111-111111111111
-    principalID: aaaaaaaa-1111-4111-8111-111111111111
-    resourceID: /subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/payments
-    federatedCredentials:
-      - {name: cluster, issuer: 'https://kubernetes.default.svc', subject: 'system:serviceaccount:shop:payments'}
-applications:
-  - {name: app, clientID: 33333333-3333-4333-8333-333333333333, principalID: 33333333-0000-4333-8333-333333333333, secrets: [canary~first-client-secret]}
-vms:
-  - {name: node-1, sources: [10.0.0.0/8], location: westeurope, identities: [payments]}
-";
-
-const OBJECTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {team: shop}}
----
-apiVersion: lanyard.dev/v1alpha1
-kind: AzureIdentityPolicy
-metadata: {name: shop}
-spec:
-  namespaces: {matchLabels: {team: shop}}
-  resourceIDPrefixes: [/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop]
-  clientIDs: [33333333-3333-4333-8333-333333333333]
----
-apiVersion: lanyard.dev/v1alpha1
-kind: AzureIdentity
-metadata: {name: app, namespace: shop}
-spec:
-  clientID: 33333333-3333-4333-8333-333333333333
-  tenantID: 72f988bf-0000-4000-8000-00000000000a
-  tokenSources:
-  - servicePrincipal: {secretRef: {name: app}}
----
-apiVersion: lanyard.dev/v1alpha1
-kind: AzureIdentity
-metadata: {name: payments, namespace: shop}
-spec:
-  clientID: 11111111-1111-4111-8111-111111111111
-  tenantID: 72f988bf-0000-4000-8000-00000000000a
-  resourceID: /subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/payments
-  tokenSources:
-  - federated: {}
-  - imds: {}
----
-apiVersion: lanyard.dev/v1alpha1
-kind: AzureIdentityBinding
-metadata: {name: app, namespace: shop}
-spec:
-  identity: app
-  subjects: [{podSelector: {matchLabels: {app: app}}}]
----
-apiVersion: lanyard.dev/v1alpha1
-kind: AzureIdentityBinding
-metadata: {name: payments, namespace: shop}
-spec:
-  identity: payments
-  subjects: [{podSelector: {matchLabels: {app: payments}}}]
-";
-
-/// What the chart renders for `agent.secrets: [{namespace: shop, names: [app]}]`.
-const MAY_READ: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: lanyard-secrets, namespace: shop}
-rules:
-- {apiGroups: [''], resources: [secrets], resourceNames: [app], verbs: [get, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: lanyard-secrets, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lanyard-secrets}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: lanyard-agents}]
-";
-
-/// And for `agent.federated.namespaces: [shop]`; the second lets Entra read the issuer's keys.
-const MAY_ASK: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: lanyard-federated, namespace: shop}
-rules:
-- {apiGroups: [''], resources: [serviceaccounts/token], verbs: [create]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: lanyard-federated, namespace: shop}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: lanyard-federated}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: lanyard-agents}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: issuer-discovery}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: 'system:service-account-issuer-discovery'}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'system:unauthenticated'}]
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: payments, namespace: shop}
-";
 
 fn secret(value: &str) -> String {
     format!(
@@ -222,45 +120,6 @@ fn by_secret(value: &str) -> String {
     format!("secret:{}", secret_id(value))
 }
 
-/// A pod that asks all the time; how often, and what was not a token.
-struct Load {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    work: tokio::task::JoinHandle<Vec<String>>,
-}
-
-impl Load {
-    fn begin(pod: &Pod) -> Self {
-        let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (stopped, counted, namespace) = (stop.clone(), asked.clone(), pod.namespace().clone());
-        let work = tokio::spawn(async move {
-            let mut failed = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                match namespace.get(IMDS, &Get::token(RESOURCE)).await {
-                    Ok(reply) if reply.status == 200 => {}
-                    other => failed.push(format!("{other:?}")),
-                }
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            failed
-        });
-        Self { stop, asked, work }
-    }
-
-    async fn end(self) -> Result<usize> {
-        self.stop.store(true, Ordering::Relaxed);
-        let failed = self.work.await?;
-        ensure!(
-            failed.is_empty(),
-            "{} failed: {:?}",
-            failed.len(),
-            failed[0]
-        );
-        Ok(self.asked.load(Ordering::Relaxed))
-    }
-}
-
 fn rolled(value: &str) -> Secret {
     Secret {
         value: value.to_owned(),
@@ -290,9 +149,8 @@ async fn rolls(scene: &Scene, write: impl AsyncFnOnce() -> Result<()>) -> Result
         let status = token_status(&scene.app, &format!("https://{n}.example")).await?;
         ensure!(status == 200, "{n}: {status}");
     }
-    let asked = load.end().await?;
-    ensure!(asked > 20, "{asked} requests are no load");
-    Ok(())
+    until(WAIT, "a load", async || load.asked() > 30).await?;
+    load.end().await
 }
 
 /// A Secret of the API server is replaced and the old one revoked: no request fails.
@@ -351,7 +209,7 @@ pub async fn a_secret_that_may_not_be_read_is_told_on_the_identity(stage: Stage)
     .await?;
     ensure!(scene.exchanges().await?.is_empty(), "Entra was asked");
     api.apply(MAY_READ).await?;
-    scene.gets(&scene.app, 200, Duration::from_secs(60)).await
+    scene.gets(&scene.app, 200, Duration::from_mins(1)).await
 }
 
 /// A pod gets a token for its own service account's, bound to it; without the right the next source
@@ -388,7 +246,7 @@ pub async fn a_pods_own_token_is_exchanged(stage: Stage) -> Result<()> {
 }
 
 /// After a restart without the API server there is no key on disk to go on with: "try again", and no
-/// word of the identity being unusable for good. Who needs no Secret is served.
+/// word of the identity being unusable for good; likewise where the API server gives no token.
 pub async fn an_agent_that_restarts_without_the_api_server_has_no_secret(
     stage: Stage,
 ) -> Result<()> {
@@ -416,57 +274,14 @@ pub async fn an_agent_that_restarts_without_the_api_server_has_no_secret(
     scene.gets(&scene.app, 200, WAIT).await?;
     agent.process.kill9().await?;
     let _agent = scene.lab.agent(&setup).await?;
-    scene.gets(&scene.payments, 200, WAIT).await?;
-    let reply = scene.app.namespace();
-    let get = Get::token(RESOURCE).within(WAIT);
-    let reply = reply.get(IMDS, &get).await?;
-    ensure!(reply.status == 503, "{reply:?}");
-    api.restart().await?;
-    scene.gets(&scene.app, 200, WAIT).await
-}
-
-/// A proxy in the cloud; the first lines of what it was asked.
-async fn proxy(lab: &Lab) -> Result<Arc<parking_lot::Mutex<Vec<String>>>> {
-    let asked = Arc::<parking_lot::Mutex<Vec<String>>>::default();
-    let seen = asked.clone();
-    tokio::spawn(lab.cloud().run(async move || {
-        let listener = TcpListener::bind(PROXY).await?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            tokio::spawn(tunnel(stream, seen.clone()));
-        }
-        #[allow(unreachable_code, reason = "the work's type")]
-        Ok::<(), std::io::Error>(())
-    }));
-    let node = lab.node().namespace().clone();
-    until(WAIT, "the proxy", async || {
-        node.get(PROXY, &Get::new("/")).await.is_ok()
-    })
-    .await?;
-    asked.lock().clear();
-    Ok(asked)
-}
-
-async fn tunnel(stream: TcpStream, asked: Arc<parking_lot::Mutex<Vec<String>>>) -> Option<()> {
-    let mut stream = BufReader::new(stream);
-    let mut first = String::new();
-    stream.read_line(&mut first).await.ok()?;
-    asked.lock().push(first.trim_end().to_owned());
-    let mut line = String::from("-");
-    while !line.trim_end().is_empty() {
-        line.clear();
-        stream.read_line(&mut line).await.ok()?;
+    for pod in [&scene.app, &scene.payments] {
+        let get = Get::token(RESOURCE).within(WAIT);
+        let reply = pod.namespace().get(IMDS, &get).await?;
+        ensure!(reply.status == 503, "{reply:?}");
     }
-    let Some(rest) = first.strip_prefix("CONNECT ") else {
-        let refused = b"HTTP/1.1 405 No\r\ncontent-length: 0\r\n\r\n";
-        return stream.write_all(refused).await.ok();
-    };
-    let mut onward = TcpStream::connect(rest.split(' ').next()?).await.ok()?;
-    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
-    copy_bidirectional(&mut stream, &mut onward)
-        .await
-        .ok()
-        .map(drop)
+    api.restart().await?;
+    scene.gets(&scene.app, 200, WAIT).await?;
+    scene.gets(&scene.payments, 200, WAIT).await
 }
 
 /// With every proxy variable set: Entra through the proxy, IMDS straight; and all straight where
