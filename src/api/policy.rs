@@ -74,8 +74,8 @@ pub struct AzureIdentityPolicySpec {
     /// Whether the annotations `azure.workload.identity/client-id` and `tenant-id` of their service
     /// accounts count as a federated identity of the account's pods that have the label
     /// `azure.workload.identity/use: "true"`. The agents must be told to look at service accounts, too.
-    #[serde(default)]
-    pub workload_identity: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<bool>,
     /// Whether an `AzureIdentity` of theirs may use the source `nodeSystemAssigned`: their pods can then
     /// do what the node can. Comes with a later version of Lanyard.
     #[serde(default)]
@@ -135,7 +135,8 @@ impl AzureIdentityPolicy {
                 client_ids: guids("spec.clientIDs", &spec.client_ids)?,
                 authority_hosts: spec.authority_hosts.clone().unwrap_or_default(),
                 token_endpoints: spec.token_endpoints.clone().unwrap_or_default(),
-                workload_identity: spec.workload_identity,
+                // No default in the CRD: agents of before would refuse every policy that it is put into.
+                workload_identity: spec.workload_identity.unwrap_or_default(),
             }),
         })
     }

@@ -25,13 +25,13 @@ const LONGEST: usize = 256 << 10;
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The agent may not ask for tokens of this namespace, or of this pod (403).
+    /// The agent may not ask for tokens of this namespace at all (403).
     #[error("the agent may not ask for a token of this service account: {0}")]
     Forbidden(String),
     /// There is no such service account, or the pod is gone (404, 409).
     #[error("the service account or the pod is not there (any more): {0}")]
     Gone(String),
-    /// The API server refused otherwise (4xx).
+    /// The API server refused this one (4xx; by an admission webhook also 403).
     #[error("the API server refused: {0}")]
     Refused(String),
     /// It is away, in trouble, throttling, or answered nonsense.
@@ -112,13 +112,18 @@ impl Cluster {
 fn told(failure: Failure) -> TokenError {
     match failure {
         Failure::Refused { status, message } => match status {
-            403 => TokenError::Forbidden(message),
+            403 if !is_denied(&message) => TokenError::Forbidden(message),
             404 | 409 => TokenError::Gone(message),
             400..=499 if !matches!(status, 401 | 408 | 429) => TokenError::Refused(message),
             _ => TokenError::Unavailable(format!("{status}: {message}")),
         },
         other => TokenError::Unavailable(other.to_string()),
     }
+}
+
+/// Whether a 403 is admission's and not that of missing rights: only its words tell.
+fn is_denied(message: &str) -> bool {
+    message.starts_with("admission webhook") || message.contains("ValidatingAdmissionPolicy")
 }
 
 #[cfg(test)]
@@ -220,6 +225,10 @@ mod tests {
             assert!(format!("{error:?}").starts_with(is), "{status}: {error:?}");
             assert!(error.to_string().contains("in words"), "{error}");
         }
+        let denied = "admission webhook \"tokens.lanyard.dev\" denied the request: another node's";
+        let answer = json!({"kind": "Status", "message": denied});
+        let error = ask(403, answer).await.0.unwrap_err();
+        assert!(matches!(error, TokenError::Refused(_)), "{error:?}");
         let odd = json!({"status": {"token": ["eyJhbGciOi"], "expirationTimestamp": "never"}});
         let error = ask(201, odd).await.0.unwrap_err();
         assert!(matches!(error, TokenError::Unavailable(_)));

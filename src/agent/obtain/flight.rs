@@ -114,10 +114,11 @@ pub(super) async fn fetch<S: TokenSource>(
         .await
         .map_err(|_| Fault::new(FaultKind::UpstreamUnavailable, "The source does not answer"))??;
     let claims = claims_of(&token, client_id)?;
-    Ok(Held::new(
-        token,
-        claims,
-        broker.clock.now(),
-        fastrand::f64(),
-    ))
+    let now = broker.clock.now();
+    let held = Held::new(token, claims, now, fastrand::f64());
+    if held.is_usable(now) {
+        return Ok(held);
+    }
+    let words = "The source answered with a token that has ended already";
+    Err(Fault::new(FaultKind::UpstreamInvalid, words).into())
 }

@@ -45,9 +45,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// A token that came at `now`. `jitter` (0..1) spreads renewals.
+    /// A token that came at `now`. `jitter` (0..1) spreads renewals. It ends when it says so itself,
+    /// also where its source promised more.
     #[must_use]
-    pub fn new(token: Token, claims: Claims, now: Moment, jitter: f64) -> Self {
+    pub fn new(mut token: Token, claims: Claims, now: Moment, jitter: f64) -> Self {
+        let end = claims.expires.unwrap_or(token.expires_on);
+        token.expires_on = token.expires_on.min(end);
         let renew_left = token.expires_on.saturating_sub(token.refresh_at(jitter));
         Self {
             until: now.mono + token.left(now.wall),

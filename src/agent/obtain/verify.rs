@@ -8,6 +8,8 @@
 //! own, which policy admits. Only the token says whose it is. So each grant is held against the
 //! claims each time a token is served, also one that was cached for somebody else.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -25,6 +27,8 @@ pub struct Claims {
     pub tenant: Option<Guid>,
     /// `oid`: the object (principal) id.
     pub object_id: Option<Guid>,
+    /// `exp`: its end (since the Unix epoch).
+    pub expires: Option<Duration>,
     /// `xms_mirid`: the managed identity's ARM id.
     pub resource_id: Option<ArmId>,
     /// Whether it names a resource that is no user-assigned identity: a virtual machine's own
@@ -57,6 +61,10 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
         resource_id: text.and_then(|text| text.parse().ok()),
         tenant: guid("tid").and_then(Result::ok),
         object_id: guid("oid").and_then(Result::ok),
+        expires: payload
+            .get("exp")
+            .and_then(Value::as_u64)
+            .map(Duration::from_secs),
     })
 }
 

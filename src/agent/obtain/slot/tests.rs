@@ -17,6 +17,22 @@ fn held(now: Moment, life: u64) -> Arc<Held> {
 }
 
 #[test]
+fn a_token_ends_when_it_says_so_whatever_was_promised() {
+    let of = |expires: u64| {
+        let claims = Claims {
+            expires: Some(at(expires).wall),
+            ..Claims::default()
+        };
+        let token = token(1, "r", at(0).wall, s(3600));
+        Held::new(token, claims, at(0), 0.5)
+    };
+    let sooner = of(600);
+    assert_eq!(sooner.left(at(0)), s(600));
+    assert!(sooner.is_usable(at(569)) && !sooner.is_usable(at(570)));
+    assert_eq!(of(7200).left(at(0)), s(3600), "and never later");
+}
+
+#[test]
 fn an_empty_slot_fetches_and_then_waits() {
     let mut slot = Slot::default();
     assert_eq!(slot.decide(at(0), false), Decision::Fetch(None));
