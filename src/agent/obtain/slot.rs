@@ -45,12 +45,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// A token that came at `now`. `jitter` (0..1) spreads renewals. It ends when it says so itself,
-    /// also where its source promised more.
+    /// A token that came at `now`. `jitter` (0..1) spreads renewals. Its life is no
+    /// longer than it says itself, also where its source promised more; the node's clock may differ
+    /// from the source's.
     #[must_use]
     pub fn new(mut token: Token, claims: Claims, now: Moment, jitter: f64) -> Self {
-        let end = claims.expires.unwrap_or(token.expires_on);
-        token.expires_on = token.expires_on.min(end);
+        let end = claims.life.map(|life| token.obtained_at + life);
+        token.expires_on = token.expires_on.min(end.unwrap_or(token.expires_on));
         let renew_left = token.expires_on.saturating_sub(token.refresh_at(jitter));
         Self {
             until: now.mono + token.left(now.wall),

@@ -27,8 +27,8 @@ pub struct Claims {
     pub tenant: Option<Guid>,
     /// `oid`: the object (principal) id.
     pub object_id: Option<Guid>,
-    /// `exp`: its end (since the Unix epoch).
-    pub expires: Option<Duration>,
+    /// From `iat` to `exp`: its whole life, by the clock of who made it.
+    pub life: Option<Duration>,
     /// `xms_mirid`: the managed identity's ARM id.
     pub resource_id: Option<ArmId>,
     /// Whether it names a resource that is no user-assigned identity: a virtual machine's own
@@ -46,6 +46,10 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
             .and_then(Value::as_str)
             .map(str::parse::<Guid>)
     };
+    let seconds = |name: &str| {
+        let number = payload.get(name).and_then(Value::as_u64);
+        number.map(Duration::from_secs)
+    };
     let named = [guid("appid"), guid("azp"), token.client_id.map(Ok)];
     let mut named = named.into_iter().flatten().peekable();
     if named.peek().is_none() {
@@ -61,10 +65,9 @@ pub fn claims_of(token: &Token, client_id: Guid) -> Result<Claims, Fault> {
         resource_id: text.and_then(|text| text.parse().ok()),
         tenant: guid("tid").and_then(Result::ok),
         object_id: guid("oid").and_then(Result::ok),
-        expires: payload
-            .get("exp")
-            .and_then(Value::as_u64)
-            .map(Duration::from_secs),
+        life: seconds("exp")
+            .zip(seconds("iat"))
+            .map(|(end, begin)| end.saturating_sub(begin)),
     })
 }
 

@@ -17,10 +17,10 @@ fn held(now: Moment, life: u64) -> Arc<Held> {
 }
 
 #[test]
-fn a_token_ends_when_it_says_so_whatever_was_promised() {
-    let of = |expires: u64| {
+fn a_token_lives_no_longer_than_it_says_whatever_was_promised() {
+    let of = |life: u64| {
         let claims = Claims {
-            expires: Some(at(expires).wall),
+            life: Some(s(life)),
             ..Claims::default()
         };
         let token = token(1, "r", at(0).wall, s(3600));
