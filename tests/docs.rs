@@ -44,6 +44,14 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--name",
     "--raw",
     "--subject",
+    "--append",
+    "--cert",
+    "--disable-workload-identity",
+    "--dry-run",
+    "--from-file",
+    "--id",
+    "--key-id",
+    "--query",
 ];
 
 fn root() -> &'static Path {
