@@ -73,7 +73,10 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
         ("azure.cloud=mars", "cloud"),
         ("azure.tenantID=contoso", "tenantID"),
         ("azure.authorityHost=login.example.com", "authorityHost"),
-        ("azure.authorityHost=http://login.example.com", "write https://"),
+        (
+            "azure.authorityHost=http://login.example.com",
+            "write https://",
+        ),
         ("azure.caBundle=/etc/ca.pem", "caBundle"),
         ("azure.httpsProxy=proxy:3128", "httpsProxy"),
         ("agent.secrets[0].namespace=shop", "names"),

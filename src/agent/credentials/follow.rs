@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::dispatcher;
 
 use super::{Credentials, Seen};
 use crate::agent::backoff;
@@ -105,9 +106,13 @@ impl Follower {
         let version = object.version.clone();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let (credentials, secret) = (self.credentials.clone(), self.secret.clone());
+        // What it logs belongs to this task's log, where tests look for what must not be in it.
+        let log = dispatcher::get_default(Clone::clone);
         let taking = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            credentials.take(&secret, &Seen::There(&object.data));
+            dispatcher::with_default(&log, || {
+                credentials.take(&secret, &Seen::There(&object.data));
+            });
             drop(turn);
             begun.elapsed()
         });
