@@ -36,11 +36,10 @@ pub enum Credential {
 /// source says beside the generation, because manifests in a folder may have neither.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    source: &'static str,
+    source: SourceFacts,
     name: ObjectName,
     uid: Arc<str>,
     generation: i64,
-    facts: Option<SourceFacts>,
     authority_host: Option<Arc<str>>,
 }
 
@@ -72,39 +71,30 @@ impl Applicant {
 }
 
 impl Credential {
-    /// The credential of a source that uses what this `AzureIdentity` refers to.
-    #[must_use]
-    pub fn own(source: &'static str, identity: &IdentityFacts) -> Self {
-        Self::Own(Owner::of(source, identity))
-    }
-
-    /// The credential of a source that uses the asking pod's service account.
-    #[must_use]
-    pub fn pods(source: &'static str, identity: &IdentityFacts, asker: &Asker) -> Self {
-        let account = ObjectName {
-            namespace: Arc::clone(&asker.pod.namespace),
-            name: Arc::clone(&asker.service_account),
-        };
-        Self::Pods(Owner::of(source, identity), account)
+    /// What a source presents for this identity and whoever asks.
+    fn of(source: &SourceFacts, identity: &IdentityFacts, asker: &Asker) -> Self {
+        match source {
+            SourceFacts::Imds => Self::Node(source.as_str()),
+            SourceFacts::ServicePrincipal(_) => Self::Own(Owner::of(source, identity)),
+            SourceFacts::Federated(_) => Self::Pods(
+                Owner::of(source, identity),
+                ObjectName {
+                    namespace: Arc::clone(&asker.pod.namespace),
+                    name: Arc::clone(&asker.service_account),
+                },
+            ),
+        }
     }
 }
 
 impl Owner {
-    fn of(source: &'static str, identity: &IdentityFacts) -> Self {
+    fn of(source: &SourceFacts, identity: &IdentityFacts) -> Self {
         Self {
-            source,
+            source: source.clone(),
             name: identity.name.clone(),
             uid: Arc::clone(&identity.uid),
             generation: identity.generation,
-            facts: None,
             authority_host: identity.authority_host.clone(),
-        }
-    }
-
-    fn by(self, facts: &SourceFacts) -> Self {
-        Self {
-            facts: Some(facts.clone()),
-            ..self
         }
     }
 }
@@ -113,17 +103,11 @@ impl IdentityKey {
     /// The key of an identity's tokens by one of its sources, for whoever asks. Copies no text.
     #[must_use]
     pub fn of(source: &SourceFacts, identity: &IdentityFacts, asker: &Asker) -> Self {
-        let credential = match source {
-            SourceFacts::Imds => Credential::Node(source.as_str()),
-            SourceFacts::ServicePrincipal(_) => Credential::own(source.as_str(), identity),
-            SourceFacts::Federated(_) => Credential::pods(source.as_str(), identity, asker),
-        };
-        let credential = match credential {
-            Credential::Own(owner) => Credential::Own(owner.by(source)),
-            Credential::Pods(owner, account) => Credential::Pods(owner.by(source), account),
-            Credential::Node(_) => credential,
-        };
-        Self::with(credential, identity)
+        Self {
+            credential: Credential::of(source, identity, asker),
+            tenant: identity.tenant_id,
+            client_id: identity.client_id,
+        }
     }
 
     /// The `AzureIdentity` whose own credential gives these tokens; `None`: the node's.
@@ -132,16 +116,6 @@ impl IdentityKey {
         match &self.credential {
             Credential::Node(_) => None,
             Credential::Own(owner) | Credential::Pods(owner, _) => Some(&owner.name),
-        }
-    }
-
-    /// The key of an identity's tokens by a credential.
-    #[must_use]
-    pub fn with(credential: Credential, identity: &IdentityFacts) -> Self {
-        Self {
-            credential,
-            tenant: identity.tenant_id,
-            client_id: identity.client_id,
         }
     }
 }
@@ -174,10 +148,21 @@ mod tests {
         }
     }
 
+    fn secret(name: &str) -> SourceFacts {
+        SourceFacts::ServicePrincipal(Arc::new(CredentialFacts {
+            secret: name.into(),
+            form: CredentialForm::Secret { key: "key".into() },
+        }))
+    }
+
     #[test]
     fn a_credential_of_ones_own_is_never_shared() {
-        let own = |source, identity: &IdentityFacts| {
-            IdentityKey::with(Credential::own(source, identity), identity)
+        let own = |source: &str, identity: &IdentityFacts| {
+            let source = match source {
+                "federated" => SourceFacts::Federated(None),
+                name => secret(name),
+            };
+            IdentityKey::of(&source, identity, &asker("team-a", "app"))
         };
         let theirs = own("secret", &identity("team-a", "uid-1", 1));
         // The attack: the same client id, named by another object, with any credential.
@@ -210,12 +195,6 @@ mod tests {
     fn what_the_source_says_counts_where_nothing_is_counted() {
         let plain = identity("team-a", "", 0);
         let asker = asker("team-a", "app");
-        let secret = |name: &str| {
-            SourceFacts::ServicePrincipal(Arc::new(CredentialFacts {
-                secret: name.into(),
-                form: CredentialForm::Secret { key: "key".into() },
-            }))
-        };
         let key = |source, identity| IdentityKey::of(&source, identity, &asker);
         assert_eq!(key(secret("one"), &plain), key(secret("one"), &plain));
         assert_ne!(key(secret("one"), &plain), key(secret("two"), &plain));
