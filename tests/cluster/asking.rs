@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use crate::cluster::Cluster;
 use crate::pods::Pod;
 
+const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
+
 const SCRIPT: &str = include_str!("asking.py");
 /// Answers in a row that count as "it works again".
 const STEADY: usize = 10;
@@ -176,4 +178,30 @@ impl std::fmt::Display for Recovery {
             ),
         }
     }
+}
+
+/// One request for a Key Vault token with curl: its status and body. `parameters` go behind the query.
+pub async fn once(
+    cluster: &Cluster,
+    (namespace, pod): (&str, &str),
+    parameters: &str,
+) -> Result<(String, String)> {
+    let url = format!("{TOKEN}{parameters}");
+    let curl = [
+        "curl",
+        "-sS",
+        "-m",
+        "20",
+        "-H",
+        "Metadata: true",
+        "-w",
+        "\n%{http_code}",
+        &url,
+    ];
+    let said = cluster
+        .pod_exec(namespace, pod, &curl)
+        .await?
+        .success(&format!("{pod}: {parameters}"))?;
+    let (body, status) = said.rsplit_once('\n').context("no status")?;
+    Ok((status.to_owned(), body.to_owned()))
 }

@@ -11,7 +11,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
-use crate::asking::{Answer, Asking, now};
+use crate::asking::{Answer, Asking, now, once};
 use crate::cast::{self, AUDIT, GRANTED, Identity, ORDERS, PAYMENTS};
 use crate::clients;
 use crate::cluster::Cluster;
@@ -21,7 +21,6 @@ use crate::pods::Pod;
 const LIMIT: Duration = Duration::from_mins(2);
 /// 100 ms is promised; this is for a machine that is busy with two nodes and their pods.
 const AT_ONCE: Duration = Duration::from_secs(3);
-const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
 const TROUBLESHOOTING: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/TROUBLESHOOTING.md"));
 
@@ -262,23 +261,9 @@ async fn expect(
     parameters: &str,
     wanted: Option<&Identity>,
 ) -> Result<()> {
-    let url = format!("{TOKEN}{parameters}");
-    let curl = [
-        "curl",
-        "-sS",
-        "-m",
-        "20",
-        "-H",
-        "Metadata: true",
-        "-w",
-        "\n%{http_code}",
-        &url,
-    ];
-    let output = cluster.pod_exec(pod.namespace, pod.name, &curl).await?;
     let what = format!("{}: {parameters}", pod.name);
-    let said = output.success(&what)?;
-    let (body, status) = said.rsplit_once('\n').context("no status")?;
-    let body: Value = serde_json::from_str(body).with_context(|| format!("{what}: {said}"))?;
+    let (status, said) = once(cluster, (pod.namespace, pod.name), parameters).await?;
+    let body: Value = serde_json::from_str(&said).with_context(|| format!("{what}: {said}"))?;
     let fits = match wanted {
         Some(identity) => status == "200" && body["client_id"] == identity.client_id,
         None => status == "400" && body["access_token"].is_null(),

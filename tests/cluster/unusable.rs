@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use lanyard::sim::world::Secret;
 use serde_json::Value;
 
+use crate::asking::once;
 use crate::cast::{GRANTED, TENANT};
 use crate::cluster::Cluster;
 use crate::papers::{self, CANARY, Paper};
@@ -17,7 +18,6 @@ use crate::release::NAMESPACE as SYSTEM;
 use crate::stage::{self, BY_SECRET};
 
 const NAMESPACE: &str = "bad-input";
-const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
 const LIMIT: Duration = Duration::from_secs(45);
 const BY_PEM: &str = "certificateRef: {name: NAME}";
 const TROUBLESHOOTING: &str =
@@ -155,24 +155,8 @@ async fn secrets() -> Result<(String, Vec<String>)> {
 
 /// Status and body of the pod's request.
 async fn ask(cluster: &Cluster, client_id: &str) -> Result<(String, String)> {
-    let url = format!("{TOKEN}&client_id={client_id}");
-    let curl = [
-        "curl",
-        "-sS",
-        "-m",
-        "20",
-        "-H",
-        "Metadata: true",
-        "-w",
-        "\n%{http_code}",
-        &url,
-    ];
-    let said = cluster
-        .pod_exec(NAMESPACE, "asks", &curl)
-        .await?
-        .success("curl")?;
-    let (body, status) = said.rsplit_once('\n').context("no status")?;
-    Ok((status.to_owned(), body.to_owned()))
+    let parameters = format!("&client_id={client_id}");
+    once(cluster, (NAMESPACE, "asks"), &parameters).await
 }
 
 /// The Event on the identity, with these words.
