@@ -137,6 +137,19 @@ impl PartialEq for ArmId {
 
 impl Eq for ArmId {}
 
+impl PartialOrd for ArmId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ArmId {
+    /// Without regard to case, as they compare.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.folded.cmp(&other.folded)
+    }
+}
+
 impl std::hash::Hash for ArmId {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.folded.hash(state);
@@ -246,6 +259,7 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!(id, same);
+        assert_eq!(id.cmp(&same), std::cmp::Ordering::Equal);
         assert!(id.is_under("/subscriptions/s/resourceGroups/rg-team"));
         assert!(id.is_under("/subscriptions/s/resourceGroups/rg-team/"));
         assert!(!id.is_under("/subscriptions/s/resourceGroups/rg"));
