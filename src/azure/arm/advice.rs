@@ -4,6 +4,8 @@
 //! where one is missing. Names from Azure's answer come back only as parsed ids, so that no text of
 //! others becomes part of a command.
 
+use std::fmt::Write as _;
+
 use super::error::{ArmError, ArmErrorKind};
 use crate::model::ids::ArmId;
 
@@ -42,15 +44,18 @@ impl ArmError {
         let mut text = format!("run: {}", lines.join(" ; "));
         if self.identities.len() > LISTED {
             let more = self.identities.len() - LISTED;
-            text.push_str(&format!(
+            // Writing to a String does not fail.
+            let _ = write!(
+                text,
                 " ; and the same for {more} more, or once for their resource group"
-            ));
+            );
         }
         text
     }
 
     fn forbidden(&self) -> String {
-        let Some(resource) = &self.resource else {
+        let origin = self.origin.as_deref();
+        let Some(resource) = origin.and_then(|origin| origin.resource.as_ref()) else {
             return "the controller needs a role that allows it".to_owned();
         };
         let (role, scope) = if is_compute(resource) {
@@ -77,7 +82,8 @@ impl ArmError {
     }
 
     fn assignment(&self, role: &str, scope: &str) -> String {
-        let caller = self.caller.map(|caller| caller.to_string());
+        let caller = self.origin.as_deref().and_then(|origin| origin.caller);
+        let caller = caller.map(|caller| caller.to_string());
         let caller = caller.as_deref().unwrap_or("OBJECT-ID-OF-THE-CONTROLLER");
         let is_plain =
             |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.' | '(' | ')');

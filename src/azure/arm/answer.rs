@@ -56,49 +56,38 @@ pub(super) fn refusal(
     };
     error.retry_after = retry_after(headers, now);
     error.request_id = request_id(headers);
-    error.resource = Some(asked.resource.clone());
-    error
+    error.about(asked.resource)
 }
 
 /// Reads the error of an operation that failed.
 pub(super) fn failed_operation(body: &Value, asked: Asked<'_>) -> ArmError {
-    let mut error = match said(body) {
+    let error = match said(body) {
         Some(said) => typed(None, &said, asked),
         None => ArmError::new(
             ArmErrorKind::Refused,
             "the operation failed, Azure does not say why",
         ),
     };
-    error.resource = Some(asked.resource.clone());
-    error
+    error.about(asked.resource)
 }
 
 /// An answer that cannot be used, in words.
-pub(super) fn nonsense(
-    status: u16,
-    headers: &HeaderMap,
-    why: &str,
-    resource: Option<&ArmId>,
-) -> ArmError {
+pub(super) fn nonsense(status: u16, headers: &HeaderMap, why: &str, resource: &ArmId) -> ArmError {
     let words = format!("the answer cannot be used: {why}");
     ArmError {
         status: Some(status),
         request_id: request_id(headers),
-        resource: resource.cloned(),
-        ..ArmError::new(ArmErrorKind::Nonsense, words)
+        ..ArmError::new(ArmErrorKind::Nonsense, words).about(resource)
     }
 }
 
 /// No answer.
-pub(super) fn silence(error: &HttpError, resource: Option<&ArmId>) -> ArmError {
+pub(super) fn silence(error: &HttpError, resource: &ArmId) -> ArmError {
     let kind = match error {
         HttpError::TooLarge => ArmErrorKind::Nonsense,
         HttpError::Timeout(_) | HttpError::Broken(_) => ArmErrorKind::Unavailable,
     };
-    ArmError {
-        resource: resource.cloned(),
-        ..ArmError::new(kind, plain(&error.to_string()))
-    }
+    ArmError::new(kind, plain(&error.to_string())).about(resource)
 }
 
 /// An answer without ARM's JSON: from something between us and ARM, or ARM's own gateway.
@@ -120,11 +109,11 @@ fn without_words(status: u16) -> ArmError {
     }
 }
 
-pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+pub(super) fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
     let names = ["x-ms-correlation-request-id", "x-ms-request-id"];
     let found = names.iter().find_map(|name| headers.get(*name));
     let text = found?.to_str().ok()?.trim();
-    (!text.is_empty()).then(|| plain(text))
+    (!text.is_empty()).then(|| plain(text).into())
 }
 
 /// The `error` object, or the body itself: some resource providers leave the envelope out.
@@ -143,8 +132,8 @@ fn said(body: &Value) -> Option<Said> {
         all: String::new(),
     };
     collect(error, &mut said.all, DEPTH);
-    if said.message.trim().is_empty() {
-        said.message = "Azure gives no reason".to_owned();
+    if said.message.is_empty() {
+        said.message.push_str("Azure gives no reason");
     }
     Some(said)
 }
@@ -202,8 +191,7 @@ fn typed(status: Option<u16>, said: &Said, asked: Asked<'_>) -> ArmError {
         code: said.code.clone(),
         message: said.message.clone(),
         identities,
-        caller: caller(&said.all),
-        ..ArmError::new(kind, "")
+        ..ArmError::new(kind, "").asked_by(caller(&said.all))
     }
 }
 

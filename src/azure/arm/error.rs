@@ -20,7 +20,7 @@ pub enum ArmErrorKind {
     Throttled,
     /// Another operation on the resource runs: it passes.
     Conflict,
-    /// The resource changed since it was read (ETag).
+    /// The resource changed since it was read (`ETag`).
     Precondition,
     /// No token, or one that ARM does not take: the credential of the caller.
     Unauthenticated,
@@ -95,7 +95,14 @@ pub struct ArmError {
     /// The user-assigned identities that ARM names as the cause. May be none.
     pub identities: Vec<ArmId>,
     /// ARM's id of the request, for Azure's support.
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
+    /// Who asked about what, for the advice.
+    pub origin: Option<Box<Origin>>,
+}
+
+/// Who asked about what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
     /// What was asked for or about.
     pub resource: Option<ArmId>,
     /// Object id of the caller in Entra ID, where ARM or the token says it.
@@ -114,9 +121,25 @@ impl ArmError {
             retry_after: None,
             identities: Vec::new(),
             request_id: None,
-            resource: None,
-            caller: None,
+            origin: None,
         }
+    }
+
+    /// The same about this resource.
+    #[must_use]
+    pub fn about(mut self, resource: &ArmId) -> Self {
+        self.origin.get_or_insert_default().resource = Some(resource.clone());
+        self
+    }
+
+    /// The same, and who asked, where ARM did not say it.
+    #[must_use]
+    pub fn asked_by(mut self, caller: Option<Guid>) -> Self {
+        if caller.is_some() {
+            let origin = self.origin.get_or_insert_default();
+            origin.caller = origin.caller.or(caller);
+        }
+        self
     }
 
     /// Whether waiting alone may help: nobody has to do anything.

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 pub use compute::{ComputeShown, IdentityPatch, MOST_IDENTITIES, Principal, ProvisioningState};
 pub use endpoint::NotAnArmEndpoint;
-pub use error::{ArmError, ArmErrorKind};
+pub use error::{ArmError, ArmErrorKind, Origin};
 pub use identity::{FederatedCredential, IdentityShown, IdentityWanted, MOST_CREDENTIALS};
 pub use operation::{Operation, Progress, Submitted};
 
@@ -96,7 +96,7 @@ impl ArmClient {
     /// Sees to it that a token is at hand: a write right after it needs no other request.
     pub async fn prepare(&self, limit: Duration) -> Result<(), ArmError> {
         let got = self.access.token(limit).await;
-        got.map(drop).map_err(|error| no_token(&error, None))
+        got.map(drop).map_err(|error| no_token(&error))
     }
 
     /// Object id in Entra ID of the identity that we are to ARM, as the last token says.
@@ -233,10 +233,8 @@ impl ArmClient {
 
     fn uri(&self, id: &ArmId, below: &[&str], api_version: &str) -> Result<Uri, ArmError> {
         let uri = self.endpoint.of(id, below, api_version);
-        uri.ok_or_else(|| ArmError {
-            resource: Some(id.clone()),
-            ..ArmError::new(ArmErrorKind::Refused, "its id is too long for a request")
-        })
+        let words = "its id is too long for a request";
+        uri.ok_or_else(|| ArmError::new(ArmErrorKind::Refused, words).about(id))
     }
 
     /// Sends what may be sent twice: where ARM does not take the token, once more with another one.
@@ -256,12 +254,12 @@ impl ArmClient {
         let until = Instant::now() + limit;
         let resource = call.asked.resource;
         let token = self.access.token(limit).await;
-        let token = token.map_err(|error| no_token(&error, Some(resource)))?;
+        let token = token.map_err(|error| no_token(&error).about(resource))?;
         let request = request(call, token.expose())
             .ok_or_else(|| ArmError::new(ArmErrorKind::Refused, "the request cannot be written"))?;
         let left = until.saturating_duration_since(Instant::now());
         let reply = self.https.send(request, left).await;
-        let reply = reply.map_err(|error| silence(&error, Some(resource)))?;
+        let reply = reply.map_err(|error| silence(&error, resource))?;
         if reply.status.is_success() {
             return Ok(reply);
         }
@@ -280,9 +278,8 @@ impl ArmClient {
     }
 
     /// With the caller's object id, where ARM did not say it.
-    fn signed(&self, mut error: ArmError) -> ArmError {
-        error.caller = error.caller.or_else(|| self.access.object_id());
-        error
+    fn signed(&self, error: ArmError) -> ArmError {
+        error.asked_by(self.access.object_id())
     }
 }
 
@@ -311,7 +308,7 @@ fn request(call: &Call<'_>, token: &str) -> Option<Request<Bytes>> {
 }
 
 /// No request was sent: there is no token for it.
-fn no_token(error: &AccessError, resource: Option<&ArmId>) -> ArmError {
+fn no_token(error: &AccessError) -> ArmError {
     let kind = if error.is_transient() {
         ArmErrorKind::Unavailable
     } else {
@@ -320,7 +317,6 @@ fn no_token(error: &AccessError, resource: Option<&ArmId>) -> ArmError {
     ArmError {
         code: "NoToken".to_owned(),
         retry_after: error.retry_after(),
-        resource: resource.cloned(),
         ..ArmError::new(kind, error.to_string())
     }
 }
@@ -333,7 +329,7 @@ fn json(reply: &Reply, id: &ArmId) -> Result<Value, ArmError> {
 }
 
 fn unusable(reply: &Reply, why: &str, id: &ArmId) -> ArmError {
-    nonsense(reply.status.as_u16(), &reply.headers, why, Some(id))
+    nonsense(reply.status.as_u16(), &reply.headers, why, id)
 }
 
 fn shown(reply: &Reply, id: &ArmId) -> Result<ComputeShown, ArmError> {

@@ -71,10 +71,7 @@ impl ArmClient {
             let next = next.filter(|next| is_same_origin(next, self.endpoint.uri()));
             uri = next.ok_or_else(|| unusable(&reply, "its next page is elsewhere", id))?;
         }
-        Err(ArmError {
-            resource: Some(id.clone()),
-            ..ArmError::new(ArmErrorKind::Nonsense, "the list has no end")
-        })
+        Err(ArmError::new(ArmErrorKind::Nonsense, "the list has no end").about(id))
     }
 
     /// Makes or replaces a federated credential. Azure takes one such write for an identity at a time.
@@ -126,15 +123,10 @@ impl ArmClient {
         // A name without letters would end at another resource, or at the list.
         let is_named = below.iter().all(|name| !name.chars().all(|c| c == '.'));
         if !is_identity || !is_named {
-            return Err(ArmError {
-                resource: Some(id.clone()),
-                ..ArmError::new(
-                    ArmErrorKind::BadIdentity,
-                    format!(
-                        "`{id}` is no user-assigned identity (expected /subscriptions/…/resourceGroups/…/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME)"
-                    ),
-                )
-            });
+            let words = format!(
+                "`{id}` is no user-assigned identity (expected /subscriptions/…/resourceGroups/…/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME)"
+            );
+            return Err(ArmError::new(ArmErrorKind::BadIdentity, words).about(id));
         }
         self.uri(id, below, IDENTITY_API)
     }
