@@ -5,10 +5,10 @@
 //! ```text
 //! request → receive → locate (which pod) → select (which identity, may it)
 //!         → obtain (cache → source) → respond
-//! binding → observe → desire → plan → apply → report        (controller; not in this crate yet)
+//! binding → observe → desire → plan → apply → report        (controller)
 //! ```
 //!
-//! Start reading at [`agent`]. `ARCHITECTURE.md` has the code map and the invariants, each with
+//! Start reading at [`agent`] or [`controller`]. `ARCHITECTURE.md` has the code map and the invariants, each with
 //! the test that holds it.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod agent;
 pub mod api;
 pub mod azure;
 pub mod cli;
+pub mod controller;
 pub mod demo;
 pub mod explain;
 pub mod kubernetes;

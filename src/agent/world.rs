@@ -221,6 +221,8 @@ impl World {
             Kind::Policies => touched.everything |= self.policies.remove(name).is_some(),
             Kind::Assignments => touched.beside_grants |= self.assignments.remove(name).is_some(),
             Kind::Exceptions => touched.beside_grants |= self.exceptions.remove(name).is_some(),
+            // The controller's: an agent knows its own node by name.
+            Kind::Nodes => {}
         }
     }
 

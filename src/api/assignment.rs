@@ -60,6 +60,13 @@ pub struct IntendedIdentity {
     /// Whether Lanyard added it. Only such an identity is ever removed again.
     #[serde(default)]
     pub owned: bool,
+    /// Whether its `AzureIdentity` said `immutable`, which counts when that object is gone, too: it
+    /// stays on the compute resource for ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub immutable: bool,
+    /// No pod has needed it for a while: from then on it is removed, unless one comes back before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_after: Option<Time>,
 }
 
 /// What became of the intent.
@@ -102,6 +109,14 @@ pub struct AssignedIdentity {
     /// Client id of the identity, as Azure tells it once it is assigned.
     #[serde(rename = "clientID", default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// Object (principal) id of the identity, as the compute resource has it. An identity that was
+    /// deleted and created again has another one, and is assigned anew.
+    #[serde(
+        rename = "principalID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub principal_id: Option<String>,
     /// How far it is: `Pending` (wanted, not confirmed by Azure yet), `Assigned`, `Failed` (Azure refused)
     /// or `Removing` (not wanted any more, not confirmed yet).
     pub state: AssignmentState,

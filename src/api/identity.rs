@@ -4,6 +4,8 @@
 //! The schema has the whole design, so that later versions need no other one; what this version
 //! cannot serve is refused by [`AzureIdentity::facts`] with the field named, never ignored.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -15,7 +17,7 @@ use super::rules::{Keyed, List, Rule, Rules};
 use super::source::{self, TokenSource};
 use super::{Malformed, parse_optional};
 use crate::model::facts::{IdentityFacts, SourceFacts};
-use crate::model::ids::{Guid, ObjectName};
+use crate::model::ids::{ArmId, Guid, ObjectName};
 
 /// Who the identity is, and where its tokens come from.
 #[derive(Clone, Debug, Default, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -113,9 +115,14 @@ pub struct AzureIdentityStatus {
     /// Tenant, looked up in Azure where the spec does not state it.
     #[serde(rename = "tenantID", default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// Object id, looked up in Azure where the spec does not state it.
-    #[serde(rename = "objectID", default, skip_serializing_if = "Option::is_none")]
-    pub object_id: Option<String>,
+    /// Principal (object) id, looked up in Azure where the spec does not state it: role assignments are
+    /// made for it.
+    #[serde(
+        rename = "principalID",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub principal_id: Option<String>,
     /// ARM id, of the identity that Lanyard created where the spec says `managed`.
     #[serde(
         rename = "resourceID",
@@ -160,10 +167,7 @@ impl AzureIdentity {
     pub fn facts(&self, name: ObjectName) -> Result<IdentityFacts, Malformed> {
         self.spec.check()?;
         let spec = &self.spec;
-        let sources = match &spec.token_sources {
-            None => vec![SourceFacts::Imds],
-            Some(sources) => source::facts(sources)?,
-        };
+        let sources = spec.sources()?;
         let known = self.known();
         let filled = |stated: &Option<String>, known: Option<&String>| {
             stated.clone().or_else(|| known.cloned())
@@ -178,7 +182,7 @@ impl AzureIdentity {
             filled(stated, known.and_then(Option::as_ref))
         };
         let tenant_id = optional(known.map(|known| &known.tenant_id), &spec.tenant_id);
-        let object_id = optional(known.map(|known| &known.object_id), &spec.object_id);
+        let object_id = optional(known.map(|known| &known.principal_id), &spec.object_id);
         let resource_id = optional(known.map(|known| &known.resource_id), &spec.resource_id);
         Ok(IdentityFacts {
             name,
@@ -190,10 +194,7 @@ impl AzureIdentity {
             resource_id: parse_optional("spec.resourceID", resource_id.as_ref())?,
             sources,
             allowed_resources: spec.allowed_resources.clone().unwrap_or_default(),
-            authority_host: spec
-                .authority_host
-                .as_deref()
-                .map(|host| host.trim_end_matches('/').into()),
+            authority_host: spec.authority(),
         })
     }
 
@@ -214,7 +215,59 @@ impl AzureIdentity {
     }
 }
 
+/// What an `AzureIdentity` states, as far as it is stated: what the controller works with, which fills
+/// in the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// Client id.
+    pub client_id: Option<Guid>,
+    /// Tenant.
+    pub tenant_id: Option<Guid>,
+    /// Object (principal) id.
+    pub object_id: Option<Guid>,
+    /// ARM id.
+    pub resource_id: Option<ArmId>,
+    /// Sources in the order to try.
+    pub sources: Vec<SourceFacts>,
+    /// Where Entra ID is, where it is not the cloud's.
+    pub authority_host: Option<Arc<str>>,
+    /// Never unassigned.
+    pub immutable: bool,
+    /// To be created and removed by the controller.
+    pub managed: Option<ManagedIdentity>,
+}
+
+impl AzureIdentity {
+    /// What the spec states.
+    pub fn stated(&self) -> Result<Stated, Malformed> {
+        self.spec.check()?;
+        let spec = &self.spec;
+        Ok(Stated {
+            client_id: parse_optional("spec.clientID", spec.client_id.as_ref())?,
+            tenant_id: parse_optional("spec.tenantID", spec.tenant_id.as_ref())?,
+            object_id: parse_optional("spec.objectID", spec.object_id.as_ref())?,
+            resource_id: parse_optional("spec.resourceID", spec.resource_id.as_ref())?,
+            sources: spec.sources()?,
+            authority_host: spec.authority(),
+            immutable: spec.immutable,
+            managed: spec.managed.clone(),
+        })
+    }
+}
+
 impl AzureIdentitySpec {
+    fn sources(&self) -> Result<Vec<SourceFacts>, Malformed> {
+        match &self.token_sources {
+            None => Ok(vec![SourceFacts::Imds]),
+            Some(sources) => source::facts(sources),
+        }
+    }
+
+    fn authority(&self) -> Option<Arc<str>> {
+        let host = self.authority_host.as_deref();
+        host.map(|host| host.trim_end_matches('/').into())
+    }
+
     /// What the API server checks at admission.
     fn check(&self) -> Result<(), Malformed> {
         GUID.check_optional("spec.clientID", self.client_id.as_ref())?;

@@ -7,6 +7,8 @@ pub enum Kind {
     Pods,
     /// Namespaces, for their labels.
     Namespaces,
+    /// Nodes, for the compute resource behind them.
+    Nodes,
     /// `AzureIdentity`.
     Identities,
     /// `AzureIdentityBinding`.
@@ -23,9 +25,10 @@ pub enum Kind {
 
 impl Kind {
     /// All there are, in the order of declaration.
-    pub const EVERY: [Self; 8] = [
+    pub const EVERY: [Self; 9] = [
         Self::Pods,
         Self::Namespaces,
+        Self::Nodes,
         Self::Identities,
         Self::Bindings,
         Self::Policies,
@@ -40,6 +43,7 @@ impl Kind {
         match self {
             Self::Pods => "pods",
             Self::Namespaces => "namespaces",
+            Self::Nodes => "nodes",
             Self::Identities => "azureidentities",
             Self::Bindings => "azureidentitybindings",
             Self::Policies => "azureidentitypolicies",
@@ -55,6 +59,7 @@ impl Kind {
         match self {
             Self::Pods => "Pod",
             Self::Namespaces => "Namespace",
+            Self::Nodes => "Node",
             Self::Identities => "AzureIdentity",
             Self::Bindings => "AzureIdentityBinding",
             Self::Policies => "AzureIdentityPolicy",
@@ -67,6 +72,9 @@ impl Kind {
     /// Whether it is a kind of ours, whose CRD may be missing.
     #[must_use]
     pub const fn is_ours(self) -> bool {
-        !matches!(self, Self::Pods | Self::Namespaces | Self::ServiceAccounts)
+        !matches!(
+            self,
+            Self::Pods | Self::Namespaces | Self::Nodes | Self::ServiceAccounts
+        )
     }
 }

@@ -12,7 +12,7 @@ use super::formats::{AUTHORITY, GROUP_ID, GUID, HTTPS_URL, ID_PREFIX};
 use super::rules::{List, Rule, Rules};
 use super::selector::{Selector, label_selector};
 use crate::model::facts::{PolicyFacts, PolicyScope};
-use crate::model::ids::Guid;
+use crate::model::ids::{ArmId, Guid};
 
 /// Which namespaces, and what their identities may be.
 #[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
@@ -97,6 +97,14 @@ const GROUPS: List = List::at_most(64).of(GROUP_ID);
 const AUTHORITIES: List = List::at_most(16).of(AUTHORITY);
 const ENDPOINTS: List = List::at_most(16).of(HTTPS_URL);
 
+fn groups<'a>(ids: impl Iterator<Item = &'a String>) -> Result<Vec<ArmId>, Malformed> {
+    ids.map(|id| {
+        id.parse()
+            .map_err(|error| Malformed::at("spec.managedResourceGroups", error))
+    })
+    .collect()
+}
+
 impl AzureIdentityPolicy {
     /// The facts that selection works with.
     pub fn facts(&self, name: &str) -> Result<PolicyFacts, Malformed> {
@@ -137,6 +145,7 @@ impl AzureIdentityPolicy {
                 token_endpoints: spec.token_endpoints.clone().unwrap_or_default(),
                 // No default in the CRD: agents of before would refuse every policy that it is put into.
                 workload_identity: spec.workload_identity.unwrap_or_default(),
+                managed_groups: groups(spec.managed_resource_groups.iter().flatten())?,
             }),
         })
     }

@@ -301,6 +301,9 @@ pub struct PolicyScope {
     /// Whether annotations of Azure Workload Identity on service accounts count.
     #[serde(default)]
     pub workload_identity: bool,
+    /// Resource groups in which the controller may create and remove identities of theirs.
+    #[serde(default)]
+    pub managed_groups: Vec<ArmId>,
 }
 
 /// An `AzureMetadataException`: metadata paths that are forwarded for some pods.

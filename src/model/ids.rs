@@ -137,6 +137,18 @@ impl PartialEq for ArmId {
 
 impl Eq for ArmId {}
 
+impl PartialOrd for ArmId {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ArmId {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.folded.cmp(&other.folded)
+    }
+}
+
 impl std::hash::Hash for ArmId {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.folded.hash(state);

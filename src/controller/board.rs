@@ -1,0 +1,116 @@
+//! Where apply tells how far each compute resource is, for the report: the newest record of each, and
+//! what keeps a compute resource as a whole from being in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::known::Existence;
+use super::record::Record;
+use crate::model::compute::Compute;
+use crate::model::ids::ArmId;
+
+/// How far a compute resource is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Which.
+    pub compute: Arc<Compute>,
+    /// Its record, as it was last written.
+    pub record: Arc<Record>,
+    /// What keeps all of it from being in order: throttled, gone, forbidden, an operation that hangs.
+    pub trouble: Option<Trouble>,
+}
+
+/// Something that keeps a compute resource from being in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word, for example `Throttled`.
+    pub reason: Arc<str>,
+    /// Azure's words and the way out.
+    pub message: Arc<str>,
+    /// Nothing is asked of it before (since the epoch).
+    pub until: Option<Duration>,
+}
+
+/// What was told last of every compute resource and of every identity.
+#[derive(Debug)]
+pub struct Board {
+    computes: RwLock<BTreeMap<ArmId, Told>>,
+    identities: RwLock<BTreeMap<ArmId, Existence>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            computes: RwLock::default(),
+            identities: RwLock::default(),
+            generation: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Board {
+    /// Tells how far a compute resource is.
+    pub fn tell(&self, told: Told) {
+        let id = told.compute.id.clone();
+        let before = self.computes.write().insert(id, told.clone());
+        if before.as_ref() != Some(&told) {
+            self.changed();
+        }
+    }
+
+    /// A compute resource is gone, and with it its record.
+    pub fn forget(&self, compute: &ArmId) {
+        if self.computes.write().remove(compute).is_some() {
+            self.changed();
+        }
+    }
+
+    /// Tells what is known of an identity.
+    pub fn tell_existence(&self, identity: &ArmId, existence: Existence) {
+        let before = self
+            .identities
+            .write()
+            .insert(identity.clone(), existence.clone());
+        if before.as_ref() != Some(&existence) {
+            self.changed();
+        }
+    }
+
+    /// Nobody names the identity any more.
+    pub fn forget_existence(&self, identity: &ArmId) {
+        self.identities.write().remove(identity);
+    }
+
+    /// What is known of an identity.
+    #[must_use]
+    pub fn existence(&self, identity: &ArmId) -> Existence {
+        let known = self.identities.read().get(identity).cloned();
+        known.unwrap_or_default()
+    }
+
+    /// What is known of all identities.
+    #[must_use]
+    pub fn existences(&self) -> BTreeMap<ArmId, Existence> {
+        self.identities.read().clone()
+    }
+
+    /// How far all compute resources are.
+    #[must_use]
+    pub fn computes(&self) -> BTreeMap<ArmId, Told> {
+        self.computes.read().clone()
+    }
+
+    /// Changes with everything that is told. Subscribe before the first look.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    fn changed(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}

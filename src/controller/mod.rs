@@ -1,0 +1,17 @@
+//! The controller: makes true in Azure what bindings say. A user-assigned identity sits on exactly
+//! those virtual machines and scale sets whose pods may use it, and the objects say how far that is.
+//!
+//! ```text
+//! binding → observe → desire → plan → apply → report
+//! ```
+//!
+//! In: the Kubernetes API, Azure Resource Manager. Out: PATCHes of compute resources,
+//! `AzureAssignment`s, statuses, Events. Holds invariant 8: ARM is asked as little as possible, what
+//! Lanyard did not add is never removed, and nothing is written by one whose lease may have ended.
+
+pub mod board;
+pub mod desired;
+pub mod known;
+pub mod plan;
+pub mod record;
+pub mod world;
