@@ -188,6 +188,17 @@ impl Stage {
         })
     }
 
+    fn shown(&self) -> Option<Shown> {
+        self.identity.clone().map(|tag| Shown {
+            existence: Existence::Exists {
+                client_id: None,
+                principal_id: None,
+                tenant_id: None,
+            },
+            tag: Some(tag),
+        })
+    }
+
     fn done(&mut self, action: &Action) -> Answer {
         let ours = self.identity.as_ref() == Some(&tag());
         match action {
@@ -207,21 +218,14 @@ impl Stage {
                 self.gone = self.claim.deleting;
                 self.write()
             }
-            Action::Read(_) => Answer::Identity(self.identity.clone().map(|tag| Shown {
-                existence: Existence::Exists {
-                    client_id: None,
-                    principal_id: None,
-                    tenant_id: None,
-                },
-                tag: Some(tag),
-            })),
+            Action::Read(_) => Answer::Identity(self.shown()),
             Action::Create(made, _, with) => {
                 assert!(self.claim.held, "created before the finalizer was written");
                 assert_eq!((made, with), (&id(), &tag()));
                 assert!(self.identity.is_none(), "another's overwritten");
                 self.identity = Some(with.clone());
                 self.created += 1;
-                Answer::Done
+                Answer::Identity(self.shown())
             }
             Action::Delete(_) => {
                 assert!(ours || self.identity.is_none(), "another's deleted");
@@ -254,8 +258,8 @@ fn it_is_created_once_and_trusts_the_bound_accounts() {
     assert!(rest.outcome.ready, "{:?}", rest.outcome);
     assert_eq!(rest.outcome.resource_id, Some(id()));
     assert_eq!(stage.credentials.len(), 3);
-    // Hold, read, create, read, read credentials, three credentials.
-    assert_eq!(stage.calls.len(), 8, "{:#?}", stage.calls);
+    // Hold, read, create, read credentials, three credentials.
+    assert_eq!(stage.calls.len(), 7, "{:#?}", stage.calls);
     assert_eq!(stage.calls[0], Action::Hold);
     let calls = stage.calls.len();
     stage.settle(Duration::ZERO);
