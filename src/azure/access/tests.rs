@@ -1,0 +1,1 @@
+//! Who we are, against files and a server on loopback.

@@ -1,0 +1,1 @@
+//! ARM's own texts.

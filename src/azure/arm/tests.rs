@@ -1,0 +1,1 @@
+//! What the client sends and how it reads what comes back, on loopback.
