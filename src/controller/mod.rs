@@ -12,6 +12,7 @@
 pub mod board;
 pub mod desired;
 pub mod known;
+pub mod lease;
 pub mod plan;
 pub mod record;
 pub mod world;
