@@ -15,6 +15,7 @@
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod controller;
 mod image;
 mod kept_twice;
 mod rendered;

@@ -69,7 +69,7 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
         ("agent.drainTimeout=10", "drainTimeout"),
         ("agent.metrics.port=0", "port"),
         ("agent.extraArgs={agent}", "extraArgs"),
-        ("controller.enabled=true", "comes with a later version"),
+        ("controller.enabled=true", "needs controller.azure.clientID"),
         ("azure.cloud=mars", "cloud"),
         ("azure.tenantID=contoso", "tenantID"),
         ("azure.authorityHost=login.example.com", "authorityHost"),

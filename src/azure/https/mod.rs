@@ -131,6 +131,12 @@ impl HttpsClient {
         self.within(limit, request).await
     }
 
+    /// Sends any request and reads the whole answer, all within `limit`: when that has passed, nothing
+    /// of it is sent any more.
+    pub async fn send(&self, request: Request<Bytes>, limit: Duration) -> Result<Reply, HttpError> {
+        self.within(limit, request.map(Full::new)).await
+    }
+
     async fn within(
         &self,
         limit: Duration,

@@ -105,6 +105,29 @@ impl ImdsClient {
         })
     }
 
+    /// Asks for a token of an identity of the node itself: the user-assigned one with this client id,
+    /// else the one that the node has (the system-assigned one, or its only other). `is_anew`: not
+    /// from IMDS's cache, as the resource refused what came from there.
+    pub async fn node_token(
+        &self,
+        client_id: Option<Guid>,
+        resource: &str,
+        is_anew: bool,
+        limit: Duration,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<Token, ImdsError> {
+        let mut uri = self.route(resource);
+        if let Some(client_id) = client_id {
+            uri.push_str("&client_id=");
+            client_id.push_to(&mut uri);
+        }
+        if is_anew {
+            uri.push_str("&bypass_cache=true");
+        }
+        let reply = self.get(&uri, limit).await?;
+        answer::read_token(reply.status, &reply.headers, &reply.body, now())
+    }
+
     /// Asks for a token of the user-assigned identity `client_id` for `resource`.
     ///
     /// `now` is read when the answer is there: durations since the Unix epoch.
@@ -141,8 +164,12 @@ impl ImdsClient {
     }
 
     fn token_uri(&self, client_id: Guid, resource: &str) -> String {
+        format!("{}&client_id={client_id}", self.route(resource))
+    }
+
+    fn route(&self, resource: &str) -> String {
         format!(
-            "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}&client_id={client_id}",
+            "{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}",
             self.endpoint,
             escaped(resource),
         )

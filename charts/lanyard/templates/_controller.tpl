@@ -1,0 +1,35 @@
+{{/* Do agents wait for AzureAssignments? A controller that only plans writes none. */}}
+{{- define "lanyard.assignments" -}}
+{{- if .Values.agent.assignments }}
+{{- .Values.agent.assignments }}
+{{- else if and .Values.controller.enabled (not .Values.controller.dryRun) }}
+{{- "required" }}
+{{- else }}
+{{- "ignored" }}
+{{- end }}
+{{- end }}
+
+{{/* The tenant that the controller signs in to. */}}
+{{- define "lanyard.controllerTenant" -}}
+{{- default .Values.azure.tenantID .Values.controller.azure.tenantID }}
+{{- end }}
+
+{{/* Says something where the controller signs in by what a Secret holds. */}}
+{{- define "lanyard.controllerSecret" -}}
+{{- if has .Values.controller.azure.auth (list "certificate" "secret") }}yes{{ end }}
+{{- end }}
+
+{{/* Says something where the controller asks IMDS: from a pod's network the agent would answer, and refuse. */}}
+{{- define "lanyard.controllerOnHost" -}}
+{{- if eq .Values.controller.azure.auth "nodeIdentity" }}yes{{ end }}
+{{- end }}
+
+{{- define "lanyard.controllerLabels" -}}
+{{ include "lanyard.labels" . }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "lanyard.controllerSelector" -}}
+{{ include "lanyard.selector" . }}
+app.kubernetes.io/component: controller
+{{- end }}
