@@ -393,6 +393,18 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
             format!("{on}.auth=nodeIdentity,controller.metrics.port=9464"),
             "a port of the node",
         ),
+        (
+            format!(
+                "{on}.auth=federated,{CLIENT},{TENANT},agent.federated.namespaces={{lanyard-system}}"
+            ),
+            "keep pods that need tokens out",
+        ),
+        (
+            format!(
+                "{on}.auth=secret,{CLIENT},{TENANT},{SECRET},agent.secrets[0].namespace=lanyard-system,agent.secrets[0].names={{arm}}"
+            ),
+            "which is the controller's",
+        ),
         ("controller.replicas=0".to_owned(), "replicas"),
         ("controller.debounce=1".to_owned(), "debounce"),
         (
@@ -412,7 +424,15 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
             "managedIdentities",
         ),
     ] {
-        let output = helm(&["template", "lanyard", &chart, "--set", &set]);
+        let output = helm(&[
+            "template",
+            "lanyard",
+            &chart,
+            "--namespace",
+            "lanyard-system",
+            "--set",
+            &set,
+        ]);
         assert!(!output.status.success(), "{set} was accepted");
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains(words), "{set}: {told}");
