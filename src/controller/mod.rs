@@ -11,8 +11,11 @@
 
 pub mod apply;
 pub mod board;
+pub mod config;
 pub mod desired;
 pub mod known;
+pub mod lease;
+pub mod managed;
 pub mod plan;
 pub mod record;
 pub mod records;
