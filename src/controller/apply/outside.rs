@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::azure::arm::{
     ArmClient, ArmError, ComputeShown, IdentityPatch, Operation, Progress, Submitted,
 };
+use crate::controller::lease::Guard;
 use crate::model::compute::Compute;
 
 /// Compute resources as ARM shows and changes them.
@@ -93,4 +94,10 @@ impl Arm for ArmClient {
 pub trait Lease: Send + Sync + 'static {
     /// Until when nobody else leads; `None`: somebody else may. Only ever moves on while it is held.
     fn until(&self) -> Option<Instant>;
+}
+
+impl Lease for Guard {
+    fn until(&self) -> Option<Instant> {
+        Guard::until(self)
+    }
 }
