@@ -10,6 +10,7 @@
 //! Lanyard did not add is never removed, and nothing is written by one whose lease may have ended.
 
 pub mod board;
+pub mod desire;
 pub mod desired;
 pub mod known;
 pub mod plan;
