@@ -11,6 +11,7 @@
 
 pub mod board;
 pub mod config;
+pub mod desire;
 pub mod desired;
 pub mod known;
 pub mod lease;
