@@ -13,6 +13,7 @@ pub mod board;
 pub mod config;
 pub mod desired;
 pub mod known;
+pub mod lease;
 pub mod managed;
 pub mod plan;
 pub mod record;
