@@ -14,6 +14,7 @@ pub mod config;
 pub mod desired;
 pub mod known;
 pub mod managed;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod world;
