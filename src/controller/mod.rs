@@ -17,6 +17,7 @@ pub mod desired;
 pub mod known;
 pub mod lease;
 pub mod managed;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod records;
