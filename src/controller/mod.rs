@@ -12,10 +12,12 @@
 pub mod apply;
 pub mod board;
 pub mod config;
+pub mod desire;
 pub mod desired;
 pub mod known;
 pub mod lease;
 pub mod managed;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod records;

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 
 use super::claim::Claim;
 use super::federated::Credential;
 use super::known::{Answer, Failed, Shown};
 use super::naming;
 use super::step::Action;
+pub use crate::controller::lease::Lead as Leading;
 use crate::azure::arm::{
     ArmClient, ArmError, ArmErrorKind, FederatedCredential, IdentityShown, IdentityWanted,
 };
@@ -36,12 +36,6 @@ pub trait Objects: Send + Sync + 'static {
         claim: &Claim,
         action: &Action,
     ) -> impl Future<Output = Result<Answer, Failed>> + Send;
-}
-
-/// How long this process leads.
-pub trait Leading: Send + Sync + 'static {
-    /// Until when nobody else leads; `None`: somebody else may.
-    fn until(&self) -> Option<Instant>;
 }
 
 impl Azure for ArmClient {
