@@ -8,7 +8,7 @@ CARGO  ?= cargo
 KEEP   ?=
 FILTER ?=
 # Integration tests that need neither a lab nor a Kubernetes: a file or a folder in tests/ each.
-PLAIN  := $(filter-out netns apiserver cluster chart,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+PLAIN  := $(filter-out netns apiserver controller cluster chart,$(notdir $(basename $(wildcard tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell awk -F: '/^[a-z-]+:/ { print $$1 }' $(firstword $(MAKEFILE_LIST)))
@@ -58,6 +58,7 @@ test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… f
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test chart -- $(FILTER)
 	$(CARGO) test --test apiserver -- $(FILTER)
+	$(CARGO) test --test controller -- $(FILTER)
 
 bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
 	$(CARGO) bench --bench path

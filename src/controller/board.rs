@@ -9,9 +9,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::known::Existence;
+use super::managed::ManagedOutcome;
 use super::record::Record;
 use crate::model::compute::Compute;
-use crate::model::ids::ArmId;
+use crate::model::ids::{ArmId, ObjectName};
 
 /// How far a compute resource is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub struct Trouble {
 pub struct Board {
     computes: RwLock<BTreeMap<ArmId, Told>>,
     identities: RwLock<BTreeMap<ArmId, Existence>>,
+    managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
     generation: watch::Sender<u64>,
 }
 
@@ -48,6 +50,7 @@ impl Default for Board {
         Self {
             computes: RwLock::default(),
             identities: RwLock::default(),
+            managed: RwLock::default(),
             generation: watch::Sender::new(0),
         }
     }
@@ -97,6 +100,33 @@ impl Board {
     #[must_use]
     pub fn existences(&self) -> BTreeMap<ArmId, Existence> {
         self.identities.read().clone()
+    }
+
+    /// Tells how far a managed identity is.
+    pub fn tell_managed(&self, identity: &ObjectName, outcome: ManagedOutcome) {
+        let mut managed = self.managed.write();
+        let before = managed.insert(identity.clone(), outcome.clone());
+        drop(managed);
+        if before.as_ref() != Some(&outcome) {
+            self.changed();
+        }
+    }
+
+    /// A managed identity's object (of this UID) is gone.
+    pub fn forget_managed(&self, identity: &ObjectName, uid: &str) {
+        let mut managed = self.managed.write();
+        let is_it = managed.get(identity).is_some_and(|of| *of.uid == *uid);
+        if is_it {
+            managed.remove(identity);
+            drop(managed);
+            self.changed();
+        }
+    }
+
+    /// How far a managed identity is; `None`: nothing was told (yet).
+    #[must_use]
+    pub fn managed(&self, identity: &ObjectName) -> Option<ManagedOutcome> {
+        self.managed.read().get(identity).cloned()
     }
 
     /// How far all compute resources are.

@@ -10,9 +10,12 @@
 //! Lanyard did not add is never removed, and nothing is written by one whose lease may have ended.
 
 pub mod board;
+pub mod config;
 pub mod desire;
 pub mod desired;
 pub mod known;
+pub mod lease;
+pub mod managed;
 pub mod plan;
 pub mod record;
 pub mod world;

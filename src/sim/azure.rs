@@ -3,13 +3,12 @@
 //! In: commands (from tests or the control socket) and questions of the listeners. Out: principals and
 //! tokens. Locks are short and never held over IO.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 
-use parking_lot::RwLock;
-
+use super::arm::{self, Machine};
 use super::certificate::CertificateError;
 use super::entra;
 use super::faults::{Facts, Faults, Strike, Target};
@@ -17,9 +16,8 @@ use super::http::Sni;
 use super::journal::{Entry, Journal, Listener, kept};
 use super::keys::{KeyError, KeyRing, SigningKey};
 use super::stats::Counters;
-use super::throttle::Throttle;
 use super::token::{self, Nature, Principal, Token, TokenCache};
-use super::world::{Vm, World};
+use super::world::World;
 
 /// Simulated Azure.
 pub(super) struct Azure {
@@ -29,17 +27,16 @@ pub(super) struct Azure {
     pub journal: Journal,
     pub counters: Counters,
     pub entra: entra::State,
+    pub arm: arm::State,
     clock_skew: AtomicI64,
-    assigned: RwLock<BTreeMap<String, Vec<String>>>,
-    throttles: BTreeMap<String, Arc<Throttle>>,
     tokens: TokenCache,
 }
 
 /// Why identities cannot be assigned.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
-    /// No machine of that name.
-    #[error("no VM is named `{0}`")]
+    /// No machine and no scale set of that name.
+    #[error("no VM or scale set is named `{0}`")]
     NoVm(String),
     /// No identity of that name.
     #[error("no identity is named `{0}`")]
@@ -48,16 +45,10 @@ pub enum AssignError {
 
 impl Azure {
     pub fn new(world: World, key: SigningKey) -> Result<Self, CertificateError> {
-        let by_name = |vm: &Vm| (vm.name.clone(), vm.identities.clone());
         Ok(Self {
             entra: entra::State::new(&world)?,
             clock_skew: AtomicI64::new(world.tokens.clock_skew.as_secs()),
-            assigned: RwLock::new(world.vms.iter().map(by_name).collect()),
-            throttles: world
-                .vms
-                .iter()
-                .map(|vm| (vm.name.clone(), Arc::default()))
-                .collect(),
+            arm: arm::State::new(&world, Instant::now()),
             faults: Faults::new(world.faults.iter().cloned()),
             keys: KeyRing::new(key),
             journal: Journal::default(),
@@ -80,90 +71,50 @@ impl Azure {
     }
 
     /// The machine that `source` is: the first whose networks hold it, else the first of all.
-    pub fn vm(&self, source: IpAddr) -> &Vm {
-        let source = source.to_canonical();
-        let holds = |vm: &&Vm| vm.sources.iter().any(|network| network.contains(&source));
-        // A checked world has at least one machine.
-        self.world
-            .vms
-            .iter()
-            .find(holds)
-            .unwrap_or(&self.world.vms[0])
+    pub fn machine(&self, source: IpAddr) -> Arc<Machine> {
+        self.arm.estate.machine(source)
     }
 
-    pub fn throttle(&self, vm: &Vm) -> Arc<Throttle> {
-        self.throttles.get(&vm.name).cloned().unwrap_or_default()
+    /// The identities the machine carries now: the system-assigned one, and the user-assigned ones in the order of
+    /// assignment.
+    pub fn identities(&self, machine: &Machine) -> (Option<Principal>, Vec<Principal>) {
+        let now = Instant::now();
+        let both = |holdings: &mut arm::Holdings| {
+            (
+                holdings.system(machine),
+                holdings.user_assigned(machine, now),
+            )
+        };
+        self.arm.estate.look(now, both)
     }
 
-    /// The machine's system-assigned identity.
-    pub fn system(vm: &Vm) -> Option<Principal> {
-        vm.system_assigned.as_ref().map(|system| Principal {
-            name: format!("{}/system", vm.name),
-            client_id: system.client_id.clone(),
-            object_id: system.principal_id.clone(),
-            resource_id: Some(vm.arm_id()),
+    /// Replaces the list of identities of a machine or scale set, at once and behind everybody's back.
+    pub fn assign(&self, name: &str, identities: &[String]) -> Result<(), AssignError> {
+        let now = Instant::now();
+        self.arm.estate.look(now, |holdings| {
+            let compute = holdings.compute_named(name);
+            let compute = compute.ok_or_else(|| AssignError::NoVm(name.to_owned()))?;
+            let assigned = identities.iter().map(|name| {
+                let identity = holdings.identity_named(name);
+                let assigned = identity.and_then(|one| holdings.assignable(&one.id, now));
+                assigned.ok_or_else(|| AssignError::NoIdentity(name.clone()))
+            });
+            let assigned = assigned.collect::<Result<_, _>>()?;
+            holdings.replace(&compute, assigned, now);
+            Ok(())
         })
-    }
-
-    /// The user-assigned identities the machine carries now, in the order of assignment.
-    pub fn user_assigned(&self, vm: &Vm) -> Vec<Principal> {
-        let assigned = self.assigned.read();
-        let names = assigned
-            .get(&vm.name)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let known = names.iter().filter_map(|name| self.world.identity(name));
-        known
-            .map(|identity| Principal {
-                name: identity.name.clone(),
-                client_id: identity.client_id.clone(),
-                object_id: identity.principal_id.clone(),
-                resource_id: Some(identity.resource_id.clone()),
-            })
-            .collect()
-    }
-
-    /// Replaces the list of identities of a machine.
-    pub fn assign(&self, vm: &str, identities: &[String]) -> Result<(), AssignError> {
-        if let Some(unknown) = identities
-            .iter()
-            .find(|name| self.world.identity(name).is_none())
-        {
-            return Err(AssignError::NoIdentity(unknown.clone()));
-        }
-        match self.assigned.write().get_mut(vm) {
-            Some(list) => identities.clone_into(list),
-            None => return Err(AssignError::NoVm(vm.to_owned())),
-        }
-        Ok(())
     }
 
     /// The name of the principal with that object id, for the journal; the id itself where unknown.
     pub fn name_of(&self, oid: &str) -> String {
-        let same = |other: &str| other.eq_ignore_ascii_case(oid);
-        let world = &self.world;
-        let identity = world
-            .identities
-            .iter()
-            .find(|identity| same(&identity.principal_id));
+        let managed = |holdings: &mut arm::Holdings| holdings.name_of(oid);
+        let name = self.arm.estate.look(Instant::now(), managed);
         let application = || {
-            world
-                .applications
-                .iter()
-                .find(|one| same(&one.principal_id))
+            let mut all = self.world.applications.iter();
+            let one = all.find(|one| one.principal_id.eq_ignore_ascii_case(oid));
+            one.map(|one| one.name.clone())
         };
-        let system = || {
-            world
-                .vms
-                .iter()
-                .filter_map(Self::system)
-                .find(|who| same(&who.object_id))
-        };
-        let name = identity
-            .map(|identity| identity.name.clone())
-            .or_else(|| application().map(|application| application.name.clone()))
-            .or_else(|| system().map(|who| who.name));
-        name.unwrap_or_else(|| oid.to_owned())
+        name.or_else(application).unwrap_or_else(|| oid.to_owned())
     }
 
     /// The token IMDS hands out: the cached one, or (or where that is to be bypassed) a new one for the
@@ -254,6 +205,7 @@ impl Azure {
             sni: request.extensions().get().map(|Sni(name)| name.to_string()),
             exchange: None,
             aadsts: None,
+            arm: None,
         })
     }
 }

@@ -37,6 +37,23 @@ pub(super) const RESOURCE: Style = |code| {
     json!({"error": {"code": name, "message": format!("A fault answers {code}")}})
 };
 
+/// The same with ARM's codes.
+pub(super) const ARM: Style = |code| {
+    let name = match code {
+        401 => "AuthenticationFailed",
+        403 => "AuthorizationFailed",
+        404 => "ResourceNotFound",
+        409 => "Conflict",
+        412 => "PreconditionFailed",
+        429 => "SubscriptionRequestsThrottled",
+        503 => "ServerTimeout",
+        504 => "GatewayTimeout",
+        400..500 => "BadRequest",
+        _ => "InternalServerError",
+    };
+    json!({"error": {"code": name, "message": format!("A fault answers {code}")}})
+};
+
 /// Waits and breaks as the strike says; effects that concern tokens are for `right` to follow.
 pub(super) async fn perform(
     right: impl FnOnce() -> Response<Bytes>,

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 const CAPACITY: usize = 100_000;
 
 /// Headers worth keeping; none of them carries a secret.
-const HEADERS: [&str; 6] = [
+const HEADERS: [&str; 7] = [
     "host",
+    "if-match",
     "metadata",
     "user-agent",
     "x-forwarded-for",
@@ -36,6 +37,8 @@ pub enum Listener {
     Vault,
     /// The wire server.
     Wire,
+    /// Azure Resource Manager.
+    Arm,
 }
 
 /// One request.
@@ -77,6 +80,9 @@ pub struct Entry {
     /// Number of the `AADSTS` code that Entra answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aadsts: Option<u32>,
+    /// What a request to ARM said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<ArmCall>,
     /// Status answered; none while (or because) there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -104,6 +110,37 @@ pub struct Exchange {
     pub claims: bool,
 }
 
+/// A request to ARM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmCall {
+    /// Type of the resource, as `virtualMachineScaleSets`, `federatedIdentityCredentials` or `operations`.
+    pub kind: String,
+    /// Name of the resource, as the request spells it; of an operation its GUID.
+    pub name: String,
+    /// Object id of whoever the token names, if it is a good one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// `identity.type` of a PATCH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_type: Option<String>,
+    /// Resource ids that a PATCH adds, as it spells them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// Resource ids that a PATCH removes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// `If-Match`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_match: Option<String>,
+    /// `error.code` of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The operation that was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+}
+
 impl Entry {
     /// The IP address it came from, without the port.
     pub fn source_ip(&self) -> Option<std::net::IpAddr> {
@@ -122,6 +159,7 @@ pub(super) struct Findings {
     pub fault: Option<&'static str>,
     pub exchange: Option<Exchange>,
     pub aadsts: Option<u32>,
+    pub arm: Option<ArmCall>,
     pub status: Option<u16>,
 }
 
@@ -166,6 +204,7 @@ impl Journal {
             entry.fault = findings.fault.map(str::to_owned);
             entry.exchange = findings.exchange;
             entry.aadsts = findings.aadsts;
+            entry.arm = findings.arm;
             entry.status = findings.status;
         }
     }
@@ -215,6 +254,7 @@ mod tests {
             sni: None,
             exchange: None,
             aadsts: None,
+            arm: None,
             status: None,
         }
     }

@@ -1,4 +1,4 @@
-//! Azure as a node sees it: IMDS, Entra ID, a Key Vault, the wire server.
+//! Azure as a node and a controller see it: IMDS, Entra ID, Resource Manager, a Key Vault, the wire server.
 //!
 //! In: a [`World`] (usually a YAML file) and where to listen. Out: real sockets that answer as Azure
 //! does, with real RS256 tokens, and a journal of every request with its source address.
@@ -6,9 +6,10 @@
 //! the agent cannot pass its own test (invariant 10). Nothing here blocks but key generation, once.
 //!
 //! ```text
-//! http (accept) → imds | entra | vault | wire → faults → journal → answer
+//! http (accept) → imds | entra | arm | vault | wire → faults → journal → answer
 //! ```
 
+pub mod arm;
 mod azure;
 mod broken;
 mod certificate;
@@ -32,7 +33,7 @@ pub use azure::AssignError;
 pub use certificate::CertificateError;
 pub use entra::{CredentialError, secret_id};
 pub use faults::Fault;
-pub use journal::{Entry, Exchange};
+pub use journal::{ArmCall, Entry, Exchange};
 pub use keys::KeyError;
 pub use simulator::{Addresses, Listen, Simulator, StartError};
 pub use stats::Stats;

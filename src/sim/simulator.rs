@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::arm::{Arm, Commands};
 use super::azure::{AssignError, Azure};
 use super::certificate::CertificateError;
 use super::control;
@@ -36,7 +37,11 @@ pub struct Listen {
     pub imds: Option<SocketAddr>,
     /// Entra ID, plain HTTP; over TLS it is beside the vaults.
     pub entra: Option<SocketAddr>,
-    /// Key Vaults and Entra ID over TLS, told apart by host name.
+    /// Azure Resource Manager, plain HTTP; over TLS it is beside the vaults.
+    pub arm: Option<SocketAddr>,
+    /// Azure Resource Manager alone over TLS, whatever host is asked for.
+    pub arm_tls: Option<SocketAddr>,
+    /// Key Vaults, Entra ID and Azure Resource Manager over TLS, told apart by host name.
     pub vault: Option<SocketAddr>,
     /// The wire server's addresses.
     pub wire: Vec<SocketAddr>,
@@ -53,6 +58,7 @@ impl Listen {
         Self {
             imds: Some(any),
             entra: Some(any),
+            arm: Some(any),
             vault: Some(any),
             wire: vec![any],
             ..Self::default()
@@ -68,7 +74,13 @@ pub struct Addresses {
     pub imds: Option<SocketAddr>,
     /// Entra ID, plain HTTP.
     pub entra: Option<SocketAddr>,
-    /// Key Vaults and Entra ID over TLS.
+    /// Azure Resource Manager, plain HTTP.
+    #[serde(default)]
+    pub arm: Option<SocketAddr>,
+    /// Azure Resource Manager alone over TLS.
+    #[serde(default)]
+    pub arm_tls: Option<SocketAddr>,
+    /// Key Vaults, Entra ID and Azure Resource Manager over TLS.
     pub vault: Option<SocketAddr>,
     /// The wire server.
     pub wire: Vec<SocketAddr>,
@@ -184,9 +196,14 @@ impl Simulator {
         let stop_on_drop = stop.drop_guard();
 
         let entra = || Entra(azure.clone());
+        let arm = |scheme| Arm {
+            azure: azure.clone(),
+            scheme,
+        };
         let vaults = || Vaults {
             azure: azure.clone(),
             entra: entra(),
+            arm: arm("https"),
         };
         let mut wire = Vec::new();
         for address in &listen.wire {
@@ -198,6 +215,17 @@ impl Simulator {
                 .open("imds", listen.imds, None, || Imds(azure.clone()))
                 .await?,
             entra: services.open("entra", listen.entra, None, entra).await?,
+            arm: services
+                .open("arm", listen.arm, None, || arm("http"))
+                .await?,
+            arm_tls: services
+                .open(
+                    "arm over TLS",
+                    listen.arm_tls,
+                    Some(acceptor.clone()),
+                    || arm("https"),
+                )
+                .await?,
             vault: services
                 .open("vault", listen.vault, Some(acceptor), vaults)
                 .await?,
@@ -256,10 +284,15 @@ impl Simulator {
         self.azure.faults.list()
     }
 
-    /// Replaces the user-assigned identities of a machine, by name.
+    /// Replaces the user-assigned identities of a machine or scale set, by name, behind everybody's back.
     pub fn assign(&self, vm: &str, identities: &[&str]) -> Result<(), AssignError> {
         let names: Vec<String> = identities.iter().map(|&name| name.to_owned()).collect();
         self.azure.assign(vm, &names)
+    }
+
+    /// Commands about machines, scale sets, identities, operations and roles.
+    pub fn arm(&self) -> Commands<'_> {
+        Commands(&self.azure)
     }
 
     /// Lets a new key sign; the old ones stay published. Returns the new `kid`. Takes some 100 ms.

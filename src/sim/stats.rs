@@ -38,6 +38,12 @@ pub struct Stats {
     /// Token requests that Entra refused.
     #[serde(default)]
     pub entra_refused: u64,
+    /// Requests to ARM.
+    #[serde(default)]
+    pub arm_requests: u64,
+    /// Requests that ARM refused with 429 by its own token buckets.
+    #[serde(default)]
+    pub arm_throttled: u64,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +61,8 @@ pub(super) struct Counters {
     entra_running: AtomicU64,
     entra_concurrent: AtomicU64,
     entra_refused: AtomicU64,
+    arm: AtomicU64,
+    arm_throttled: AtomicU64,
 }
 
 /// Counts a token request to Entra as running until it is dropped.
@@ -73,6 +81,7 @@ impl Counters {
             Listener::Entra => &self.entra,
             Listener::Vault => &self.vault,
             Listener::Wire => &self.wire,
+            Listener::Arm => &self.arm,
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -81,7 +90,7 @@ impl Counters {
         match listener {
             Listener::Imds => self.imds_connections.fetch_add(1, Relaxed),
             Listener::Wire => self.wire_connections.fetch_add(1, Relaxed),
-            Listener::Entra | Listener::Vault => 0,
+            Listener::Entra | Listener::Vault | Listener::Arm => 0,
         };
     }
 
@@ -112,6 +121,10 @@ impl Counters {
         self.entra_refused.fetch_add(1, Relaxed);
     }
 
+    pub fn arm_throttled(&self) {
+        self.arm_throttled.fetch_add(1, Relaxed);
+    }
+
     pub fn snapshot(&self) -> Stats {
         Stats {
             imds_requests: self.imds.load(Relaxed),
@@ -126,6 +139,8 @@ impl Counters {
             most_concurrent: self.concurrent.load(Relaxed),
             entra_most_concurrent: self.entra_concurrent.load(Relaxed),
             entra_refused: self.entra_refused.load(Relaxed),
+            arm_requests: self.arm.load(Relaxed),
+            arm_throttled: self.arm_throttled.load(Relaxed),
         }
     }
 }

@@ -22,10 +22,9 @@ impl Service for Wire {
     }
 
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
-        let vm = self.0.vm(source.ip());
-        let seq = self
-            .0
-            .arrive(Listener::Wire, source, Some(&vm.name), &request);
+        let machine = self.0.machine(source.ip());
+        let vm = Some(machine.vm.name.as_str());
+        let seq = self.0.arrive(Listener::Wire, source, vm, &request);
         let findings = Findings {
             status: Some(200),
             ..Findings::default()

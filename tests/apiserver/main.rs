@@ -22,6 +22,7 @@ mod objects;
 mod server;
 mod thief;
 mod webhook;
+mod writes;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -97,6 +98,18 @@ fn main() -> ExitCode {
         trial(
             "an_upgrade_keeps_the_certificate_until_it_is_old",
             guard::an_upgrade_keeps_the_certificate_until_it_is_old,
+        ),
+        trial(
+            "only_the_controller_writes_what_agents_believe",
+            writes::only_the_controller_writes_what_agents_believe,
+        ),
+        trial(
+            "of_an_identity_the_controller_changes_what_is_its_own",
+            writes::of_an_identity_the_controller_changes_what_is_its_own,
+        ),
+        trial(
+            "the_controller_has_its_lease_and_no_secrets",
+            writes::the_controller_has_its_lease_and_no_secrets,
         ),
         trial(
             "what_a_policy_over_pods_lets_through",

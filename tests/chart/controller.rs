@@ -119,6 +119,33 @@ fn it_is_two_pods_that_need_nothing_of_the_node() {
 }
 
 #[test]
+fn a_dry_run_is_a_job_that_ends() {
+    let objects = with(
+        "federated",
+        &["controller.dryRun=true,podMonitor.enabled=true,prometheusRule.enabled=true"],
+    );
+    let job = &find(&objects, "Job", "lanyard-controller-dry-run-1")["spec"]["template"]["spec"];
+    assert_eq!(job["restartPolicy"], "Never");
+    let container = &job["containers"][0];
+    assert!(container["args"].to_string().contains("\"--dry-run\""));
+    assert!(container["readinessProbe"].is_null() && container["ports"].is_null());
+    let its = |kind: &str| {
+        objects.iter().any(|object| {
+            object["kind"] == kind && object["metadata"]["name"] == "lanyard-controller"
+        })
+    };
+    for kind in [
+        "Deployment",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "PrometheusRule",
+    ] {
+        assert!(!its(kind), "{kind}");
+    }
+    assert!(its("ServiceAccount") && its("ClusterRole"));
+}
+
+#[test]
 fn values_become_flags() {
     let plain = with("federated", &[]);
     let plain = args(&plain);
@@ -151,7 +178,6 @@ fn values_become_flags() {
             "azure.httpsProxy=http://proxy:3128",
             "azure.caBundle=-----BEGIN CERTIFICATE-----",
             "controller.azure.tenantID=72f988bf-0000-4000-8000-00000000000b",
-            "controller.dryRun=true",
             "controller.metrics.port=9999",
             "controller.extraArgs={--send-chain}",
         ],
@@ -161,7 +187,6 @@ fn values_become_flags() {
         "--authority-host=https://login.example.com",
         "--azure-ca-file=/etc/lanyard/azure-ca/ca.crt",
         "--tenant-id=72f988bf-0000-4000-8000-00000000000b",
-        "--dry-run",
         "--metrics-address=0.0.0.0:9999",
         "--send-chain",
     ] {
@@ -393,6 +418,18 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
             format!("{on}.auth=nodeIdentity,controller.metrics.port=9464"),
             "a port of the node",
         ),
+        (
+            format!(
+                "{on}.auth=federated,{CLIENT},{TENANT},agent.federated.namespaces={{lanyard-system}}"
+            ),
+            "keep pods that need tokens out",
+        ),
+        (
+            format!(
+                "{on}.auth=secret,{CLIENT},{TENANT},{SECRET},agent.secrets[0].namespace=lanyard-system,agent.secrets[0].names={{arm}}"
+            ),
+            "which is the controller's",
+        ),
         ("controller.replicas=0".to_owned(), "replicas"),
         ("controller.debounce=1".to_owned(), "debounce"),
         (
@@ -412,7 +449,15 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
             "managedIdentities",
         ),
     ] {
-        let output = helm(&["template", "lanyard", &chart, "--set", &set]);
+        let output = helm(&[
+            "template",
+            "lanyard",
+            &chart,
+            "--namespace",
+            "lanyard-system",
+            "--set",
+            &set,
+        ]);
         assert!(!output.status.success(), "{set} was accepted");
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(told.contains(words), "{set}: {told}");

@@ -10,6 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::cluster::Cluster;
 use crate::release::{CHART, NAMESPACE, RELEASE};
 
+/// Values that the chart takes; nothing signs in with them.
+const WITH_CONTROLLER: &[&str] = &[
+    "--set=controller.enabled=true",
+    "--set=controller.azure.auth=nodeIdentity",
+];
 const TAINT: &str = "lanyard.dev/agent-not-ready";
 
 /// An agent's, with the chart's own values.
@@ -25,6 +30,29 @@ pub const AGENT: &[&str] = &[
     "namespaces [] [get list watch]",
     "nodes [] [get patch]",
     "pods [] [get list watch]",
+];
+
+/// The controller's, in its own namespace.
+pub const CONTROLLER: &[&str] = &[
+    "azureassignments.lanyard.dev [] [get list watch create update patch delete]",
+    "azureassignments.lanyard.dev/status [] [update patch]",
+    "azureidentities.lanyard.dev [] [get list watch patch]",
+    "azureidentities.lanyard.dev/status [] [update patch]",
+    "azureidentitybindings.lanyard.dev [] [get list watch]",
+    "azureidentitybindings.lanyard.dev/status [] [update patch]",
+    "azureidentitypolicies.lanyard.dev [] [get list watch]",
+    "azureidentitypolicies.lanyard.dev/status [] [update patch]",
+    "azuremetadataexceptions.lanyard.dev [] [get list watch]",
+    "azuremetadataexceptions.lanyard.dev/status [] [update patch]",
+    "configmaps [lanyard-removal] [get list watch]",
+    "deployments.apps [] [get]",
+    "events.events.k8s.io [] [create patch]",
+    "leases.coordination.k8s.io [] [create]",
+    "leases.coordination.k8s.io [lanyard-controller] [get update]",
+    "namespaces [] [get list watch]",
+    "nodes [] [get list watch]",
+    "pods [] [get list watch]",
+    "statefulsets.apps [] [get]",
 ];
 
 const REMOVAL: &[&str] = &[
@@ -48,30 +76,52 @@ pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
         .collect();
     expect(cluster, "lanyard-agent", "kube-system", &elsewhere).await?;
     // Helm makes this account for the time of the uninstall only: here it is for the time of a look.
+    during(cluster, "removal.yaml", &[], async || {
+        expect(cluster, "lanyard-removal", NAMESPACE, REMOVAL).await?;
+        expect(cluster, "lanyard-removal", "kube-system", &[]).await
+    })
+    .await?;
+    // Its rights are on a cluster whether it runs there or not.
+    during(
+        cluster,
+        "controller-rbac.yaml",
+        WITH_CONTROLLER,
+        async || {
+            expect(cluster, "lanyard-controller", NAMESPACE, CONTROLLER).await?;
+            let elsewhere: Vec<_> = CONTROLLER
+                .iter()
+                .copied()
+                .filter(|right| !right.starts_with("configmaps") && !right.starts_with("leases"))
+                .collect();
+            expect(cluster, "lanyard-controller", "kube-system", &elsewhere).await
+        },
+    )
+    .await
+}
+
+/// Looks while the service accounts and rights of that template are there, with those further values.
+async fn during(
+    cluster: &Cluster,
+    template: &str,
+    values: &[&str],
+    look: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let template = format!("templates/{template}");
+    let args = ["template", RELEASE, CHART, "-n", NAMESPACE];
     let rendered = cluster
-        .helm(&[
-            "template",
-            RELEASE,
-            CHART,
-            "-n",
-            NAMESPACE,
-            "--show-only",
-            "templates/removal.yaml",
-        ])
+        .helm(&[&args[..], &["--show-only", &template], values].concat())
         .await?;
     let rights = rendered
         .split("\n---\n")
         .filter(|document| {
-            document.contains("kind: Role") || document.contains("kind: ServiceAccount")
+            ["kind: Role", "kind: ClusterRole", "kind: ServiceAccount"]
+                .iter()
+                .any(|kind| document.contains(kind))
         })
         .collect::<Vec<_>>()
         .join("\n---\n");
     cluster.apply(&rights).await?;
-    let looked = async {
-        expect(cluster, "lanyard-removal", NAMESPACE, REMOVAL).await?;
-        expect(cluster, "lanyard-removal", "kube-system", &[]).await
-    };
-    let looked = looked.await;
+    let looked = look().await;
     cluster.delete(&rights).await?;
     looked
 }

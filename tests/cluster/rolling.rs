@@ -183,5 +183,6 @@ pub fn fault(effect: Effect) -> Fault {
         count: None,
         latency: None,
         effect: Some(effect),
+        applied: false,
     }
 }

@@ -34,7 +34,7 @@ fn lanyard(folder: &Path, words: &[&str]) -> Command {
 
 fn start(folder: &Path) -> (Process, Addresses) {
     std::fs::write(folder.join("world.yaml"), WORLD).unwrap();
-    let words = "--world world.yaml --imds-listen 127.0.0.1:0 --entra-listen off \
+    let words = "--world world.yaml --imds-listen 127.0.0.1:0 --entra-listen off --arm-listen 127.0.0.1:0 \
                  --vault-listen 127.0.0.1:0 --control control --ca-out ca.pem --ready-file ready";
     let words: Vec<&str> = words.split_whitespace().collect();
     let child = lanyard(folder, &words)

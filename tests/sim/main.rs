@@ -9,6 +9,7 @@
     clippy::unwrap_used
 )]
 
+mod arm;
 mod assertion;
 mod cli;
 mod client;

@@ -21,11 +21,23 @@ const SEARCHED: usize = 256 * 1024;
 /// Deeper details are not read.
 const DEPTH: usize = 6;
 
+/// A lock, a disabled subscription, a policy: they come as conflicts and refusals of all kinds, and none of
+/// them passes by waiting.
+const LASTING: [&str; 5] = [
+    "scopelocked",
+    "readonlydisabledsubscription",
+    "requestdisallowedbypolicy",
+    "missingsubscriptionregistration",
+    "invalidresourcelocation",
+];
+
 /// What was asked: an error is about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     /// The resource that was asked for or about.
     pub resource: &'a ArmId,
+    /// Whether it is a virtual machine or scale set: identities that an error names are others'.
+    pub is_compute: bool,
     /// Identities that were to be assigned to it.
     pub added: &'a [ArmId],
 }
@@ -169,21 +181,22 @@ fn collect(fields: &Map<String, Value>, all: &mut String, depth: usize) {
 fn typed(status: Option<u16>, said: &Said, asked: Asked<'_>) -> ArmError {
     let all = said.all.to_ascii_lowercase();
     let mut identities = named::identities(&said.all);
-    let mut kind = kind(status, &said.code.to_ascii_lowercase(), &all);
-    if !asked.added.is_empty() {
-        let by_group = culprits(kind, &said.all, asked);
-        match kind {
-            // The group or the resource that is gone is an identity's, not the one that was to be changed.
-            ArmErrorKind::GroupOrSubscriptionGone if !by_group.is_empty() => {
-                kind = ArmErrorKind::BadIdentity;
-            }
-            ArmErrorKind::NotFound | ArmErrorKind::Refused if !identities.is_empty() => {
-                kind = ArmErrorKind::BadIdentity;
-            }
-            _ => {}
+    let code = said.code.to_ascii_lowercase();
+    let mut kind = kind(status, &code, &all);
+    if asked.is_compute {
+        let theirs = culprits(kind, &said.all, asked);
+        let is_theirs = match kind {
+            // The group that is gone is an identity's, not that of the one that was to be changed.
+            ArmErrorKind::GroupOrSubscriptionGone => !theirs.is_empty(),
+            ArmErrorKind::NotFound => !identities.is_empty(),
+            ArmErrorKind::Refused => !identities.is_empty() && !LASTING.contains(&&*code),
+            _ => false,
+        };
+        if is_theirs {
+            kind = ArmErrorKind::BadIdentity;
         }
         if identities.is_empty() {
-            identities = by_group;
+            identities = theirs;
         }
     }
     ArmError {
@@ -237,14 +250,7 @@ fn kind(status: Option<u16>, code: &str, all: &str) -> ArmErrorKind {
     ]) {
         return ArmErrorKind::Forbidden;
     }
-    // A lock, a disabled subscription and a policy come as conflict or refusal; none of them passes.
-    if is(&[
-        "scopelocked",
-        "readonlydisabledsubscription",
-        "requestdisallowedbypolicy",
-        "missingsubscriptionregistration",
-        "invalidresourcelocation",
-    ]) {
+    if is(&LASTING) {
         return ArmErrorKind::Refused;
     }
     if all.contains("exceed limit")

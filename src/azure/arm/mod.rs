@@ -71,9 +71,17 @@ impl<'a> Call<'a> {
             etag: None,
             asked: Asked {
                 resource,
+                is_compute: false,
                 added: &[],
             },
         }
+    }
+
+    /// Of a virtual machine or scale set, to which these are to be assigned.
+    const fn of_compute(mut self, added: &'a [ArmId]) -> Self {
+        self.asked.is_compute = true;
+        self.asked.added = added;
+        self
     }
 }
 
@@ -112,7 +120,8 @@ impl ArmClient {
         limit: Duration,
     ) -> Result<ComputeShown, ArmError> {
         let uri = self.uri(&compute.id, &[], COMPUTE_API)?;
-        let reply = self.read(Call::new(Method::GET, uri, &compute.id), limit);
+        let call = Call::new(Method::GET, uri, &compute.id).of_compute(&[]);
+        let reply = self.read(call, limit);
         shown(&reply.await?, &compute.id)
     }
 
@@ -130,22 +139,24 @@ impl ArmClient {
         let call = Call {
             body: Some(patch.body()),
             etag: patch.etag.as_deref(),
-            asked: Asked {
-                resource: &compute.id,
-                added: &patch.add,
-            },
-            ..Call::new(Method::PATCH, uri, &compute.id)
+            ..Call::new(Method::PATCH, uri, &compute.id).of_compute(&patch.add)
         };
         let reply = self.once(&call, limit).await?;
-        self.submitted(&reply, compute)
+        self.submitted(&reply, compute, patch)
     }
 
-    fn submitted(&self, reply: &Reply, compute: &Compute) -> Result<Submitted, ArmError> {
+    fn submitted(
+        &self,
+        reply: &Reply,
+        compute: &Compute,
+        patch: &IdentityPatch,
+    ) -> Result<Submitted, ArmError> {
         let running = |place| {
             let wait = super::answer::retry_after(&reply.headers, (self.now)());
             Submitted::Running(Operation {
                 compute: compute.clone(),
                 after: wait.unwrap_or(PAUSE),
+                added: patch.add.clone(),
                 place,
             })
         };
@@ -175,15 +186,21 @@ impl ArmClient {
             Place::Status(uri) | Place::Location(uri) => uri.clone(),
             Place::Resource => return self.progress_of_resource(operation, limit).await,
         };
-        let reply = match self.read(Call::new(Method::GET, uri, id), limit).await {
+        let is_location = matches!(operation.place, Place::Location(_));
+        let call = Call::new(Method::GET, uri, id).of_compute(&operation.added);
+        let reply = match self.read(call, limit).await {
             // Compute forgets operations after a while, and a new leader asks late.
             Err(error) if error.kind == ArmErrorKind::NotFound || error.status == Some(410) => {
                 let left = until.saturating_duration_since(Instant::now());
                 return self.progress_of_resource(operation, left).await;
             }
+            // There the operation's own failure is the answer.
+            Err(error) if is_location && error.status.is_some_and(is_outcome) => {
+                return Ok(Progress::Failed(error));
+            }
             reply => reply?,
         };
-        if matches!(operation.place, Place::Location(_)) {
+        if is_location {
             return Ok(match reply.status.as_u16() {
                 202 => self.running(&reply),
                 _ => Progress::Succeeded,
@@ -192,7 +209,7 @@ impl ArmClient {
         let body = json(&reply, id)?;
         let said = operation::word(&body).ok_or("no status of an operation");
         let word = said.map_err(|why| unusable(&reply, why, id))?;
-        Ok(self.told(&word, &reply, &body, id))
+        Ok(self.told(&word, &reply, &body, operation))
     }
 
     async fn progress_of_resource(
@@ -202,20 +219,22 @@ impl ArmClient {
     ) -> Result<Progress, ArmError> {
         let id = &operation.compute.id;
         let uri = self.uri(id, &[], COMPUTE_API)?;
-        let reply = self.read(Call::new(Method::GET, uri, id), limit).await?;
+        let call = Call::new(Method::GET, uri, id).of_compute(&[]);
+        let reply = self.read(call, limit).await?;
         let word = operation::word_of(shown(&reply, id)?.state);
-        Ok(self.told(&word, &reply, &Value::Null, id))
+        Ok(self.told(&word, &reply, &Value::Null, operation))
     }
 
-    fn told(&self, word: &Word, reply: &Reply, body: &Value, id: &ArmId) -> Progress {
+    fn told(&self, word: &Word, reply: &Reply, body: &Value, operation: &Operation) -> Progress {
         match word {
             Word::Running => self.running(reply),
             Word::Succeeded => Progress::Succeeded,
             Word::Canceled => Progress::Canceled,
             Word::Failed => {
                 let asked = Asked {
-                    resource: id,
-                    added: &[],
+                    resource: &operation.compute.id,
+                    is_compute: true,
+                    added: &operation.added,
                 };
                 let mut error = answer::failed_operation(body, asked);
                 error.request_id = answer::request_id(&reply.headers);
@@ -319,6 +338,11 @@ fn no_token(error: &AccessError) -> ArmError {
         retry_after: error.retry_after(),
         ..ArmError::new(kind, error.to_string())
     }
+}
+
+/// Whether a status of an operation's `Location` is what became of the operation, not of the question.
+const fn is_outcome(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 401 | 403 | 408 | 429)
 }
 
 fn json(reply: &Reply, id: &ArmId) -> Result<Value, ArmError> {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::compute::{ComputeShown, ProvisioningState};
 use super::error::ArmError;
 use crate::model::compute::Compute;
+use crate::model::ids::ArmId;
 
 /// When to ask next where ARM does not say.
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ pub struct Operation {
     pub compute: Compute,
     /// When to ask first, from when the answer came.
     pub after: Duration,
+    /// Identities that are being assigned: an error may name their group only.
+    pub(super) added: Vec<ArmId>,
     pub(super) place: Place,
 }
 

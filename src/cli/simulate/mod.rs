@@ -63,7 +63,14 @@ struct Serve {
     /// Address of Entra ID (plain HTTP): discovery, keys, token endpoint.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8170")]
     entra_listen: Address,
-    /// Address of the Key Vaults (TLS, told apart by host name); Entra ID's host names answer here, too.
+    /// Address of Azure Resource Manager (plain HTTP).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8171")]
+    arm_listen: Address,
+    /// Address of Azure Resource Manager alone over TLS, whatever host is asked for.
+    #[arg(long, value_name = "ADDR", default_value = "off")]
+    arm_tls_listen: Address,
+    /// Address of the Key Vaults (TLS, told apart by host name); the host names of Entra ID and Azure Resource Manager
+    /// answer here, too.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
     vault_listen: Address,
     /// Address of a wire server (168.63.129.16 in Azure), to see who reaches it; may be repeated.
@@ -128,6 +135,8 @@ impl Serve {
         let listen = Listen {
             imds: self.imds_listen.0,
             entra: self.entra_listen.0,
+            arm: self.arm_listen.0,
+            arm_tls: self.arm_tls_listen.0,
             vault: self.vault_listen.0,
             wire: self.wire_server_listen,
             control: self.control,
@@ -161,6 +170,13 @@ fn announce(addresses: &Addresses, ca: Option<&Path>) {
         "Entra ID",
         addresses.entra.map(|address| format!("http://{address}")),
     );
+    line(
+        "ARM",
+        addresses.arm.map(|address| format!("http://{address}")),
+    );
+    if let Some(address) = addresses.arm_tls {
+        line("ARM over TLS", Some(format!("https://{address}")));
+    }
     line(
         "Key Vaults",
         addresses.vault.map(|address| format!("https://{address}")),

@@ -114,11 +114,13 @@ impl Service for Entra {
         let seq = azure.arrive(Listener::Entra, source, None, &request);
         let path = request.uri().path().to_owned();
         let mut findings = Findings::default();
-        let asks = request.method() == Method::POST;
+        let method = request.method().clone();
+        let asks = method == Method::POST;
         let _running = asks.then(|| azure.counters.entra_begins());
         let verdict = Box::pin(self.decide(request, &path, &mut findings)).await;
         let mut facts = Facts {
             path: &path,
+            method: method.as_str(),
             ..Facts::default()
         };
         if let Verdict::Token(granted) = &verdict {

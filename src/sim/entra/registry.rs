@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use rustls::RootCertStore;
@@ -47,6 +48,8 @@ pub(in crate::sim) struct Client {
     pub certificates: Vec<Arc<Certificate>>,
     pub subjects: Vec<Subject>,
     pub federated: Vec<FederatedCredential>,
+    /// From then on Entra knows it; always where absent.
+    pub known_from: Option<Instant>,
 }
 
 /// A registration by subject name and issuer.
@@ -105,6 +108,7 @@ impl Client {
                 .collect::<Result<_, _>>()?,
             subjects: subjects.map(Subject::of).collect::<Result<_, _>>()?,
             federated: application.federated_credentials.clone(),
+            known_from: None,
         })
     }
 }
@@ -127,6 +131,7 @@ impl Registry {
                 certificates: Vec::new(),
                 subjects: Vec::new(),
                 federated: identity.federated_credentials.clone(),
+                known_from: None,
             };
             clients.insert(identity.name.clone(), Arc::new(client));
         }
@@ -140,8 +145,30 @@ impl Registry {
     /// The client with that id, without letter case.
     pub fn client(&self, client_id: &str) -> Option<Arc<Client>> {
         let clients = self.0.read();
-        let known = |client: &&Arc<Client>| client.who.client_id.eq_ignore_ascii_case(client_id);
+        let known = |client: &&Arc<Client>| {
+            let from = client.known_from;
+            client.who.client_id.eq_ignore_ascii_case(client_id)
+                && from.is_none_or(|from| from <= Instant::now())
+        };
         clients.values().find(known).cloned()
+    }
+
+    /// Adds a managed identity that was made just now; Entra knows it from then on.
+    pub fn add_managed(&self, who: Principal, known_from: Instant) {
+        let client = Client {
+            who: who.clone(),
+            secrets: Vec::new(),
+            certificates: Vec::new(),
+            subjects: Vec::new(),
+            federated: Vec::new(),
+            known_from: Some(known_from),
+        };
+        self.0.write().insert(who.name, Arc::new(client));
+    }
+
+    /// Forgets an application or identity with all its credentials.
+    pub fn remove(&self, name: &str) {
+        self.0.write().remove(name);
     }
 
     /// The client of that name.

@@ -35,6 +35,9 @@ pub struct Fault {
     pub latency: Option<Duration>,
     /// What goes wrong with the answer.
     pub effect: Option<Effect>,
+    /// The request is carried out, and only its answer goes wrong (ARM only). Without it only `truncate` and
+    /// `latency` carry it out.
+    pub applied: bool,
 }
 
 /// A service that can fail.
@@ -47,13 +50,15 @@ pub enum Target {
     Entra,
     /// The Key Vault.
     Vault,
+    /// Azure Resource Manager.
+    Arm,
 }
 
 /// Conditions, AND-ed, compared without letter case.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Matching {
-    /// Name of the machine the request comes from.
+    /// Name of the machine the request comes from; at ARM, of the machine or scale set it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
     /// Client id of the identity that would be answered; at Entra, the one that asks.
@@ -65,6 +70,12 @@ pub struct Matching {
     /// Beginning of the path, after decoding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// Anything in the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_part: Option<String>,
+    /// Method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// What goes wrong with an answer.
@@ -139,6 +150,7 @@ pub(super) struct Facts<'a> {
     pub client_id: Option<&'a str>,
     pub resource: Option<&'a str>,
     pub path: &'a str,
+    pub method: &'a str,
     /// The request would be answered with a token.
     pub token: bool,
 }
@@ -148,6 +160,7 @@ pub(super) struct Facts<'a> {
 pub(super) struct Strike {
     pub latency: Duration,
     pub effect: Option<Effect>,
+    pub applied: bool,
 }
 
 impl Strike {
@@ -228,6 +241,7 @@ impl Standing {
         Some(Strike {
             latency: fault.latency.unwrap_or_default(),
             effect: fault.effect.clone(),
+            applied: fault.applied,
         })
     }
 }
@@ -244,7 +258,12 @@ impl Matching {
                 .to_ascii_lowercase()
                 .starts_with(&want.to_ascii_lowercase())
         });
-        same(&self.vm, Some(facts.vm))
+        let part = self.path_part.as_ref().is_none_or(|want| {
+            let path = facts.path.to_ascii_lowercase();
+            path.contains(&want.to_ascii_lowercase())
+        });
+        part && same(&self.method, Some(facts.method))
+            && same(&self.vm, Some(facts.vm))
             && same(&self.client_id, facts.client_id)
             && same(&self.resource, facts.resource)
             && path
@@ -261,6 +280,7 @@ impl Fault {
             count: None,
             latency: None,
             effect: Some(effect),
+            applied: false,
         }
     }
 
@@ -313,6 +333,27 @@ impl Fault {
     #[must_use]
     pub fn for_client(mut self, client_id: &str) -> Self {
         self.matching.client_id = Some(client_id.to_owned());
+        self
+    }
+
+    /// Only for requests with that method.
+    #[must_use]
+    pub fn for_method(mut self, method: &str) -> Self {
+        self.matching.method = Some(method.to_owned());
+        self
+    }
+
+    /// Only for paths with that in them.
+    #[must_use]
+    pub fn for_path_part(mut self, part: &str) -> Self {
+        self.matching.path_part = Some(part.to_owned());
+        self
+    }
+
+    /// The request is carried out all the same (ARM only).
+    #[must_use]
+    pub fn applied(mut self) -> Self {
+        self.applied = true;
         self
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Written {
     lifetime: Option<Duration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     missing: Option<String>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    applied: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
@@ -80,6 +82,12 @@ impl TryFrom<Written> for Fault {
         }
         if wire.aadsts.is_some() && wire.target != Target::Entra {
             return Err("aadsts is what Entra answers: `target: entra`".to_owned());
+        }
+        if wire.applied && wire.target != Target::Arm {
+            return Err("applied is for what changes something: `target: arm`".to_owned());
+        }
+        if wire.target == Target::Arm && (wire.lifetime.is_some() || wire.missing.is_some()) {
+            return Err("lifetime and missing are for tokens, and ARM issues none".to_owned());
         }
         if let Some(code) = wire.status
             && !(200..600).contains(&code)
@@ -140,6 +148,7 @@ impl TryFrom<Written> for Fault {
             count: wire.count,
             latency: wire.latency,
             effect,
+            applied: wire.applied,
         })
     }
 }
@@ -167,6 +176,7 @@ impl From<Fault> for Written {
             expired: is(&Effect::Expired),
             lifetime: None,
             missing: None,
+            applied: fault.applied,
         };
         match effect {
             Some(Effect::Status {

@@ -100,7 +100,7 @@ fn instance(vm: &Vm) -> Value {
             "tagsList": [],
             "userData": vm.user_data,
             "vmId": vm_id(vm),
-            "vmScaleSetName": "",
+            "vmScaleSetName": vm.scale_set.as_deref().unwrap_or_default(),
             "vmSize": "Standard_D2s_v5",
         },
         "network": {"interface": [{

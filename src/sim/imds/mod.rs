@@ -18,13 +18,13 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 
+use super::arm::Machine;
 use super::azure::{Azure, seconds};
 use super::broken;
 use super::faults::{Effect, Facts, Strike, Target};
 use super::http::{Reply, Service};
 use super::journal::{Findings, Listener};
 use super::token::{Nature, Principal};
-use super::world::Vm;
 use answers::Refusal;
 pub(super) use path::decode;
 
@@ -49,10 +49,11 @@ impl Service for Imds {
 
     async fn answer(&self, request: Request<Incoming>, source: SocketAddr) -> Reply {
         let azure = &*self.0;
-        let vm = azure.vm(source.ip());
+        let machine = azure.machine(source.ip());
+        let vm = &machine.vm;
         let seq = azure.arrive(Listener::Imds, source, Some(&vm.name), &request);
         let path = path::canonical(request.uri().path());
-        let verdict = self.decide(&request, vm, &path);
+        let verdict = self.decide(&request, &machine, &path);
         let (client_id, resource) = match &verdict {
             Verdict::Token { who, resource, .. } => {
                 (Some(who.client_id.as_str()), Some(resource.as_str()))
@@ -65,6 +66,7 @@ impl Service for Imds {
             client_id,
             resource,
             path: &path,
+            method: request.method().as_str(),
             token,
         };
         let strike = azure.strike(Target::Imds, &facts);
@@ -72,7 +74,7 @@ impl Service for Imds {
         azure.journal.answer(seq, findings.clone());
 
         let throttled = path.starts_with(path::IDENTITY) && has_metadata(&request);
-        let (reply, status) = self.perform(vm, verdict, strike, throttled).await;
+        let (reply, status) = self.perform(&machine, verdict, strike, throttled).await;
         findings.status = status;
         azure.journal.answer(seq, findings);
         reply
@@ -101,7 +103,7 @@ fn has_metadata<B>(request: &Request<B>) -> bool {
 
 impl Imds {
     /// The right answer to a request. The Metadata header comes before everything else.
-    fn decide<B>(&self, request: &Request<B>, vm: &Vm, path: &str) -> Verdict {
+    fn decide<B>(&self, request: &Request<B>, machine: &Machine, path: &str) -> Verdict {
         let identity = path.starts_with(path::IDENTITY);
         let refuse = |refusal: Refusal| {
             let style = if identity {
@@ -124,7 +126,8 @@ impl Imds {
             if request.method() != hyper::Method::GET {
                 return refuse(Refusal::method());
             }
-            return match selectors::resolve(&query, Azure::system(vm), self.0.user_assigned(vm)) {
+            let (system, user) = self.0.identities(machine);
+            return match selectors::resolve(&query, system, user) {
                 Ok((who, resource)) => Verdict::Token {
                     who,
                     resource,
@@ -133,7 +136,7 @@ impl Imds {
                 Err(refusal) => refuse(refusal),
             };
         }
-        match instance::answer(&self.0.world, vm, request.method(), path, &query) {
+        match instance::answer(&self.0.world, &machine.vm, request.method(), path, &query) {
             Ok(response) => Verdict::Plain(response),
             Err(refusal) => refuse(refusal),
         }
@@ -142,7 +145,7 @@ impl Imds {
     /// Gives the answer, late or broken as the strike says, within the machine's limits.
     async fn perform(
         &self,
-        vm: &Vm,
+        machine: &Machine,
         verdict: Verdict,
         strike: Strike,
         throttled: bool,
@@ -151,8 +154,8 @@ impl Imds {
         let mut permit = None;
         let mut latency = strike.latency;
         if throttled && !matches!(strike.effect, Some(Effect::Silence | Effect::Reset)) {
-            permit = azure
-                .throttle(vm)
+            permit = machine
+                .throttle
                 .enter(Instant::now(), azure.world.imds.throttle);
             let Some(permit) = &permit else {
                 azure.counters.throttled();

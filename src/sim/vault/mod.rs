@@ -1,6 +1,6 @@
 //! Key Vaults that check who comes: signature, audience, issuer, life, and the access list.
 //!
-//! In: requests over TLS, told apart by `Host`; those for Entra's host names are passed on to [`Entra`]. Out: the real
+//! In: requests over TLS, told apart by `Host`; those for Entra's and ARM's host names are passed on. Out: the real
 //! service's challenge (401), refusals (403, 404) and secrets. Verification is by the published keys, as a
 //! real resource does it. Waits only for a fault's latency.
 
@@ -16,6 +16,7 @@ use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, WWW_AUTHENTICA
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::arm::{self, Arm};
 use super::azure::Azure;
 use super::broken::{self, perform};
 use super::entra::{self, Entra};
@@ -34,6 +35,7 @@ const VERSION: &str = "5ec7e7000000400080000000000000a1";
 pub(super) struct Vaults {
     pub azure: Arc<Azure>,
     pub entra: Entra,
+    pub arm: Arm,
 }
 
 /// Every name the TLS certificate must vouch for.
@@ -43,6 +45,7 @@ pub(super) fn hosts(azure: &Azure) -> Vec<String> {
     let fixed = ["localhost", "127.0.0.1"]
         .into_iter()
         .chain(entra::hosts(&azure.world))
+        .chain(arm::hosts(&azure.world))
         .map(str::to_owned);
     let names: BTreeSet<String> = own.chain(fixed).collect();
     names.into_iter().collect()
@@ -64,6 +67,9 @@ impl Service for Vaults {
         if entra.any(named) {
             return self.entra.answer(request, source).await;
         }
+        if arm::hosts(&self.azure.world).any(named) {
+            return self.arm.answer(request, source).await;
+        }
         let azure = &*self.azure;
         let seq = azure.arrive(Listener::Vault, source, None, &request);
         let claims = self.claims(&request);
@@ -75,6 +81,7 @@ impl Service for Vaults {
         let facts = Facts {
             client_id: claims.as_ref().ok().map(|claims| claims.appid.as_str()),
             path,
+            method: request.method().as_str(),
             ..Facts::default()
         };
         let strike = azure.strike(Target::Vault, &facts);

@@ -12,7 +12,7 @@ use crate::sim::entra::authorities;
 impl World {
     /// Says whether names are unique and references lead somewhere.
     pub fn check(&self) -> Result<(), WorldError> {
-        if self.vms.is_empty() {
+        if self.vms.is_empty() && self.scale_sets.is_empty() {
             return Err(invalid(
                 "vms",
                 "empty; IMDS needs at least one machine to speak for",
@@ -35,7 +35,12 @@ impl World {
             let problem = format!("`{name}` is the name of an identity, too; commands need one");
             return Err(invalid("applications", &problem));
         }
-        unique("vms", self.vms.iter().map(|vm| &vm.name))?;
+        let instances = self.scale_sets.iter().flat_map(|set| {
+            let own = set.instances.iter().map(|instance| &instance.name);
+            own.chain([&set.name])
+        });
+        let machines = self.vms.iter().map(|vm| &vm.name);
+        unique("vms and scaleSets", machines.chain(instances))?;
         unique("vaults", self.vaults.iter().map(|vault| &vault.name))?;
         for (index, identity) in self.identities.iter().enumerate() {
             guid(
@@ -65,6 +70,15 @@ impl World {
                 }
             }
         }
+        for (index, set) in self.scale_sets.iter().enumerate() {
+            for name in &set.identities {
+                if self.identity(name).is_none() {
+                    let field = format!("scaleSets[{index}].identities");
+                    return Err(invalid(&field, &format!("no identity is named `{name}`")));
+                }
+            }
+        }
+        self.check_roles()?;
         self.check_vaults()?;
         self.check_credentials()?;
         self.check_entra()?;
@@ -128,6 +142,29 @@ impl World {
         {
             let problem = "perSecond and burst must be more than nothing";
             return Err(invalid("entra.throttle", problem));
+        }
+        Ok(())
+    }
+
+    fn check_roles(&self) -> Result<(), WorldError> {
+        for (index, one) in self.role_assignments.iter().flatten().enumerate() {
+            let field = format!("roleAssignments[{index}]");
+            let known = self.principal_id(&one.principal).is_some();
+            if !known && guid(&field, &one.principal).is_err() {
+                let who = &one.principal;
+                let problem =
+                    format!("`{who}` is neither an identity, an application nor an object id");
+                return Err(invalid(&field, &problem));
+            }
+            if one.role.is_some() != one.actions.is_empty() {
+                return Err(invalid(&field, "give `role` or `actions`, one of them"));
+            }
+            if !one.scope.starts_with('/') {
+                return Err(invalid(
+                    &field,
+                    "`scope` is a resource id, `/subscriptions/…`",
+                ));
+            }
         }
         Ok(())
     }

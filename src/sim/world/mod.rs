@@ -3,6 +3,7 @@
 //! In: YAML. Out: a checked [`World`], or an error that names the place and the field. Pure but for
 //! [`World::load`], which reads one file. Field names are those of Azure's own documents where it has one.
 
+mod arm;
 mod check;
 mod credentials;
 mod entra;
@@ -14,9 +15,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::SignedDuration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact as friendly;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::faults::Fault;
+pub use arm::{Arm, IdCase, Instance, Role, RoleAssignment, ScaleSet};
 pub use credentials::{CertificateSubject, FederatedCredential, Issuer, Pem, PemFile, Secret};
 pub use entra::{AssertionAlgorithm, Entra, Throttle};
 
@@ -33,7 +35,14 @@ pub struct World {
     #[serde(default)]
     pub applications: Vec<Application>,
     /// Virtual machines. The first answers where no machine's `sources` hold the asker's address.
+    #[serde(default)]
     pub vms: Vec<Vm>,
+    /// Virtual machine scale sets.
+    #[serde(default)]
+    pub scale_sets: Vec<ScaleSet>,
+    /// Who may do what at ARM; where it is left out, everybody may do everything.
+    #[serde(default)]
+    pub role_assignments: Option<Vec<RoleAssignment>>,
     /// Key Vaults.
     #[serde(default)]
     pub vaults: Vec<Vault>,
@@ -46,6 +55,9 @@ pub struct World {
     /// How Entra ID behaves as a whole.
     #[serde(default)]
     pub entra: Entra,
+    /// How Azure Resource Manager behaves as a whole.
+    #[serde(default)]
+    pub arm: Arm,
     /// How issuers of federated tokens are reached.
     #[serde(default)]
     pub issuers: Vec<Issuer>,
@@ -112,7 +124,7 @@ pub struct Application {
 }
 
 /// A virtual machine and what is assigned to it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Vm {
     /// Name, as `compute.name` says it.
@@ -138,10 +150,13 @@ pub struct Vm {
     /// `compute.customData`.
     #[serde(default)]
     pub custom_data: String,
+    /// Name of the scale set that it is an instance of; not written but made from [`ScaleSet`].
+    #[serde(skip)]
+    pub scale_set: Option<String>,
 }
 
 /// A system-assigned managed identity.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SystemAssigned {
     /// Application (client) id, a GUID.
@@ -212,6 +227,9 @@ pub struct Imds {
     /// 20 requests a second and 5 at once for each machine; false switches it off.
     #[serde(default = "yes")]
     pub throttle: bool,
+    /// Time from a finished assignment (or removal) at ARM until IMDS knows of it.
+    #[serde(default, with = "friendly::required")]
+    pub assignment_delay: Duration,
 }
 
 /// Why a world cannot be used.
@@ -340,6 +358,7 @@ impl Default for Imds {
         Self {
             latency: Duration::ZERO,
             throttle: true,
+            assignment_delay: Duration::ZERO,
         }
     }
 }
