@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod board;
+mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
@@ -22,3 +23,5 @@ pub mod plan;
 pub mod record;
 pub mod records;
 pub mod world;
+
+pub use compose::{Plans, dry_run, run};
