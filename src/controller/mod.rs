@@ -17,4 +17,5 @@ pub mod lease;
 pub mod managed;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod world;
