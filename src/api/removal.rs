@@ -12,3 +12,15 @@ pub const REMOVED: &str = "removed";
 pub fn acks_name(marker: &str) -> String {
     format!("{marker}-acks")
 }
+
+/// The marker's key that says what is to become of managed identities: [`RETAIN`] or [`DELETE`].
+pub const MANAGED_IDENTITIES: &str = "managedIdentities";
+
+/// They stay in Azure, and nothing holds their objects any more.
+pub const RETAIN: &str = "retain";
+
+/// They are removed from Azure.
+pub const DELETE: &str = "delete";
+
+/// What holds an `AzureIdentity` with `spec.managed` until its identity is gone from Azure.
+pub const FINALIZER: &str = "lanyard.dev/managed-identity";

@@ -10,7 +10,7 @@ use super::output::print;
 use crate::agent::bootguard;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
-use crate::removal::{self, Removal, RemovalError};
+use crate::removal::{self, Fate, Removal, RemovalError};
 
 /// Flags of `lanyard uninstall`.
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,14 @@ struct ClusterArgs {
     /// How long to wait for the nodes.
     #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = duration::parse)]
     timeout: Duration,
+    /// What is to become of the identities that the controller created (`spec.managed`): `retain` keeps
+    /// them in Azure, `delete` has the controller remove them first.
+    #[arg(long, value_name = "FATE", default_value = "retain")]
+    managed_identities: Fate,
+    /// How long to wait for the controller to let go of them. Then their finalizers are taken away, so
+    /// that no namespace hangs on one.
+    #[arg(long, value_name = "DURATION", default_value = "4m", value_parser = duration::parse)]
+    identities_timeout: Duration,
     /// Succeed although nodes did not confirm, or no agents were found; they are named all the same.
     #[arg(long)]
     best_effort: bool,
@@ -108,6 +116,7 @@ impl ClusterArgs {
             daemonset: self.daemonset,
             marker: self.removal_marker,
             timeout: self.timeout,
+            identities: self.managed_identities,
         };
         println!(
             "asking the agents of {}/{} to remove their rules (at most {} s)",
@@ -115,15 +124,32 @@ impl ClusterArgs {
             removal.daemonset,
             removal.timeout.as_secs()
         );
-        let outcome = match removal::remove(&cluster, &removal).await {
+        // What became of the agents does not decide over the identities, nor the other way round.
+        let agents = removal::remove(&cluster, &removal).await;
+        let told = |line: &str| println!("{line}");
+        let timeout = self.identities_timeout;
+        let identities = removal::identities::let_go(&cluster, &removal, timeout, told).await;
+        let mut complete = match agents {
             Err(absent @ RemovalError::NoAgents { .. }) if self.best_effort => {
                 println!("{absent}");
-                return Ok(ExitCode::SUCCESS);
+                true
             }
-            asked => asked?,
+            asked => {
+                let outcome = asked?;
+                print(&outcome.report(&self.image));
+                outcome.complete()
+            }
         };
-        print(&outcome.report(&self.image));
-        Ok(if outcome.complete() || self.best_effort {
+        match identities {
+            Ok(released) => {
+                print(&released.report(removal.identities));
+                complete &= released.complete(removal.identities);
+            }
+            // Without a controller the job may not look for identities, and there are none.
+            Err(error) if self.best_effort => println!("managed identities: {error}"),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(if complete || self.best_effort {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE

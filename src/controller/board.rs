@@ -9,9 +9,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::known::Existence;
+use super::managed::ManagedOutcome;
 use super::record::Record;
 use crate::model::compute::Compute;
-use crate::model::ids::ArmId;
+use crate::model::ids::{ArmId, ObjectName};
 
 /// How far a compute resource is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,9 @@ pub struct Trouble {
 pub struct Board {
     computes: RwLock<BTreeMap<ArmId, Told>>,
     identities: RwLock<BTreeMap<ArmId, Existence>>,
+    managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
     generation: watch::Sender<u64>,
+    existences: watch::Sender<u64>,
 }
 
 impl Default for Board {
@@ -48,7 +51,9 @@ impl Default for Board {
         Self {
             computes: RwLock::default(),
             identities: RwLock::default(),
+            managed: RwLock::default(),
             generation: watch::Sender::new(0),
+            existences: watch::Sender::new(0),
         }
     }
 }
@@ -77,6 +82,7 @@ impl Board {
             .write()
             .insert(identity.clone(), existence.clone());
         if before.as_ref() != Some(&existence) {
+            self.existences.send_modify(|generation| *generation += 1);
             self.changed();
         }
     }
@@ -99,6 +105,33 @@ impl Board {
         self.identities.read().clone()
     }
 
+    /// Tells how far a managed identity is.
+    pub fn tell_managed(&self, identity: &ObjectName, outcome: ManagedOutcome) {
+        let mut managed = self.managed.write();
+        let before = managed.insert(identity.clone(), outcome.clone());
+        drop(managed);
+        if before.as_ref() != Some(&outcome) {
+            self.changed();
+        }
+    }
+
+    /// A managed identity's object (of this UID) is gone.
+    pub fn forget_managed(&self, identity: &ObjectName, uid: &str) {
+        let mut managed = self.managed.write();
+        let is_it = managed.get(identity).is_some_and(|of| *of.uid == *uid);
+        if is_it {
+            managed.remove(identity);
+            drop(managed);
+            self.changed();
+        }
+    }
+
+    /// How far a managed identity is; `None`: nothing was told (yet).
+    #[must_use]
+    pub fn managed(&self, identity: &ObjectName) -> Option<ManagedOutcome> {
+        self.managed.read().get(identity).cloned()
+    }
+
     /// How far all compute resources are.
     #[must_use]
     pub fn computes(&self) -> BTreeMap<ArmId, Told> {
@@ -108,6 +141,11 @@ impl Board {
     /// Changes with everything that is told. Subscribe before the first look.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Changes with what is told of identities, and not with what is told of compute resources.
+    pub fn subscribe_existences(&self) -> watch::Receiver<u64> {
+        self.existences.subscribe()
     }
 
     fn changed(&self) {

@@ -17,6 +17,8 @@ use serde_json::value::RawValue;
 use zeroize::Zeroize;
 
 use super::Cluster;
+use crate::api::API_VERSION;
+use crate::api::kind::Kind;
 use crate::model::escape::escaped;
 
 /// Objects of one page, where they are of the usual size.
@@ -253,6 +255,21 @@ impl Cluster {
 }
 
 impl Collection {
+    /// All objects of a kind, whole.
+    #[must_use]
+    pub fn every(kind: Kind) -> Self {
+        let plural = kind.as_str();
+        Self {
+            path: if kind.is_ours() {
+                format!("/apis/{API_VERSION}/{plural}")
+            } else {
+                format!("/api/v1/{plural}")
+            },
+            selector: String::new(),
+            metadata_only: false,
+        }
+    }
+
     fn accept(&self, metadata: &str) -> String {
         if self.metadata_only {
             format!("application/json;as={metadata};g=meta.k8s.io;v=v1")

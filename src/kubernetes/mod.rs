@@ -1,13 +1,15 @@
 //! The Kubernetes API as its clients here see it: how to connect, and how long to wait for what.
 //!
-//! In: a kubeconfig or the pod's own service account. Out: a client. Used by the agent, by the
-//! admission webhook, and by the commands for a person's shell.
+//! In: a kubeconfig or the pod's own service account. Out: a client, and what follows kinds of objects
+//! ([`watch`]). Used by agent and controller, by the admission webhook, and by the commands for a
+//! person's shell.
 
 mod client;
 mod collection;
 mod objects;
 mod secret;
 mod token;
+pub mod watch;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
 pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE, Page, PageItems};

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod compute;
+pub mod conditions;
 pub mod escape;
 pub mod facts;
 pub mod fault;

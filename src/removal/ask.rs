@@ -14,8 +14,9 @@ use kube::Resource;
 use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use tokio::time::{Instant, sleep};
 
+use super::identities::Fate;
 use super::outcome::{Outcome, agents};
-use crate::api::removal::acks_name;
+use crate::api::removal::{MANAGED_IDENTITIES, acks_name};
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::clock;
 
@@ -32,6 +33,8 @@ pub struct Removal {
     pub marker: String,
     /// How long to wait for all of them.
     pub timeout: Duration,
+    /// What is to become of managed identities: the marker tells the controller.
+    pub identities: Fate,
 }
 
 /// Why the agents could not even be asked.
@@ -66,7 +69,7 @@ pub async fn remove(cluster: &Cluster, removal: &Removal) -> Result<Outcome, Rem
     if agents.is_empty() {
         return Ok(Outcome::default());
     }
-    asking.mark(&daemonset).await?;
+    asking.mark(&owner(&daemonset)).await?;
     let end = Instant::now() + removal.timeout;
     loop {
         // The API server may be away for a moment: what counts is the end.
@@ -142,25 +145,51 @@ impl Asking<'_> {
 
     /// Empties the acknowledgements and sets the marker, in this order: what agents wrote at an
     /// earlier time must not count. A marker that is there already is one whose wait was cut short.
-    async fn mark(&self, daemonset: &DaemonSet) -> Result<(), RemovalError> {
+    async fn mark(&self, owner: &OwnerReference) -> Result<(), RemovalError> {
+        if self.remark().await? {
+            return Ok(());
+        }
+        self.empty_acks(owner).await?;
+        self.set(owner).await
+    }
+
+    /// Says anew what is to become of managed identities; whether there is a marker.
+    async fn remark(&self) -> Result<bool, RemovalError> {
         let marker = &self.removal.marker;
         let api = self.configmaps();
         let found = self.call(format!("read ConfigMap {marker}"), api.get_opt(marker));
-        if found.await?.is_some() {
-            return Ok(());
+        let Some(found) = found.await? else {
+            return Ok(false);
+        };
+        let fate = self.removal.identities.as_str();
+        let said = found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(MANAGED_IDENTITIES));
+        if said.is_none_or(|said| said != fate) {
+            let change = Patch::Merge(serde_json::json!({"data": {MANAGED_IDENTITIES: fate}}));
+            let parameters = PatchParams::default();
+            let patch = api.patch(marker, &parameters, &change);
+            self.call(format!("change ConfigMap {marker}"), patch)
+                .await?;
         }
-        self.empty_acks(daemonset).await?;
-        let requested = ("requested".to_owned(), clock::now().to_string());
-        let object = owned(marker, daemonset, BTreeMap::from([requested]));
-        self.create(object).await
+        Ok(true)
     }
 
-    async fn empty_acks(&self, daemonset: &DaemonSet) -> Result<(), RemovalError> {
+    async fn set(&self, owner: &OwnerReference) -> Result<(), RemovalError> {
+        let requested = ("requested".to_owned(), clock::now().to_string());
+        let fate = self.removal.identities.as_str();
+        let fate = (MANAGED_IDENTITIES.to_owned(), fate.to_owned());
+        let data = BTreeMap::from([requested, fate]);
+        self.create(owned(&self.removal.marker, owner, data)).await
+    }
+
+    async fn empty_acks(&self, owner: &OwnerReference) -> Result<(), RemovalError> {
         let name = acks_name(&self.removal.marker);
         let api = self.configmaps();
         let found = self.call(format!("read ConfigMap {name}"), api.get_opt(&name));
         if found.await?.is_none() {
-            return self.create(owned(&name, daemonset, BTreeMap::new())).await;
+            return self.create(owned(&name, owner, BTreeMap::new())).await;
         }
         let nothing = Patch::Merge(serde_json::json!({"data": null}));
         let parameters = PatchParams::default();
@@ -180,19 +209,35 @@ impl Asking<'_> {
     }
 }
 
-fn owned(name: &str, daemonset: &DaemonSet, data: BTreeMap<String, String>) -> ConfigMap {
-    let owner = OwnerReference {
+fn owner(daemonset: &DaemonSet) -> OwnerReference {
+    OwnerReference {
         controller: None,
         block_owner_deletion: None,
         ..daemonset.controller_owner_ref(&()).unwrap_or_default()
-    };
+    }
+}
+
+fn owned(name: &str, owner: &OwnerReference, data: BTreeMap<String, String>) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            owner_references: Some(vec![owner]),
+            owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
         data: Some(data),
         ..ConfigMap::default()
     }
+}
+
+/// Sets the marker where there are no agents that it could belong to: it goes with `owner`.
+pub(super) async fn mark(
+    cluster: &Cluster,
+    removal: &Removal,
+    owner: &OwnerReference,
+) -> Result<(), RemovalError> {
+    let asking = Asking { cluster, removal };
+    if asking.remark().await? {
+        return Ok(());
+    }
+    asking.set(owner).await
 }

@@ -7,7 +7,9 @@
 //! and an acknowledgement of an earlier removal never counts.
 
 mod ask;
+pub mod identities;
 mod outcome;
 
 pub use ask::{Removal, RemovalError, remove};
+pub use identities::Fate;
 pub use outcome::Outcome;

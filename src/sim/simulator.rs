@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::arm::Arm;
+use super::arm::{Arm, Commands};
 use super::azure::{AssignError, Azure};
 use super::certificate::CertificateError;
 use super::control;
@@ -284,10 +284,15 @@ impl Simulator {
         self.azure.faults.list()
     }
 
-    /// Replaces the user-assigned identities of a machine, by name.
+    /// Replaces the user-assigned identities of a machine or scale set, by name, behind everybody's back.
     pub fn assign(&self, vm: &str, identities: &[&str]) -> Result<(), AssignError> {
         let names: Vec<String> = identities.iter().map(|&name| name.to_owned()).collect();
         self.azure.assign(vm, &names)
+    }
+
+    /// Commands about machines, scale sets, identities, operations and roles.
+    pub fn arm(&self) -> Commands<'_> {
+        Commands(&self.azure)
     }
 
     /// Lets a new key sign; the old ones stay published. Returns the new `kid`. Takes some 100 ms.

@@ -1,6 +1,8 @@
 //! The controller as the chart runs it: its pod, who it is to Azure, its rights, what others may not write,
 //! and what is refused before it is rendered.
 
+use clap::Parser as _;
+use lanyard::cli::Cli;
 use serde_json::{Value, json};
 
 use crate::{helm, root, template};
@@ -119,6 +121,33 @@ fn it_is_two_pods_that_need_nothing_of_the_node() {
 }
 
 #[test]
+fn a_dry_run_is_a_job_that_ends() {
+    let objects = with(
+        "federated",
+        &["controller.dryRun=true,podMonitor.enabled=true,prometheusRule.enabled=true"],
+    );
+    let job = &find(&objects, "Job", "lanyard-controller-dry-run-1")["spec"]["template"]["spec"];
+    assert_eq!(job["restartPolicy"], "Never");
+    let container = &job["containers"][0];
+    assert!(container["args"].to_string().contains("\"--dry-run\""));
+    assert!(container["readinessProbe"].is_null() && container["ports"].is_null());
+    let its = |kind: &str| {
+        objects.iter().any(|object| {
+            object["kind"] == kind && object["metadata"]["name"] == "lanyard-controller"
+        })
+    };
+    for kind in [
+        "Deployment",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "PrometheusRule",
+    ] {
+        assert!(!its(kind), "{kind}");
+    }
+    assert!(its("ServiceAccount") && its("ClusterRole"));
+}
+
+#[test]
 fn values_become_flags() {
     let plain = with("federated", &[]);
     let plain = args(&plain);
@@ -151,7 +180,6 @@ fn values_become_flags() {
             "azure.httpsProxy=http://proxy:3128",
             "azure.caBundle=-----BEGIN CERTIFICATE-----",
             "controller.azure.tenantID=72f988bf-0000-4000-8000-00000000000b",
-            "controller.dryRun=true",
             "controller.metrics.port=9999",
             "controller.extraArgs={--send-chain}",
         ],
@@ -161,7 +189,6 @@ fn values_become_flags() {
         "--authority-host=https://login.example.com",
         "--azure-ca-file=/etc/lanyard/azure-ca/ca.crt",
         "--tenant-id=72f988bf-0000-4000-8000-00000000000b",
-        "--dry-run",
         "--metrics-address=0.0.0.0:9999",
         "--send-chain",
     ] {
@@ -196,6 +223,33 @@ fn it_signs_in_as_it_was_told() {
         // A file that was mounted by its own name would never change.
         let mount = &pod["containers"][0]["volumeMounts"][0];
         assert!(mount["subPath"].is_null() && mount["readOnly"] == true);
+    }
+}
+
+/// The chart writes flags, the program reads them: each sign-in's, the dry run's, and the job's of the removal.
+#[test]
+fn the_program_takes_the_flags_that_the_chart_gives() {
+    let taken = |container: &Value| {
+        let args = container["args"].as_array().unwrap();
+        let args = args.iter().map(|arg| {
+            let arg = arg.as_str().unwrap().replace("$(POD_IP)", "10.0.0.1");
+            arg.replace("$(NAMESPACE)", "lanyard-system")
+        });
+        if let Err(error) = Cli::try_parse_from(["lanyard".to_owned()].into_iter().chain(args)) {
+            panic!("{error}");
+        }
+    };
+    for auth in ["federated", "certificate", "secret", "nodeIdentity"] {
+        let objects = with(auth, &["azure.armEndpoint=https://management.example.com"]);
+        taken(&pod(&objects)["containers"][0]);
+    }
+    let objects = with("federated", &["controller.dryRun=true"]);
+    for (objects, job) in [
+        (&objects, "lanyard-controller-dry-run-1"),
+        (&with("federated", &[]), "lanyard-removal"),
+    ] {
+        let job = find(objects, "Job", job);
+        taken(&job["spec"]["template"]["spec"]["containers"][0]);
     }
 }
 
@@ -314,12 +368,15 @@ fn what_becomes_of_managed_identities_is_said_to_the_job() {
     assert!(!job(&render(&[])).contains("managed-identities"));
     let objects = with("federated", &[]);
     assert!(job(&objects).contains("--managed-identities=retain"));
-    let role = find(&objects, "ClusterRole", "lanyard-removal");
-    assert_eq!(rights(role), ["azureidentities [] list patch"]);
-    assert_eq!(
-        role["metadata"]["annotations"]["helm.sh/hook"],
-        "pre-delete"
-    );
+    // Also without a controller: there may have been one.
+    for objects in [&objects, &render(&[])] {
+        let role = find(objects, "ClusterRole", "lanyard-removal");
+        assert_eq!(rights(role), ["azureidentities [] list patch"]);
+        assert_eq!(
+            role["metadata"]["annotations"]["helm.sh/hook"],
+            "pre-delete"
+        );
+    }
     let objects = with("federated", &["uninstall.managedIdentities=delete"]);
     assert!(job(&objects).contains("--managed-identities=delete"));
 }
@@ -418,6 +475,10 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
         (
             "uninstall.managedIdentities=delete,uninstall.enabled=false".to_owned(),
             "leave that true",
+        ),
+        (
+            "uninstall.identitiesTimeout=3".to_owned(),
+            "identitiesTimeout",
         ),
         (
             "uninstall.managedIdentities=keep".to_owned(),

@@ -1,8 +1,13 @@
-{{/* Do agents wait for AzureAssignments? A controller that only plans writes none. */}}
+{{/* Says something where a controller is at work, and does not only plan. */}}
+{{- define "lanyard.controllerRuns" -}}
+{{- if and .Values.controller.enabled (not .Values.controller.dryRun) }}yes{{ end }}
+{{- end }}
+
+{{/* Do agents wait for AzureAssignments? */}}
 {{- define "lanyard.assignments" -}}
 {{- if .Values.agent.assignments }}
 {{- .Values.agent.assignments }}
-{{- else if and .Values.controller.enabled (not .Values.controller.dryRun) }}
+{{- else if include "lanyard.controllerRuns" . }}
 {{- "required" }}
 {{- else }}
 {{- "ignored" }}

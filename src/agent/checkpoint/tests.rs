@@ -103,12 +103,16 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
         .unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
+fn health() -> Arc<Health> {
+    Arc::new(Health::new(&crate::agent::watch::ALWAYS))
+}
+
 #[tokio::test]
 async fn the_last_of_many_changes_is_written_and_not_each() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     let (sender, receiver) = watch::channel(Arc::default());
-    let keeping = tokio::spawn(store.clone().keep(receiver, Arc::default()));
+    let keeping = tokio::spawn(store.clone().keep(receiver, health()));
     let begun = Instant::now();
     let mut changes = 0;
     while begun.elapsed() < Duration::from_millis(300) {
@@ -133,7 +137,7 @@ async fn a_disk_that_cannot_be_written_ends_nothing() {
     fs::write(&state, "in the way").unwrap();
     let store = store(&state);
     let (sender, receiver) = watch::channel(Arc::default());
-    let keeping = tokio::spawn(store.clone().keep(receiver, Arc::default()));
+    let keeping = tokio::spawn(store.clone().keep(receiver, health()));
     sender.send_replace(content("p"));
     tokio::time::sleep(Duration::from_millis(50)).await;
     fs::remove_file(&state).unwrap();

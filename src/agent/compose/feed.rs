@@ -21,7 +21,7 @@ use crate::agent::index::Index;
 use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
-use crate::agent::watch::{Health, Timing, Watch, WatchMetrics};
+use crate::agent::watch::{ALWAYS, Health, Timing, Watch, WatchMetrics};
 use crate::agent::world::Batch;
 use crate::kubernetes::Cluster;
 use crate::model::grant::{Asker, Grant};
@@ -131,7 +131,7 @@ fn from_kubernetes(
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Memory> {
     let pipeline = &parts.pipeline;
-    let health = Arc::<Health>::default();
+    let health = Arc::new(Health::new(&ALWAYS));
     let store = Store::new(&config.state_dir, &source.node)
         .context("the node cannot be told from others")?;
     let remembered = recall(&store, &health, config.workload_identity);

@@ -8,14 +8,14 @@
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
-use super::follow::Follower;
-use super::kind::Kind;
-use super::pause::Pause;
+use super::kind::{self, Facts};
 use crate::agent::world::{Batch, Change};
+use crate::api::kind::Kind;
+use crate::kubernetes::watch::{Follower, Pause};
 use crate::model::compute::Compute;
 
 /// Follows it until nobody takes changes any more.
-pub async fn follow(mut follower: Follower, node: &str) {
+pub async fn follow(mut follower: Follower<Facts>, node: &str) {
     let mut pause = Pause::new(follower.timing);
     let compute = loop {
         match compute_of(&follower, node).await {
@@ -38,11 +38,11 @@ pub async fn follow(mut follower: Follower, node: &str) {
     if follower.batches.send(batch).await.is_err() {
         return;
     }
-    follower.collection = Kind::Assignments.collection(&name);
+    follower.collection = kind::collection(Kind::Assignments, &name);
     follower.run().await;
 }
 
-async fn compute_of(follower: &Follower, node: &str) -> Result<Compute, String> {
+async fn compute_of(follower: &Follower<Facts>, node: &str) -> Result<Compute, String> {
     let nodes: Api<Node> = Api::all(follower.cluster.client.clone());
     let object = follower.cluster.call(nodes.get(node)).await;
     let object = object.map_err(|error| format!("the Node {node} cannot be read: {error}"))?;

@@ -12,9 +12,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::kind::{Kind, Read, Version};
+use super::kind::{self, read};
 use super::metrics::{Looked, WatchMetrics};
 use crate::agent::rate::{Pace, Rate};
+use crate::api::kind::Kind;
+use crate::api::object::Object;
+use crate::kubernetes::watch::{Asked, Version};
 use crate::kubernetes::{Cluster, Failure, PAGE};
 
 /// Calls of this node: a stranger's packets must not become a flood at the API server.
@@ -30,13 +33,7 @@ const MOST_REMEMBERED: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// What the API server said about an address.
-#[derive(Debug)]
-pub struct Answer {
-    /// The version of the answer as a whole.
-    pub version: Version,
-    /// The pods with that address.
-    pub pods: Vec<Read>,
-}
+pub type Answer = Asked<Object>;
 
 /// Asks.
 pub struct Lookups {
@@ -108,7 +105,7 @@ impl Lookups {
 
     async fn look(&self, ip: IpAddr) {
         let outcome = match self.fetch(ip).await {
-            Ok(answer) if answer.pods.is_empty() => Looked::Nothing,
+            Ok(answer) if answer.objects.is_empty() => Looked::Nothing,
             Ok(answer) => {
                 // Whoever follows pods may be listing all of them just now: no need for this one.
                 let _ = self.answers.try_send(answer);
@@ -123,18 +120,16 @@ impl Lookups {
     }
 
     async fn fetch(&self, ip: IpAddr) -> Result<Answer, Failure> {
-        let mut pods = Kind::Pods.collection(&self.node);
+        let mut pods = kind::collection(Kind::Pods, &self.node);
         // An IPv6 address has colons, which a query may hold.
         pods.selector = format!("{}%2Cstatus.podIP%3D{ip}", pods.selector);
         let page = self.cluster.page(&pods, "", PAGE, DEADLINE).await?;
         let items = page.items()?;
-        let read = items
-            .items
-            .iter()
-            .filter_map(|item| Kind::Pods.read(item).ok());
+        let objects = items.items.iter();
+        let objects = objects.filter_map(|item| read(Kind::Pods, item).ok());
         Ok(Answer {
             version: Version::of(&items.metadata.resource_version),
-            pods: read.collect(),
+            objects: objects.collect(),
         })
     }
 }

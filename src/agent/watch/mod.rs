@@ -5,28 +5,14 @@
 //! who looks at the latch and the metrics can tell a stalled watch from an API server that is away.
 
 mod compute;
-#[cfg(test)]
-#[allow(
-    clippy::unwrap_in_result,
-    clippy::missing_panics_doc,
-    missing_docs,
-    reason = "a test says so by panicking"
-)]
-pub mod fake;
-mod follow;
-mod health;
 mod kind;
 mod lookup;
 mod metrics;
-mod mirror;
-mod pause;
 mod slim;
-mod verdict;
-mod watchdog;
+mod staleness;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,54 +20,17 @@ use tokio::task::JoinSet;
 use super::config::{Assignments, KubernetesSource};
 use super::directory::Published;
 use super::world::Batch;
+use crate::api::kind::Kind;
 use crate::kubernetes::Cluster;
+#[cfg(test)]
+pub use crate::kubernetes::watch::fake;
+use crate::kubernetes::watch::{Follower, Mirror, Watchdog};
+pub use crate::kubernetes::watch::{Health, Timing};
 use crate::serve::ready::Latch;
-use follow::Follower;
-pub use health::Health;
-use kind::Kind;
+pub use kind::ALWAYS;
+use kind::Facts;
 pub use lookup::Lookups;
 pub use metrics::WatchMetrics;
-use mirror::Mirror;
-use watchdog::Watchdog;
-
-/// How long what may take, and how often it is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// One page of a list, or the beginning of a watch.
-    pub call: Duration,
-    /// How long a watch may be silent. The server sends a bookmark about every minute.
-    pub silence: Duration,
-    /// After which the server ends a watch.
-    pub lifetime: Duration,
-    /// The first pause after a failure; the next are longer.
-    pub first_pause: Duration,
-    /// The longest pause.
-    pub longest_pause: Duration,
-    /// How often the watches' health is looked at.
-    pub tick: Duration,
-    /// How long the API server may take to answer that it is there.
-    pub ask: Duration,
-    /// How often it is asked while all is well.
-    pub routine_ask: Duration,
-    /// How often it is asked while something is not.
-    pub urgent_ask: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            call: Duration::from_secs(15),
-            silence: Duration::from_secs(150),
-            lifetime: Duration::from_mins(5),
-            first_pause: Duration::from_millis(200),
-            longest_pause: Duration::from_secs(8),
-            tick: Duration::from_secs(1),
-            ask: Duration::from_secs(5),
-            routine_ask: Duration::from_secs(30),
-            urgent_ask: Duration::from_secs(5),
-        }
-    }
-}
 
 /// What following all kinds needs.
 pub struct Watch {
@@ -123,22 +72,23 @@ impl Watch {
     async fn follow(self, answers: mpsc::Receiver<lookup::Answer>) -> anyhow::Result<()> {
         let required = self.source.assignments == Assignments::Required;
         let accounts = self.workload_identity.then_some(Kind::ServiceAccounts);
-        let plain = Kind::ALL.into_iter().chain(accounts);
+        let plain = ALWAYS.into_iter().chain(accounts);
         let unlisted = plain.clone().count() + usize::from(required);
         let unlisted = Arc::new(AtomicUsize::new(unlisted));
         let (back, returned) = watch::channel(0);
         let mut parts = JoinSet::new();
         let mut answers = Some(answers);
         let mut follower = |kind: Kind| Follower {
+            who: "the agent",
             cluster: self.cluster.clone(),
-            collection: kind.collection(&self.source.node),
-            mirror: Mirror::new(kind),
+            collection: kind::collection(kind, &self.source.node),
+            mirror: Mirror::new(Facts(kind)),
             batches: self.batches.clone(),
             unlisted: unlisted.clone(),
             answers: answers.take_if(|_| kind == Kind::Pods),
             back: returned.clone(),
             health: self.health.clone(),
-            metrics: self.metrics.clone(),
+            metrics: self.metrics.shared.clone(),
             timing: self.timing,
         };
         for kind in plain {
@@ -159,9 +109,9 @@ impl Watch {
             cluster: self.cluster,
             health: self.health,
             latch: self.latch,
-            metrics: self.metrics,
-            published: self.published,
-            max_staleness: self.source.max_staleness,
+            metrics: self.metrics.shared,
+            meanwhile: "pods that are known keep getting tokens",
+            look: staleness::told_to(self.published, self.source.max_staleness),
             back,
             timing: self.timing,
         };

@@ -153,14 +153,12 @@ mod tests {
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn token(from: u64, life: u64) -> Result<Renewed, AccessError> {
+    fn token(from: u64, life: u64) -> Renewed {
         let token = Token::new(format!("t{from}"), S(from), S(from), S(from + life));
-        Ok(Renewed::Token(token))
+        Renewed::Token(token)
     }
 
-    fn failed() -> Result<Renewed, AccessError> {
-        Err(AccessError::Late(S(1)))
-    }
+    const FAILED: AccessError = AccessError::Late(Duration::from_secs(1));
 
     /// What it does, and of which token.
     fn step(held: &mut Held, now: u64) -> String {
@@ -188,13 +186,13 @@ mod tests {
         let mut held = Held::default();
         assert_eq!(step(&mut held, 1_000), "renew");
         assert_eq!(step(&mut held, 1_001), "wait");
-        held.end(token(1_001, 3_600), S(1_001));
+        held.end(Ok(token(1_001, 3_600)), S(1_001));
         assert_eq!(looked(&mut held, 1_002), "serve t1001");
         assert_eq!(looked(&mut held, 4_300), "serve t1001");
         // Five minutes before its end.
         assert_eq!(step(&mut held, 4_301), "serve t1001 and renew");
         assert_eq!(step(&mut held, 4_302), "serve t1001");
-        held.end(token(4_303, 3_600), S(4_303));
+        held.end(Ok(token(4_303, 3_600)), S(4_303));
         assert_eq!(looked(&mut held, 4_304), "serve t4303");
     }
 
@@ -202,12 +200,12 @@ mod tests {
     fn a_failing_renewal_leaves_the_token_until_thirty_seconds_before_its_end() {
         let mut held = Held::default();
         step(&mut held, 1_000);
-        held.end(token(1_000, 400), S(1_000));
+        held.end(Ok(token(1_000, 400)), S(1_000));
         assert_eq!(step(&mut held, 1_101), "serve t1000 and renew");
-        held.end(failed(), S(1_101));
+        held.end(Err(FAILED), S(1_101));
         assert_eq!(step(&mut held, 1_102), "serve t1000", "not in a loop");
         assert_eq!(step(&mut held, 1_103), "serve t1000 and renew");
-        held.end(failed(), S(1_369));
+        held.end(Err(FAILED), S(1_369));
         assert_eq!(looked(&mut held, 1_369), "serve t1000");
         assert_eq!(step(&mut held, 1_370), "fail");
         assert_eq!(step(&mut held, 1_373), "renew");
@@ -219,7 +217,7 @@ mod tests {
         let mut now = 1_000;
         for expected in [2, 4, 8, 16, 32, 60, 60] {
             assert!(held.is_due(S(now)));
-            held.end(failed(), S(now));
+            held.end(Err(FAILED), S(now));
             assert!(!held.is_due(S(now + expected - 1)), "{expected}");
             now += expected;
         }
@@ -231,7 +229,7 @@ mod tests {
         };
         held.end(Err(throttled), S(now));
         assert!(!held.is_due(S(now + 299)) && held.is_due(S(now + 300)));
-        held.end(token(now, 3_600), S(now));
+        held.end(Ok(token(now, 3_600)), S(now));
         assert!(!held.is_due(S(now)));
     }
 
@@ -239,11 +237,11 @@ mod tests {
     fn a_refused_token_is_not_served_but_no_more_than_one_a_minute_is_asked_for() {
         let mut held = Held::default();
         step(&mut held, 1_000);
-        held.end(token(1_000, 3_600), S(1_000));
+        held.end(Ok(token(1_000, 3_600)), S(1_000));
         let first = held.token().unwrap();
         held.refused(&first, S(1_001));
         assert_eq!(step(&mut held, 1_001), "renew");
-        held.end(token(1_002, 3_600), S(1_002));
+        held.end(Ok(token(1_002, 3_600)), S(1_002));
         // Somebody else's late word of the first one says nothing of the second.
         held.refused(&first, S(1_003));
         assert_eq!(step(&mut held, 1_003), "serve t1002");
@@ -258,7 +256,7 @@ mod tests {
     fn files_are_looked_at_every_thirty_seconds_even_while_it_fails() {
         let mut held = Held::default();
         step(&mut held, 1_000);
-        held.end(token(1_000, 3_600), S(1_000));
+        held.end(Ok(token(1_000, 3_600)), S(1_000));
         assert_eq!(step(&mut held, 1_029), "serve t1000");
         assert_eq!(step(&mut held, 1_030), "serve t1000 and renew");
         assert!(!held.is_due(S(1_030)));

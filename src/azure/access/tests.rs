@@ -53,7 +53,7 @@ impl Entra {
                         break;
                     }
                 }
-                let (status, body) = served.judged(read);
+                let (status, body) = served.judged(&read);
                 let answer = format!(
                     "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
@@ -64,9 +64,9 @@ impl Entra {
         entra
     }
 
-    fn judged(&self, request: String) -> (u16, String) {
+    fn judged(&self, request: &str) -> (u16, String) {
         let mut state = self.state.lock();
-        state.seen.push(request.clone());
+        state.seen.push(request.to_owned());
         let refusal = |word: &str, code: u32| {
             format!(r#"{{"error":"{word}","error_description":"AADSTS{code}: no."}}"#)
         };
@@ -77,19 +77,19 @@ impl Entra {
             let token = r#"{"access_token":"eyJhbGciOiJ9.eyJvaWQiOiJkNzU4NmI5NC0wYTU2LTQzY2MtYjNmNC00ZTkxZDEzM2ZlNjcifQ.c2ln","expires_in":"3600"}"#;
             return (200, token.to_owned());
         }
-        if state.wants_rs256 && jwt_header(&request).contains("PS256") {
+        if state.wants_rs256 && jwt_header(request).contains("PS256") {
             return (400, refusal("invalid_request", 5_002_738));
         }
         let presented = state
             .valid
             .iter()
-            .find(|valid| request.contains(&**valid) || jwt_header(&request).contains(&**valid));
+            .find(|valid| request.contains(&**valid) || jwt_header(request).contains(&**valid));
         match presented {
             Some(valid) => (
                 200,
                 format!(r#"{{"access_token":"for-{valid}","expires_in":3600}}"#),
             ),
-            None if request.contains("jwt-bearer") && !jwt_header(&request).contains("x5t") => {
+            None if request.contains("jwt-bearer") && !jwt_header(request).contains("x5t") => {
                 (400, refusal("invalid_client", 700_213))
             }
             None => (401, refusal("invalid_client", 7_000_215)),

@@ -76,6 +76,5 @@ impl Claim {
         self.generation != before.generation
             || self.deleting != before.deleting
             || self.admitted != before.admitted
-            || self.accounts != before.accounts
     }
 }

@@ -6,16 +6,26 @@
 //! at a time, so that a stuck one delays no other. Every call may be cut off and is repeated safely: names
 //! are deterministic, what is there is looked at first, and only what has our tag is ours.
 
+pub mod accounts;
 mod arrival;
 pub mod claim;
+pub mod claims;
+pub mod cluster;
 mod departure;
 pub mod federated;
 pub mod known;
+pub mod marker;
 pub mod naming;
+mod objects;
 pub mod outcome;
+pub mod outside;
+mod runner;
 pub mod step;
 mod words;
+mod worker;
 
+pub use crate::api::removal::FINALIZER;
 pub use claim::{Claim, Mode};
-pub use naming::FINALIZER;
 pub use outcome::ManagedOutcome;
+pub use runner::Managed;
+pub use step::Settings;

@@ -10,9 +10,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::model::ids::{ArmId, NotAnArmId, ObjectName};
 
-/// What holds an `AzureIdentity` until its identity is gone from Azure.
-pub const FINALIZER: &str = "lanyard.dev/managed-identity";
-
 /// The tag that says whose an identity in Azure is. Only one with exactly our value is ever adopted,
 /// changed or deleted.
 pub const OWNER_TAG: &str = "lanyard-owner";

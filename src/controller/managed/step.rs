@@ -87,9 +87,7 @@ pub struct Facts<'a> {
 /// The next step.
 #[must_use]
 pub fn next(facts: Facts<'_>) -> Next {
-    let Facts {
-        claim, known, now, ..
-    } = facts;
+    let Facts { claim, known, .. } = facts;
     if !facts.is_leaving() {
         return match &claim.spec {
             Ok(spec) => {
@@ -117,9 +115,8 @@ pub fn next(facts: Facts<'_>) -> Next {
     let cluster = &facts.settings.cluster;
     match naming::resource_id(&spec.resource_group, cluster, &claim.uid) {
         Ok(id) => departure::next(facts, spec, &id),
-        Err(error) => facts
-            .rest(words::malformed(&error.to_string()))
-            .again(now + facts.settings.refresh),
+        // Where no id can be made nothing was.
+        Err(_) => facts.act(Action::Release(None), words::leaving()),
     }
 }
 

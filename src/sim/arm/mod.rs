@@ -9,6 +9,7 @@
 mod buckets;
 mod call;
 mod caller;
+mod commands;
 mod computes;
 mod estate;
 mod federated;
@@ -36,9 +37,10 @@ use super::journal::{Findings, Listener};
 use super::keys::random_guid;
 use super::world::World;
 use call::{Call, Outcome};
+pub use commands::{CommandError, Commands, Operations, Resources, ShownCompute, ShownIdentity};
 use estate::Estate;
+pub use estate::{Failure, Poison, State as ProvisioningState};
 pub(super) use estate::{Holdings, Machine};
-pub use estate::{Poison, State as ProvisioningState};
 use path::Subject;
 use refusal::Refusal;
 

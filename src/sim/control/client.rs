@@ -59,7 +59,8 @@ pub enum ControlError {
     Answer(#[from] serde_json::Error),
 }
 
-type Outcome<T> = Result<T, ControlError>;
+/// What a command comes back with.
+pub(super) type Outcome<T> = Result<T, ControlError>;
 
 /// The path of something of the application or identity `name`.
 fn applications(name: &str, rest: &[&str]) -> String {
@@ -206,7 +207,7 @@ impl Client {
         self.write(Method::PUT, "/clock", &skew).await
     }
 
-    async fn add(&self, path: &str, body: &impl Serialize) -> Outcome<String> {
+    pub(super) async fn add(&self, path: &str, body: &impl Serialize) -> Outcome<String> {
         #[derive(serde::Deserialize)]
         struct Added {
             id: String,
@@ -216,18 +217,26 @@ impl Client {
         Ok(serde_json::from_slice::<Added>(&answer)?.id)
     }
 
-    async fn delete(&self, path: &str) -> Outcome<()> {
+    pub(super) async fn delete(&self, path: &str) -> Outcome<()> {
         let none = Bytes::new();
         self.send(Method::DELETE, path, none).await.map(drop)
     }
 
-    async fn read<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
-        Ok(serde_json::from_slice(
-            &self.send(Method::GET, path, Bytes::new()).await?,
-        )?)
+    pub(super) async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Outcome<T> {
+        let answer = self.send(method, path, Bytes::new()).await?;
+        Ok(serde_json::from_slice(&answer)?)
     }
 
-    async fn write(&self, method: Method, path: &str, body: &impl Serialize) -> Outcome<()> {
+    pub(super) async fn read<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
+        self.ask(Method::GET, path).await
+    }
+
+    pub(super) async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Outcome<()> {
         let body = serde_json::to_vec(body)?.into();
         self.send(method, path, body).await.map(drop)
     }

@@ -22,7 +22,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::credentials;
+use super::{arm, credentials};
 use crate::sim::azure::Azure;
 use crate::sim::faults::Fault;
 use crate::sim::http::{converse_plainly, json, typed};
@@ -128,6 +128,11 @@ async fn route(request: Request<Incoming>, azure: &Arc<Azure>, addresses: &Addre
                 |error: crate::sim::AssignError| (StatusCode::NOT_FOUND, error.to_string());
             azure.assign(&vm, &names).map_err(refused)?;
             done()
+        }
+        (_, ["arm", rest @ ..]) => {
+            let rest: Vec<String> = rest.iter().map(|part| decode(part, false)).collect();
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            arm::command(request, azure, &rest).await
         }
         (_, ["applications", name, rest @ ..]) => {
             let rest: Vec<String> = rest.iter().map(|part| decode(part, false)).collect();

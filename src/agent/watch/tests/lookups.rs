@@ -1,6 +1,7 @@
 //! Beside the watches: pods that are asked for directly, and the own node's assignment.
 
 use super::*;
+use crate::kubernetes::watch::Version;
 
 #[tokio::test]
 async fn a_pod_that_the_watch_has_not_shown_is_asked_for_once() {
@@ -29,22 +30,22 @@ async fn a_pod_that_the_watch_has_not_shown_is_asked_for_once() {
 
 #[tokio::test]
 async fn an_answer_older_than_the_watch_brings_nothing_back() {
-    let mut mirror = Mirror::new(Kind::Pods);
+    let mut mirror = Mirror::new(Facts(Kind::Pods));
     let read = |version: u64| {
         let mut pod = pod("p", "10.0.0.1");
         pod["metadata"]["resourceVersion"] = json!(version.to_string());
         let text = serde_json::value::RawValue::from_string(pod.to_string()).unwrap();
-        Kind::Pods.read(&text).unwrap()
+        kind::read(Kind::Pods, &text).unwrap()
     };
     let name = ObjectName::new("a", "p");
     assert!(mirror.take(read(5)).is_some());
     assert!(mirror.take(read(4)).is_none(), "older");
     assert!(mirror.take(read(5)).is_none(), "the same");
     assert!(
-        mirror.delete(&name, kind::Version::of("4")).is_none(),
+        mirror.delete(&name, Version::of("4")).is_none(),
         "of one before"
     );
-    assert!(mirror.delete(&name, kind::Version::of("6")).is_some());
+    assert!(mirror.delete(&name, Version::of("6")).is_some());
     assert_eq!(
         mirror.replace(vec![read(3)]).len(),
         1,

@@ -207,96 +207,115 @@ fn what_is_gone_is_told_apart() {
     assert_eq!(itself.kind, ArmErrorKind::NotFound);
 }
 
+/// Status, code, message; what it is.
+const REST: [(u16, &str, &str, ArmErrorKind); 17] = [
+    (
+        400,
+        "TooManyUserAssignedIdentities",
+        "The request names 151.",
+        ArmErrorKind::TooMany,
+    ),
+    (
+        400,
+        "BadRequest",
+        "Too many Federated Identity Credentials: a managed identity has at most 20.",
+        ArmErrorKind::TooMany,
+    ),
+    (
+        401,
+        "ExpiredAuthenticationToken",
+        "The access token expiry UTC time '…' is earlier than current UTC time '…'.",
+        ArmErrorKind::Unauthenticated,
+    ),
+    (
+        401,
+        "InvalidAuthenticationTokenTenant",
+        "The access token is from the wrong issuer.",
+        ArmErrorKind::Unauthenticated,
+    ),
+    (
+        403,
+        "AuthorizationFailed",
+        "The client does not have authorization to perform action.",
+        ArmErrorKind::Forbidden,
+    ),
+    (
+        403,
+        "RequestDisallowedByPolicy",
+        "Resource was disallowed by policy.",
+        ArmErrorKind::Refused,
+    ),
+    (
+        409,
+        "ScopeLocked",
+        "The scope cannot perform write operation because following scope(s) are locked.",
+        ArmErrorKind::Refused,
+    ),
+    (
+        409,
+        "Conflict",
+        "Another operation is in progress.",
+        ArmErrorKind::Conflict,
+    ),
+    (
+        409,
+        "OperationNotAllowed",
+        "Operation is not allowed while another runs.",
+        ArmErrorKind::Conflict,
+    ),
+    (
+        409,
+        "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity",
+        "Too many Federated Identity Credentials are written concurrently for the managed identity.",
+        ArmErrorKind::Conflict,
+    ),
+    (
+        409,
+        "Conflict",
+        "Issuer and subject combination already exists for this Managed Identity.",
+        ArmErrorKind::Refused,
+    ),
+    (
+        412,
+        "PreconditionFailed",
+        "The condition was not met.",
+        ArmErrorKind::Precondition,
+    ),
+    (
+        429,
+        "OperationNotAllowed",
+        "The server rejected the request because too many requests have been received for this subscription.",
+        ArmErrorKind::Throttled,
+    ),
+    (
+        429,
+        "SubscriptionRequestsThrottled",
+        "Number of requests exceeded.",
+        ArmErrorKind::Throttled,
+    ),
+    (
+        500,
+        "InternalServerError",
+        "Encountered internal server error.",
+        ArmErrorKind::Unavailable,
+    ),
+    (
+        503,
+        "ServerTimeout",
+        "The request timed out.",
+        ArmErrorKind::Unavailable,
+    ),
+    (
+        400,
+        "InvalidParameter",
+        "Something else.",
+        ArmErrorKind::Refused,
+    ),
+];
+
 #[test]
 fn the_rest_is_typed() {
-    use ArmErrorKind as K;
-    for (status, code, message, kind) in [
-        (
-            401,
-            "ExpiredAuthenticationToken",
-            "The access token expiry UTC time '…' is earlier than current UTC time '…'.",
-            K::Unauthenticated,
-        ),
-        (
-            401,
-            "InvalidAuthenticationTokenTenant",
-            "The access token is from the wrong issuer.",
-            K::Unauthenticated,
-        ),
-        (
-            403,
-            "AuthorizationFailed",
-            "The client does not have authorization to perform action.",
-            K::Forbidden,
-        ),
-        (
-            403,
-            "RequestDisallowedByPolicy",
-            "Resource was disallowed by policy.",
-            K::Refused,
-        ),
-        (
-            409,
-            "ScopeLocked",
-            "The scope cannot perform write operation because following scope(s) are locked.",
-            K::Refused,
-        ),
-        (
-            409,
-            "Conflict",
-            "Another operation is in progress.",
-            K::Conflict,
-        ),
-        (
-            409,
-            "OperationNotAllowed",
-            "Operation is not allowed while another runs.",
-            K::Conflict,
-        ),
-        (
-            409,
-            "ConcurrentFederatedIdentityCredentialsWritesForSingleManagedIdentity",
-            "Too many Federated Identity Credentials are written concurrently for the managed identity.",
-            K::Conflict,
-        ),
-        (
-            409,
-            "Conflict",
-            "Issuer and subject combination already exists for this Managed Identity.",
-            K::Refused,
-        ),
-        (
-            412,
-            "PreconditionFailed",
-            "The condition was not met.",
-            K::Precondition,
-        ),
-        (
-            429,
-            "OperationNotAllowed",
-            "The server rejected the request because too many requests have been received for this subscription.",
-            K::Throttled,
-        ),
-        (
-            429,
-            "SubscriptionRequestsThrottled",
-            "Number of requests exceeded.",
-            K::Throttled,
-        ),
-        (
-            500,
-            "InternalServerError",
-            "Encountered internal server error.",
-            K::Unavailable,
-        ),
-        (
-            503,
-            "ServerTimeout",
-            "The request timed out.",
-            K::Unavailable,
-        ),
-        (400, "InvalidParameter", "Something else.", K::Refused),
-    ] {
+    for (status, code, message, kind) in REST {
         let error = patch(status, code, message, &[]);
         assert_eq!(error.kind, kind, "{code}");
         assert_eq!(
@@ -329,6 +348,27 @@ fn answers_of_others_are_typed_by_status() {
         json!({"code": "BadRequest", "message": "", "details": [{"code": "x", "message": id}]});
     let error = answered(400, &body.to_string(), &[]);
     assert_eq!((named(&error), &*error.code), (vec![id], "BadRequest"));
+}
+
+#[test]
+fn an_identity_s_own_subscription_may_be_another_tenant_s() {
+    let resource: ArmId = identity("shop", "x").parse().unwrap();
+    let asked = Asked {
+        resource: &resource,
+        is_compute: false,
+        added: &[],
+    };
+    let body = br#"{"error":{"code":"InvalidAuthenticationTokenTenant","message":"The access token is from the wrong issuer."}}"#;
+    let error = refusal(401, &HeaderMap::new(), body, NOW, asked);
+    assert_eq!(
+        (error.kind, &error.identities[..]),
+        (ArmErrorKind::BadIdentity, &[resource.clone()][..])
+    );
+    assert!(
+        error.advice().contains("another tenant"),
+        "{}",
+        error.advice()
+    );
 }
 
 #[test]

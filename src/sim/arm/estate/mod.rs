@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 
 pub use compute::State;
 pub(in crate::sim) use compute::{Assigned, Change, Compute, Kind, Pace};
-pub(in crate::sim) use operation::{Failure, Operation};
+pub use operation::Failure;
+pub(in crate::sim) use operation::Operation;
 
 use super::super::throttle::Throttle;
 use super::super::token::Principal;

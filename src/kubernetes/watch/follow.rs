@@ -9,30 +9,41 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::Timing;
 use super::health::Health;
-use super::kind::{Kind, Read, Version};
-use super::lookup::Answer;
 use super::metrics::{Restart, WatchMetrics};
 use super::mirror::Mirror;
 use super::pause::Pause;
-use crate::agent::world::{Batch, Change};
+use super::read::{Named, Read, Reader, Version};
+use super::timing::Timing;
+use crate::api::Malformed;
+use crate::api::kind::Kind;
 use crate::kubernetes::{Cluster, Collection, Event, EventKind, Events, Failure, PAGE};
 
+/// Objects that were asked for beside the watch, which may not have shown them yet.
+#[derive(Debug)]
+pub struct Asked<T> {
+    /// The version of the answer as a whole.
+    pub version: Version,
+    /// The objects.
+    pub objects: Vec<Read<T>>,
+}
+
 /// Follows one kind.
-pub struct Follower {
+pub struct Follower<R: Reader> {
+    /// Who follows, as in "the agent": for what is said to people.
+    pub who: &'static str,
     /// The API server.
     pub cluster: Cluster,
     /// Which objects.
     pub collection: Collection,
     /// What was heard of them.
-    pub mirror: Mirror,
+    pub mirror: Mirror<R>,
     /// Where changes go.
-    pub batches: mpsc::Sender<Batch>,
+    pub batches: mpsc::Sender<R::Batch>,
     /// How many kinds were never listed.
     pub unlisted: Arc<AtomicUsize>,
-    /// Pods that were asked for.
-    pub answers: Option<mpsc::Receiver<Answer>>,
+    /// Objects that were asked for beside the watch.
+    pub answers: Option<mpsc::Receiver<Asked<R::Object>>>,
     /// Changes when the API server is back.
     pub back: watch::Receiver<u64>,
     /// Who is told how it goes.
@@ -57,7 +68,7 @@ enum End {
     Failed(Failure),
 }
 
-impl Follower {
+impl<R: Reader> Follower<R> {
     /// Follows until nobody takes changes any more.
     pub async fn run(mut self) {
         let _: Result<(), Unheard> = self.follow().await;
@@ -83,7 +94,7 @@ impl Follower {
     }
 
     /// All objects and the version from which to watch.
-    async fn list(&self) -> Result<(Vec<Read>, String), Failure> {
+    async fn list(&mut self) -> Result<(Vec<Read<R::Object>>, String), Failure> {
         let (mut all, mut from, mut limit) = (Vec::new(), String::new(), PAGE);
         let kind = self.kind();
         loop {
@@ -93,7 +104,7 @@ impl Follower {
             limit = page.limit;
             let items = page.items()?;
             for item in items.items {
-                match kind.read(item) {
+                match self.mirror.read(item) {
                     Ok(read) => all.push(read),
                     Err(problem) => {
                         tracing::warn!(kind = kind.as_str(), %problem, "object ignored");
@@ -188,31 +199,47 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, event: &Event<'_>, version: &mut String) -> Option<Change> {
-        let read = match self.kind().read(event.object) {
-            Ok(read) => read,
+    fn take(&mut self, event: &Event<'_>, version: &mut String) -> Option<R::Change> {
+        let (named, read) = match self.understood(event) {
+            Ok(understood) => understood,
             Err(problem) => {
                 tracing::warn!(kind = self.kind().as_str(), %problem, "event ignored");
                 return None;
             }
         };
-        *version = read.version.to_string();
-        match event.kind {
-            EventKind::Added | EventKind::Modified => self.mirror.take(read),
-            EventKind::Deleted => self.mirror.delete(&read.name, read.version),
-            EventKind::Bookmark | EventKind::Error => None,
-        }
+        let change = match (event.kind, read) {
+            (EventKind::Deleted, _) => {
+                let deleted = Version::of(&named.version);
+                self.mirror.delete(&named.name, deleted)
+            }
+            (_, Some(read)) => self.mirror.take(read),
+            (_, None) => None,
+        };
+        *version = named.version;
+        change
+    }
+
+    /// Name and version; the object only where it is one that is there.
+    #[allow(clippy::type_complexity, reason = "one use")]
+    fn understood(
+        &mut self,
+        event: &Event<'_>,
+    ) -> Result<(Named, Option<Read<R::Object>>), Malformed> {
+        let named = Named::read(event.object)?;
+        let is_there = matches!(event.kind, EventKind::Added | EventKind::Modified);
+        let read = is_there.then(|| self.mirror.read(event.object));
+        Ok((named, read.transpose()?))
     }
 
     /// What was asked for directly counts only where the watch has not been further already.
-    fn compare(&mut self, answer: Answer, version: &str) -> Vec<Change> {
-        if answer.version != Version::of(version)
-            && answer.version.is_old_beside(Version::of(version))
+    fn compare(&mut self, asked: Asked<R::Object>, version: &str) -> Vec<R::Change> {
+        if asked.version != Version::of(version)
+            && asked.version.is_old_beside(Version::of(version))
         {
             return Vec::new();
         }
-        let pods = answer.pods.into_iter();
-        pods.filter_map(|read| self.mirror.take(read)).collect()
+        let objects = asked.objects.into_iter();
+        objects.filter_map(|read| self.mirror.take(read)).collect()
     }
 
     fn kind(&self) -> Kind {
@@ -223,13 +250,9 @@ impl Follower {
         self.health.heard(self.kind());
     }
 
-    async fn send(&self, changes: Vec<Change>, complete: bool) -> Result<(), Unheard> {
+    async fn send(&self, changes: Vec<R::Change>, complete: bool) -> Result<(), Unheard> {
         self.metrics.malformed(self.kind(), self.mirror.malformed());
-        let batch = Batch {
-            changes,
-            malformed: None,
-            complete,
-        };
+        let batch = R::batch(changes, complete);
         self.batches.send(batch).await.map_err(|_| Unheard)
     }
 
@@ -254,11 +277,15 @@ impl Follower {
                 status: 403,
                 message,
             } => format!(
-                "the agent may not list and watch {}: its ClusterRole must allow it ({message})",
+                "{} may not list and watch {}: its ClusterRole must allow it ({message})",
+                self.who,
                 kind.as_str()
             ),
             Failure::Refused { status: 401, .. } => {
-                "the API server does not accept the agent's credentials".to_owned()
+                format!(
+                    "the API server does not accept the credentials of {}",
+                    self.who
+                )
             }
             other => other.to_string(),
         }
@@ -266,7 +293,7 @@ impl Follower {
 }
 
 /// The next answer; never where nobody asks.
-async fn answer(answers: &mut Option<mpsc::Receiver<Answer>>) -> Option<Answer> {
+async fn answer<T>(answers: &mut Option<mpsc::Receiver<Asked<T>>>) -> Option<Asked<T>> {
     match answers {
         Some(answers) => answers.recv().await,
         None => std::future::pending().await,

@@ -1,7 +1,7 @@
-//! Whether the agent is ready as far as its watches are concerned. Pure.
+//! Whether a process is ready as far as its watches are concerned. Pure.
 //!
-//! Holds invariant 7: the API server away is no reason not to be ready (known pods are served, a
-//! metric tells); the API server there and a watch that does not work is.
+//! Holds invariant 7: the API server away is no reason not to be ready (what is
+//! known is used, a metric tells); the API server there and a watch that does not work is.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ fn said(pulse: &Pulse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::kind::Kind;
     use super::*;
+    use crate::api::kind::Kind;
 
     fn pulse(known: bool, trouble: Option<u64>) -> Pulse {
         Pulse {

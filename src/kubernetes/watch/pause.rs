@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Timing;
+use super::timing::Timing;
 
 /// How long to wait next.
 pub struct Pause {

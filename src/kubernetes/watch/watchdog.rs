@@ -10,13 +10,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Timing;
 use super::health::Health;
 use super::metrics::WatchMetrics;
+use super::timing::Timing;
 use super::verdict::{Verdict, judge};
-use crate::agent::directory::Published;
 use crate::kubernetes::Cluster;
 use crate::serve::ready::Latch;
+
+/// Who hears of each of the watchdog's looks, with the age of what is known.
+pub type Look = Box<dyn Fn(&Verdict, Duration) + Send + Sync>;
 
 /// What the watchdog needs.
 pub struct Watchdog {
@@ -28,10 +30,10 @@ pub struct Watchdog {
     pub latch: Latch,
     /// The series.
     pub metrics: WatchMetrics,
-    /// Who is told when all that is known is too old.
-    pub published: Arc<Published>,
-    /// How old it may get.
-    pub max_staleness: Duration,
+    /// What an API server out of reach means here, in words.
+    pub meanwhile: &'static str,
+    /// Who hears of each look, with the age of what is known.
+    pub look: Look,
     /// Raised when the API server is back: begin again.
     pub back: watch::Sender<u64>,
     /// How often what is done.
@@ -85,20 +87,7 @@ impl Watchdog {
         }
         let age = self.health.state_age();
         self.metrics.state_age(age.as_secs_f64());
-        // A quiet watch that works is as good as news.
-        let is_too_old = *verdict != Verdict::Well && age > self.max_staleness;
-        if !self.published.set_too_old(is_too_old) {
-            return;
-        }
-        if is_too_old {
-            tracing::error!(
-                age_seconds = age.as_secs(),
-                max_staleness_seconds = self.max_staleness.as_secs(),
-                "what is known of the cluster is too old: no tokens until the API server is back (--max-staleness)"
-            );
-        } else {
-            tracing::info!("what is known of the cluster is fresh again");
-        }
+        (self.look)(verdict, age);
     }
 
     /// Asks the API server where that is due. One missed answer counts only together with a watch
@@ -138,10 +127,10 @@ impl Watchdog {
         self.metrics.unreachable(*now == Verdict::Away);
         let seconds = since.elapsed().as_secs();
         match (before, now) {
-            (_, Verdict::Away) => tracing::warn!(
-                why,
-                "the API server cannot be reached; pods that are known keep getting tokens"
-            ),
+            (_, Verdict::Away) => {
+                let meanwhile = self.meanwhile;
+                tracing::warn!(why, meanwhile, "the API server cannot be reached");
+            }
             (_, Verdict::Stalled(why)) => tracing::warn!(why, "not ready: the watch does not work"),
             (Verdict::Away, Verdict::Well) => {
                 tracing::info!(seconds, "the API server can be reached again");

@@ -6,11 +6,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::kind::Kind;
+use crate::api::kind::Kind;
 
 /// All kinds.
 #[derive(Debug)]
 pub struct Health {
+    always: &'static [Kind],
     kinds: [Mutex<State>; Kind::EVERY.len()],
     start: Instant,
     /// How old a remembered state was when this process started.
@@ -45,17 +46,18 @@ pub struct Pulse {
     pub trouble: Option<(Duration, String)>,
 }
 
-impl Default for Health {
-    fn default() -> Self {
+impl Health {
+    /// Nothing was heard yet. `always` are the kinds that count from the start, others from the first
+    /// word of them on.
+    pub fn new(always: &'static [Kind]) -> Self {
         Self {
+            always,
             kinds: Default::default(),
             start: Instant::now(),
             remembered: Mutex::default(),
         }
     }
-}
 
-impl Health {
     /// What is known at the start is this old.
     pub fn remembers(&self, age: Duration) {
         *self.remembered.lock() = age;
@@ -94,10 +96,10 @@ impl Health {
                 trouble: trouble.map(|trouble| (trouble.since.elapsed(), trouble.why.clone())),
             }
         };
-        let always = Kind::ALL.into_iter().map(pulse);
-        let perhaps = [Kind::Assignments, Kind::ServiceAccounts].map(pulse);
-        let followed = |pulse: &Pulse| pulse.known || pulse.trouble.is_some();
-        always.chain(perhaps.into_iter().filter(followed)).collect()
+        let counts = |pulse: &Pulse| {
+            self.always.contains(&pulse.kind) || pulse.known || pulse.trouble.is_some()
+        };
+        Kind::EVERY.into_iter().map(pulse).filter(counts).collect()
     }
 
     /// How long ago the kind was heard of about which least is known.
