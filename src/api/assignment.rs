@@ -32,8 +32,11 @@ use crate::model::facts::{AssignedFacts, AssignmentFacts, Standing};
     printcolumn = r#"{"name": "Assigned", "type": "integer", "jsonPath": ".status.assigned", "description": "Identities that Azure has put on the compute resource."}"#,
     printcolumn = r#"{"name": "Pending", "type": "integer", "jsonPath": ".status.pending", "description": "Identities on their way."}"#,
     printcolumn = r#"{"name": "Failed", "type": "integer", "jsonPath": ".status.failed", "description": "Identities that Azure refused."}"#,
+    printcolumn = r#"{"name": "Synced", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Synced\")].status", "description": "Whether Azure has what is wanted."}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Synced\")].reason", "description": "What keeps it from that."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
-    printcolumn = r#"{"name": "Compute", "type": "string", "jsonPath": ".spec.computeID", "priority": 1, "description": "ARM id of the virtual machine or scale set."}"#
+    printcolumn = r#"{"name": "Compute", "type": "string", "jsonPath": ".spec.computeID", "priority": 1, "description": "ARM id of the virtual machine or scale set."}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Synced\")].message", "priority": 1, "description": "What keeps it from that, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureAssignmentSpec {

@@ -33,7 +33,9 @@ use crate::model::ids::ObjectName;
     printcolumn = r#"{"name": "Default", "type": "boolean", "jsonPath": ".spec.default", "description": "Whether it answers requests that name no identity."}"#,
     printcolumn = r#"{"name": "Pods", "type": "integer", "jsonPath": ".status.matchedPods", "description": "How many pods the subjects match, as far as the controller knows."}"#,
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Whether the grant is in force, as far as the controller knows."}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is or is not in force."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1, "description": "What is missing, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureIdentityBindingSpec {

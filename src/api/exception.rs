@@ -1,18 +1,19 @@
 //! `AzureMetadataException`: metadata paths that the agent forwards for some pods. Written by
-//! operators only.
+//! operators only; the status by the controller.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Malformed;
 use super::formats::{NAMESPACE, OBJECT_NAME};
-use super::rules::{Format, List, Rule, Rules};
+use super::rules::{Format, Keyed, List, Rule, Rules};
 use crate::model::facts::ExceptionFacts;
 use crate::model::path::PlainPath;
 
 /// Which pods, and which metadata paths they may read.
-#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lanyard.dev",
     version = "v1alpha1",
@@ -21,6 +22,7 @@ use crate::model::path::PlainPath;
     shortname = "azmex",
     category = "azure",
     category = "lanyard",
+    status = "AzureMetadataExceptionStatus",
     derive = "PartialEq",
     doc = "Lets pods read metadata of their node that is closed to them otherwise. The agent forwards the listed paths (GET only) for the pods of the listed service accounts; tokens and identities are never forwarded."
 )]
@@ -28,6 +30,7 @@ use crate::model::path::PlainPath;
     printcolumn = r#"{"name": "Namespace", "type": "string", "jsonPath": ".spec.namespace", "description": "Namespace of the pods."}"#,
     printcolumn = r#"{"name": "Service accounts", "type": "string", "jsonPath": ".spec.serviceAccounts", "description": "Service accounts of the pods."}"#,
     printcolumn = r#"{"name": "Paths", "type": "string", "jsonPath": ".spec.paths", "description": "What they may read."}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the exception can be used, as far as the controller knows."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,6 +51,20 @@ pub struct AzureMetadataExceptionSpec {
     /// secrets included.
     #[serde(default)]
     pub allow_node_identity: bool,
+}
+
+/// What the controller found out about the exception.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AzureMetadataExceptionStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the exception stands. `Accepted` is true when it can be read and counts; its reason and message say
+    /// what is wrong otherwise, or that it is about no namespace that there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(transform = Keyed("type"))]
+    pub conditions: Vec<Condition>,
 }
 
 const ACCOUNTS: List = List::at_most(64)

@@ -35,12 +35,16 @@ use crate::model::ids::{ArmId, Guid, ObjectName};
     doc = "A managed identity of Azure that pods may be given. It takes three: this object says who the identity is, an AzureIdentityBinding says which pods get it, and an AzureIdentityPolicy of the cluster's operators admits it for this namespace."
 )]
 #[kube(
-    printcolumn = r#"{"name": "Client ID", "type": "string", "jsonPath": ".spec.clientID", "description": "Client id, as the spec states it."}"#,
+    printcolumn = r#"{"name": "Client ID", "type": "string", "jsonPath": ".['status','spec'].clientID", "description": "Client id, as the controller found it in Azure, or as the spec states it."}"#,
+    printcolumn = r#"{"name": "Principal ID", "type": "string", "jsonPath": ".status.principalID", "description": "Principal (object) id, as the controller found it in Azure: role assignments are made for it."}"#,
+    printcolumn = r#"{"name": "Assigned", "type": "integer", "jsonPath": ".status.assignedNodes", "description": "Nodes that have the identity, of those where pods may use it."}"#,
+    printcolumn = r#"{"name": "Wanted", "type": "integer", "jsonPath": ".status.wantedNodes", "description": "Nodes that are to have the identity."}"#,
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status", "description": "Whether pods can get its tokens, as far as the controller knows."}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is or is not ready."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Sources", "type": "string", "jsonPath": ".spec.tokenSources", "priority": 1, "description": "Where tokens come from; empty: the node's IMDS."}"#,
-    printcolumn = r#"{"name": "Resource ID", "type": "string", "jsonPath": ".spec.resourceID", "priority": 1, "description": "ARM id, as the spec states it."}"#
+    printcolumn = r#"{"name": "Resource ID", "type": "string", "jsonPath": ".['status','spec'].resourceID", "priority": 1, "description": "ARM id."}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1, "description": "What is missing, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[
@@ -123,13 +127,25 @@ pub struct AzureIdentityStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub principal_id: Option<String>,
-    /// ARM id, of the identity that Lanyard created where the spec says `managed`.
+    /// ARM id, as the spec states it, or of the identity that Lanyard created where the spec says
+    /// `managed`.
     #[serde(
         rename = "resourceID",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub resource_id: Option<String>,
+    /// Names of the `AzureAssignment`s where the identity is assigned, 32 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assigned_to: Vec<String>,
+    /// How many of the wanted nodes have the identity. All nodes of a scale set have what the scale set
+    /// has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_nodes: Option<i32>,
+    /// How many nodes are to have the identity: those of the virtual machines and scale sets with pods
+    /// that may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_nodes: Option<i32>,
     /// Where the identity stands. `Ready` is true when pods can get its tokens; its reason and message
     /// say what is missing otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

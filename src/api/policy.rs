@@ -1,21 +1,22 @@
 //! `AzureIdentityPolicy`: which namespaces may use which identities. Written by operators only;
-//! without one nothing is allowed.
+//! without one nothing is allowed. The status is the controller's.
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Malformed;
 use super::formats::{AUTHORITY, GROUP_ID, GUID, HTTPS_URL, ID_PREFIX};
-use super::rules::{List, Rule, Rules};
+use super::rules::{Keyed, List, Rule, Rules};
 use super::selector::{Selector, label_selector};
 use crate::model::facts::{PolicyFacts, PolicyScope};
 use crate::model::ids::{ArmId, Guid};
 
 /// Which namespaces, and what their identities may be.
-#[derive(Clone, Debug, PartialEq, Eq, CustomResource, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, CustomResource, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lanyard.dev",
     version = "v1alpha1",
@@ -24,12 +25,14 @@ use crate::model::ids::{ArmId, Guid};
     shortname = "azpol",
     category = "azure",
     category = "lanyard",
+    status = "AzureIdentityPolicyStatus",
     derive = "PartialEq",
     doc = "What the cluster's operators let namespaces use. Nothing is allowed by default: an AzureIdentity that no policy admits for its namespace gives no tokens. Several policies for a namespace add up."
 )]
 #[kube(
     printcolumn = r#"{"name": "Namespaces", "type": "string", "jsonPath": ".spec.namespaces.matchLabels", "description": "Labels of the namespaces."}"#,
     printcolumn = r#"{"name": "Prefixes", "type": "string", "jsonPath": ".spec.resourceIDPrefixes", "description": "What the ARM ids of their identities start with."}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the policy can be used, as far as the controller knows."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Tenants", "type": "string", "jsonPath": ".spec.tenantIDs", "priority": 1, "description": "Tenants of their identities; empty: any."}"#,
     printcolumn = r#"{"name": "Node identity", "type": "boolean", "jsonPath": ".spec.allowNodeIdentity", "priority": 1, "description": "Whether they may use the node's own identity."}"#
@@ -80,6 +83,20 @@ pub struct AzureIdentityPolicySpec {
     /// do what the node can. Comes with a later version of Lanyard.
     #[serde(default)]
     pub allow_node_identity: bool,
+}
+
+/// What the controller found out about the policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AzureIdentityPolicyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the policy stands. `Accepted` is true when it can be read and counts; its reason and message say
+    /// what is wrong otherwise, or that it is about no namespace that there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(transform = Keyed("type"))]
+    pub conditions: Vec<Condition>,
 }
 
 const PREFIXES: List = List::at_most(64).of(ID_PREFIX);

@@ -43,6 +43,7 @@ pub struct Board {
     identities: RwLock<BTreeMap<ArmId, Existence>>,
     managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
     generation: watch::Sender<u64>,
+    existences: watch::Sender<u64>,
 }
 
 impl Default for Board {
@@ -52,6 +53,7 @@ impl Default for Board {
             identities: RwLock::default(),
             managed: RwLock::default(),
             generation: watch::Sender::new(0),
+            existences: watch::Sender::new(0),
         }
     }
 }
@@ -80,6 +82,7 @@ impl Board {
             .write()
             .insert(identity.clone(), existence.clone());
         if before.as_ref() != Some(&existence) {
+            self.existences.send_modify(|generation| *generation += 1);
             self.changed();
         }
     }
@@ -138,6 +141,11 @@ impl Board {
     /// Changes with everything that is told. Subscribe before the first look.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Changes with what is told of identities, and not with what is told of compute resources.
+    pub fn subscribe_existences(&self) -> watch::Receiver<u64> {
+        self.existences.subscribe()
     }
 
     fn changed(&self) {

@@ -9,12 +9,15 @@
 //! `AzureAssignment`s, statuses, Events. Holds invariant 8: ARM is asked as little as possible, what
 //! Lanyard did not add is never removed, and nothing is written by one whose lease may have ended.
 
+pub mod apply;
 pub mod board;
 pub mod config;
+pub mod desire;
 pub mod desired;
 pub mod known;
 pub mod lease;
 pub mod managed;
 pub mod plan;
 pub mod record;
+pub mod records;
 pub mod world;

@@ -1,6 +1,8 @@
 //! The controller as the chart runs it: its pod, who it is to Azure, its rights, what others may not write,
 //! and what is refused before it is rendered.
 
+use clap::Parser as _;
+use lanyard::cli::Cli;
 use serde_json::{Value, json};
 
 use crate::{helm, root, template};
@@ -224,6 +226,33 @@ fn it_signs_in_as_it_was_told() {
     }
 }
 
+/// The chart writes flags, the program reads them: each sign-in's, the dry run's, and the job's of the removal.
+#[test]
+fn the_program_takes_the_flags_that_the_chart_gives() {
+    let taken = |container: &Value| {
+        let args = container["args"].as_array().unwrap();
+        let args = args.iter().map(|arg| {
+            let arg = arg.as_str().unwrap().replace("$(POD_IP)", "10.0.0.1");
+            arg.replace("$(NAMESPACE)", "lanyard-system")
+        });
+        if let Err(error) = Cli::try_parse_from(["lanyard".to_owned()].into_iter().chain(args)) {
+            panic!("{error}");
+        }
+    };
+    for auth in ["federated", "certificate", "secret", "nodeIdentity"] {
+        let objects = with(auth, &["azure.armEndpoint=https://management.example.com"]);
+        taken(&pod(&objects)["containers"][0]);
+    }
+    let objects = with("federated", &["controller.dryRun=true"]);
+    for (objects, job) in [
+        (&objects, "lanyard-controller-dry-run-1"),
+        (&with("federated", &[]), "lanyard-removal"),
+    ] {
+        let job = find(objects, "Job", job);
+        taken(&job["spec"]["template"]["spec"]["containers"][0]);
+    }
+}
+
 /// Only there, for a pod's own requests to IMDS would be the agent's to answer.
 #[test]
 fn with_the_nodes_identity_it_is_on_the_hosts_network() {
@@ -339,12 +368,15 @@ fn what_becomes_of_managed_identities_is_said_to_the_job() {
     assert!(!job(&render(&[])).contains("managed-identities"));
     let objects = with("federated", &[]);
     assert!(job(&objects).contains("--managed-identities=retain"));
-    let role = find(&objects, "ClusterRole", "lanyard-removal");
-    assert_eq!(rights(role), ["azureidentities [] list patch"]);
-    assert_eq!(
-        role["metadata"]["annotations"]["helm.sh/hook"],
-        "pre-delete"
-    );
+    // Also without a controller: there may have been one.
+    for objects in [&objects, &render(&[])] {
+        let role = find(objects, "ClusterRole", "lanyard-removal");
+        assert_eq!(rights(role), ["azureidentities [] list patch"]);
+        assert_eq!(
+            role["metadata"]["annotations"]["helm.sh/hook"],
+            "pre-delete"
+        );
+    }
     let objects = with("federated", &["uninstall.managedIdentities=delete"]);
     assert!(job(&objects).contains("--managed-identities=delete"));
 }
@@ -443,6 +475,10 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
         (
             "uninstall.managedIdentities=delete,uninstall.enabled=false".to_owned(),
             "leave that true",
+        ),
+        (
+            "uninstall.identitiesTimeout=3".to_owned(),
+            "identitiesTimeout",
         ),
         (
             "uninstall.managedIdentities=keep".to_owned(),

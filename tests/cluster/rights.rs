@@ -56,6 +56,7 @@ pub const CONTROLLER: &[&str] = &[
 ];
 
 const REMOVAL: &[&str] = &[
+    "azureidentities.lanyard.dev [] [list patch]",
     "configmaps [] [create]",
     "configmaps [lanyard-removal-acks] [get patch]",
     "configmaps [lanyard-removal] [get patch]",
@@ -78,7 +79,7 @@ pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
     // Helm makes this account for the time of the uninstall only: here it is for the time of a look.
     during(cluster, "removal.yaml", &[], async || {
         expect(cluster, "lanyard-removal", NAMESPACE, REMOVAL).await?;
-        expect(cluster, "lanyard-removal", "kube-system", &[]).await
+        expect(cluster, "lanyard-removal", "kube-system", &REMOVAL[..1]).await
     })
     .await?;
     // Its rights are on a cluster whether it runs there or not.

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use super::answer::is_of_another_tenant;
 use super::error::{ArmError, ArmErrorKind};
 use crate::model::ids::ArmId;
 
@@ -22,6 +23,11 @@ impl ArmError {
             }
             ArmErrorKind::LinkedAuthorization => self.assignments(),
             ArmErrorKind::Forbidden => self.forbidden(),
+            ArmErrorKind::BadIdentity | ArmErrorKind::Unauthenticated
+                if is_of_another_tenant(&self.code) =>
+            {
+                "its subscription belongs to another tenant than the controller (--tenant-id): it must be in the same one".to_owned()
+            }
             ArmErrorKind::Unauthenticated => "Azure does not take the controller's credential: see --auth, --client-id and --tenant-id, and what is in --credential-dir or --federated-token-file".to_owned(),
             ArmErrorKind::BadIdentity => "the identity does not exist in this tenant: create it in Azure, or correct spec.resourceID".to_owned(),
             ArmErrorKind::NotFound => "it does not exist in Azure".to_owned(),

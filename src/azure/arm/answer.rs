@@ -178,6 +178,11 @@ fn collect(fields: &Map<String, Value>, all: &mut String, depth: usize) {
     }
 }
 
+/// Whether the resource is in another tenant than our token: another token would not do either.
+pub(super) fn is_of_another_tenant(code: &str) -> bool {
+    code.eq_ignore_ascii_case("InvalidAuthenticationTokenTenant")
+}
+
 fn typed(status: Option<u16>, said: &Said, asked: Asked<'_>) -> ArmError {
     let all = said.all.to_ascii_lowercase();
     let mut identities = named::identities(&said.all);
@@ -198,6 +203,9 @@ fn typed(status: Option<u16>, said: &Said, asked: Asked<'_>) -> ArmError {
         if identities.is_empty() {
             identities = theirs;
         }
+    } else if is_of_another_tenant(&code) {
+        kind = ArmErrorKind::BadIdentity;
+        identities = vec![asked.resource.clone()];
     }
     ArmError {
         status,
@@ -253,10 +261,14 @@ fn kind(status: Option<u16>, code: &str, all: &str) -> ArmErrorKind {
     if is(&LASTING) {
         return ArmErrorKind::Refused;
     }
-    if all.contains("exceed limit")
-        || all.contains("maximum number")
-        || all.contains("limit exceeded")
-    {
+    let is_too_many = ["exceed limit", "maximum number", "limit exceeded"]
+        .iter()
+        .any(|words| all.contains(words));
+    // As a conflict the same words mean "at once".
+    if is_too_many || status == Some(400) && all.contains("too many") {
+        return ArmErrorKind::TooMany;
+    }
+    if is(&["toomanyuserassignedidentities"]) {
         return ArmErrorKind::TooMany;
     }
     if is(&["failedidentityoperation"]) {

@@ -260,7 +260,7 @@ impl ArmClient {
     async fn read(&self, call: Call<'_>, limit: Duration) -> Result<Reply, ArmError> {
         let until = Instant::now() + limit;
         match self.once(&call, limit).await {
-            Err(error) if error.status == Some(401) => {
+            Err(error) if wants_another_token(&error) => {
                 let left = until.saturating_duration_since(Instant::now());
                 self.once(&call, left).await
             }
@@ -282,17 +282,16 @@ impl ArmClient {
         if reply.status.is_success() {
             return Ok(reply);
         }
-        let status = reply.status.as_u16();
-        if status == 401 {
-            self.access.refused(&token);
-        }
         let error = refusal(
-            status,
+            reply.status.as_u16(),
             &reply.headers,
             &reply.body,
             (self.now)(),
             call.asked,
         );
+        if wants_another_token(&error) {
+            self.access.refused(&token);
+        }
         Err(self.signed(error))
     }
 
@@ -300,6 +299,10 @@ impl ArmClient {
     fn signed(&self, error: ArmError) -> ArmError {
         error.asked_by(self.access.object_id())
     }
+}
+
+fn wants_another_token(error: &ArmError) -> bool {
+    error.status == Some(401) && !answer::is_of_another_tenant(&error.code)
 }
 
 fn request(call: &Call<'_>, token: &str) -> Option<Request<Bytes>> {

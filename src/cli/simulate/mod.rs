@@ -32,8 +32,8 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-It serves the instance metadata service (IMDS), Entra ID and Key Vaults with real RS256 tokens, Azure's
-own error answers, IMDS's limits, a journal of every request, and faults by command. Nothing leaves
+It serves the instance metadata service (IMDS), Entra ID, Azure Resource Manager and Key Vaults with real
+RS256 tokens, Azure's own error answers and limits, a journal of every request, and faults by command. Nothing leaves
 this machine. Point a program's IMDS address at --imds-listen (most of Azure's SDKs take it from
 AZURE_POD_IDENTITY_AUTHORITY_HOST), let it trust --ca-out, and it gets tokens that the simulated vault
 checks as Key Vault does.

@@ -111,7 +111,7 @@ pub enum Effect {
     Truncate,
     /// 200 with a JSON body of this many bytes.
     Huge(u64),
-    /// A token whose life is over already (only token requests are hit).
+    /// A token whose life is over already (only token requests are hit); ARM refuses the caller's as such.
     Expired,
     /// A token with this life (only token requests are hit).
     Lifetime(Duration),

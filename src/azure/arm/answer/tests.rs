@@ -208,7 +208,19 @@ fn what_is_gone_is_told_apart() {
 }
 
 /// Status, code, message; what it is.
-const REST: [(u16, &str, &str, ArmErrorKind); 15] = [
+const REST: [(u16, &str, &str, ArmErrorKind); 17] = [
+    (
+        400,
+        "TooManyUserAssignedIdentities",
+        "The request names 151.",
+        ArmErrorKind::TooMany,
+    ),
+    (
+        400,
+        "BadRequest",
+        "Too many Federated Identity Credentials: a managed identity has at most 20.",
+        ArmErrorKind::TooMany,
+    ),
     (
         401,
         "ExpiredAuthenticationToken",
@@ -336,6 +348,27 @@ fn answers_of_others_are_typed_by_status() {
         json!({"code": "BadRequest", "message": "", "details": [{"code": "x", "message": id}]});
     let error = answered(400, &body.to_string(), &[]);
     assert_eq!((named(&error), &*error.code), (vec![id], "BadRequest"));
+}
+
+#[test]
+fn an_identity_s_own_subscription_may_be_another_tenant_s() {
+    let resource: ArmId = identity("shop", "x").parse().unwrap();
+    let asked = Asked {
+        resource: &resource,
+        is_compute: false,
+        added: &[],
+    };
+    let body = br#"{"error":{"code":"InvalidAuthenticationTokenTenant","message":"The access token is from the wrong issuer."}}"#;
+    let error = refusal(401, &HeaderMap::new(), body, NOW, asked);
+    assert_eq!(
+        (error.kind, &error.identities[..]),
+        (ArmErrorKind::BadIdentity, &[resource.clone()][..])
+    );
+    assert!(
+        error.advice().contains("another tenant"),
+        "{}",
+        error.advice()
+    );
 }
 
 #[test]

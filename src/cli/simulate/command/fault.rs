@@ -15,6 +15,7 @@ enum Service {
     Imds,
     Entra,
     Vault,
+    Arm,
 }
 
 /// Flags of `lanyard simulate fault`.
@@ -58,7 +59,7 @@ pub(in crate::cli) struct Args {
     /// Answer 200 with JSON of this many bytes.
     #[arg(long, value_name = "BYTES")]
     huge: Option<u64>,
-    /// Hand out a token that has expired (token requests only).
+    /// Hand out a token that has expired (token requests only); ARM: refuse the caller's token as expired.
     #[arg(long)]
     expired: bool,
     /// Hand out a token with this life, `90s` (token requests only).
@@ -73,7 +74,7 @@ pub(in crate::cli) struct Args {
     /// Let so many requests pass first.
     #[arg(long, value_name = "N", default_value_t = 0)]
     after: u64,
-    /// Only requests from this machine (IMDS only).
+    /// Only requests from this machine (IMDS), or about this machine or scale set (ARM).
     #[arg(long, value_name = "NAME")]
     vm: Option<String>,
     /// Only requests that concern the identity with this client id.
@@ -85,6 +86,15 @@ pub(in crate::cli) struct Args {
     /// Only paths that begin so.
     #[arg(long)]
     path: Option<String>,
+    /// Only paths with this in them.
+    #[arg(long, value_name = "TEXT")]
+    path_part: Option<String>,
+    /// Only requests with this method.
+    #[arg(long)]
+    method: Option<String>,
+    /// Carry the request out, and let only its answer go wrong (ARM only).
+    #[arg(long)]
+    applied: bool,
 }
 
 impl Args {
@@ -102,11 +112,14 @@ impl Args {
             "clientID": self.client_id,
             "resource": self.resource,
             "path": self.path,
+            "pathPart": self.path_part,
+            "method": self.method,
         }));
         let target = match self.target {
             Service::Imds => "imds",
             Service::Entra => "entra",
             Service::Vault => "vault",
+            Service::Arm => "arm",
         };
         let fault = given(json!({
             "target": target,
@@ -127,6 +140,7 @@ impl Args {
             "expired": self.expired,
             "lifetime": self.lifetime,
             "missing": self.missing,
+            "applied": self.applied,
         }));
         serde_json::from_value(Value::Object(fault)).context("not a fault")
     }

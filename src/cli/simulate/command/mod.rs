@@ -2,6 +2,7 @@
 //!
 //! In: flags. Out: one request over the control socket, its answer printed for people (`--json` for programs).
 
+mod arm;
 mod credential;
 mod fault;
 
@@ -42,7 +43,7 @@ pub(super) enum Command {
         #[command(flatten)]
         control: Control,
     },
-    /// Replace the user-assigned identities of a virtual machine.
+    /// Replace the user-assigned identities of a virtual machine or scale set, behind everybody's back.
     Assign {
         #[command(flatten)]
         control: Control,
@@ -61,6 +62,8 @@ pub(super) enum Command {
     },
     #[command(flatten)]
     Credential(credential::Command),
+    #[command(flatten)]
+    Arm(arm::Command),
     /// Let simulated Azure's clock go ahead or behind.
     Clock {
         #[command(flatten)]
@@ -135,6 +138,7 @@ impl Command {
                 }
             }
             Self::Credential(command) => command.run().await?,
+            Self::Arm(command) => command.run().await?,
             Self::Clock { control, skew } => control.client().set_clock_skew(skew).await?,
             Self::Stats { control } => {
                 println!(
@@ -165,6 +169,13 @@ fn line(entry: &Entry) -> String {
     // A request that was refused says at least who asked.
     let client = exchange.client_id.filter(|_| entry.identity.is_none());
     let claims = exchange.claims.then(|| "yes".to_owned());
+    let arm = entry.arm.clone().unwrap_or_default();
+    let names = |ids: &[String]| {
+        let last = ids
+            .iter()
+            .map(|id| id.rsplit('/').next().unwrap_or_default());
+        (!ids.is_empty()).then(|| last.collect::<Vec<_>>().join(","))
+    };
     for (name, value) in [
         ("vm", &entry.vm),
         ("identity", &entry.identity),
@@ -172,6 +183,9 @@ fn line(entry: &Entry) -> String {
         ("resource", &entry.resource),
         ("credential", &exchange.credential),
         ("claims", &claims),
+        ("added", &names(&arm.added)),
+        ("removed", &names(&arm.removed)),
+        ("code", &arm.code),
         ("aadsts", &entry.aadsts.map(|code| code.to_string())),
         ("fault", &entry.fault),
     ] {
