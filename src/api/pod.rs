@@ -62,7 +62,8 @@ fn sandbox(pod: &Pod) -> Option<Arc<str>> {
 }
 
 /// `a, b/c` → `["a", "b/c"]`; an empty annotation asks for no identity at all.
-fn split_names(names: &str) -> Vec<String> {
+#[must_use]
+pub fn split_names(names: &str) -> Vec<String> {
     names
         .split(',')
         .map(str::trim)

@@ -41,8 +41,6 @@ pub struct AzureConfig {
     pub arm_audience: String,
     /// Entra ID.
     pub authority_host: String,
-    /// IMDS, for the node's identity.
-    pub imds_endpoint: String,
     /// Certificates in PEM that are trusted beside the system's.
     pub ca_file: Option<PathBuf>,
     /// How the controller proves who it is.

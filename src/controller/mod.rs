@@ -11,13 +11,17 @@
 
 pub mod apply;
 pub mod board;
+mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
 pub mod known;
 pub mod lease;
 pub mod managed;
+pub mod observe;
 pub mod plan;
 pub mod record;
 pub mod records;
 pub mod world;
+
+pub use compose::{Plans, dry_run, run};
