@@ -67,7 +67,9 @@ impl Stored {
 }
 
 fn failure(code: u16) -> (u16, Value) {
-    let status = json!({"kind": "Status", "status": "Failure", "code": code, "message": "no", "reason": "No"});
+    let reason = if code == 404 { "NotFound" } else { "Conflict" };
+    let status = json!({"kind": "Status", "status": "Failure", "code": code, "message": "no",
+        "reason": reason});
     (code, status)
 }
 
