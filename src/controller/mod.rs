@@ -14,6 +14,7 @@ pub mod board;
 pub mod config;
 pub mod desire;
 pub mod desired;
+pub mod identities;
 pub mod known;
 pub mod lease;
 pub mod managed;
