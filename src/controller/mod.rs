@@ -15,6 +15,7 @@ mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
+pub mod identities;
 pub mod known;
 pub mod lease;
 pub mod managed;
