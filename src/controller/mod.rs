@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod board;
+mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
@@ -23,3 +24,5 @@ pub mod record;
 pub mod report;
 pub mod records;
 pub mod world;
+
+pub use compose::{Plans, dry_run, run};

@@ -6,7 +6,6 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-
 use crate::azure::arm::{
     ArmClient, ArmError, ComputeShown, IdentityPatch, Operation, Progress, Submitted,
 };

@@ -1,39 +1,101 @@
 //! One term of leadership: what works while this process holds the lease, and ends with it.
 //!
-//! In: what is wanted, from the core. Out: workers for compute resources and managed identities, the
-//! directory of identities, the report. Begins with records that were read anew: what the last leader
-//! wrote an instant ago counts.
+//! In: what is wanted, from the core. Out: workers for compute resources and for managed identities.
+//! Begins with records that were read anew: what the last leader wrote an instant ago counts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::core::{Core, Taken};
-use super::parts::Parts;
 use crate::azure::arm::ArmClient;
-use crate::controller::apply::{Applier, Surroundings};
-use crate::controller::identities::Directory;
+use crate::controller::apply::{Applier, ApplyMetrics, Paces, Surroundings};
+use crate::controller::board::Board;
+use crate::controller::config::Pace;
 use crate::controller::lease::Guard;
-use crate::controller::managed::outside::KubernetesObjects;
-use crate::controller::managed::{Managed, Settings};
-use crate::controller::plan::plan;
-use crate::controller::records::{KubernetesRecords, Records};
-use crate::controller::report::Reporter;
+use crate::controller::managed::{Managed, Mode, Settings};
+use crate::controller::records::{KubernetesRecords, RecordError, Records};
 use crate::kubernetes::Cluster;
-use crate::model::ids::ArmId;
 use crate::serve::clock;
-use std::collections::BTreeSet;
 
-/// Between attempts to read the records.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long writes that were sent already may take to be told when a term ends.
+const LAST_WRITES: Duration = Duration::from_secs(9);
+
+/// What all terms of this process share.
+pub struct Means {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Azure Resource Manager.
+    pub arm: ArmClient,
+    /// Whether this process leads.
+    pub guard: Guard,
+    /// How the work is done.
+    pub pace: Pace,
+    /// What Azure asked to wait for: it counts over terms.
+    pub paces: Arc<Paces>,
+    /// Where is told how far all are.
+    pub board: Arc<Board>,
+    /// The series of apply.
+    pub metrics: Arc<ApplyMetrics>,
+    /// Whether Lanyard stays.
+    pub mode: watch::Receiver<Mode>,
+    /// What holds for all managed identities.
+    pub managed: Settings,
+}
 
 /// What works during one term.
 pub struct Term {
     applier: Applier<ArmClient, KubernetesRecords, Guard>,
-    managed: Managed<ArmClient, KubernetesObjects, Guard>,
-    reporter: Reporter,
-    named: watch::Sender<BTreeSet<ArmId>>,
-    _tasks: JoinSet<()>,
+    managed: Managed<ArmClient, Cluster, Guard>,
+}
+
+impl Term {
+    /// Begins with everything that is wanted.
+    pub async fn begin(means: &Means, core: &Core) -> Result<Self, RecordError> {
+        let records = KubernetesRecords::new(means.cluster.clone());
+        let kept = records.all().await?;
+        let applier = Applier::new(Surroundings {
+            arm: means.arm.clone(),
+            records,
+            lease: means.guard.clone(),
+            paces: means.paces.clone(),
+            board: means.board.clone(),
+            metrics: means.metrics.clone(),
+            now: clock::since_epoch,
+            pace: means.pace,
+        });
+        applier.begin(kept, core.all_wanted());
+        let mut managed = Managed::new(
+            (
+                means.arm.clone(),
+                means.cluster.clone(),
+                means.guard.clone(),
+            ),
+            means.managed.clone(),
+            means.board.clone(),
+            means.mode.clone(),
+            clock::since_epoch,
+        );
+        managed.start(&core.world);
+        Ok(Self { applier, managed })
+    }
+
+    /// Passes on what a batch changed.
+    pub fn pass_on(&mut self, core: &Core, taken: &Taken) {
+        for wanted in taken.computes.iter().filter_map(|id| core.wanted(id)) {
+            self.applier.want(wanted);
+        }
+        self.managed.update(&core.world, &taken.changes);
+    }
+
+    /// Once a second, also without changes.
+    pub fn tick(&mut self, core: &Core) {
+        self.managed.update(&core.world, &[]);
+    }
+
+    /// Ends it: no new writes; waits for those that were sent.
+    pub async fn end(self) {
+        self.applier.stop(LAST_WRITES).await;
+    }
 }

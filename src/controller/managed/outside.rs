@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-
 use super::claim::Claim;
 use super::federated::Credential;
 use super::known::{Answer, Failed, Shown};
 use super::naming;
 use super::step::Action;
-pub use crate::controller::lease::Lead as Leading;
 use crate::azure::arm::{
     ArmClient, ArmError, ArmErrorKind, FederatedCredential, IdentityShown, IdentityWanted,
 };
 use crate::controller::known::Existence;
+pub use crate::controller::lease::Lead as Leading;
 
 /// Azure Resource Manager, as far as identities go.
 pub trait Azure: Send + Sync + 'static {
