@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::super::guard::Lead as _;
 use super::*;
 use crate::controller::lease::Lead as _;
 
