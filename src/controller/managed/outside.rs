@@ -133,9 +133,3 @@ fn told(error: &ArmError) -> Failed {
         transient: error.is_transient(),
     }
 }
-
-impl Leading for crate::controller::lease::Guard {
-    fn until(&self) -> Option<Instant> {
-        Self::until(self)
-    }
-}
