@@ -16,7 +16,7 @@ pub struct Config {
     pub namespace: String,
     /// Name of the Lease.
     pub lease: String,
-    /// Who this replica is in the Lease; unique.
+    /// Who this replica is in the Lease: the pod's name.
     pub name: String,
     /// Azure: where it is and who the controller is to it.
     pub azure: AzureConfig,

@@ -21,6 +21,7 @@ pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod records;
 pub mod world;
 

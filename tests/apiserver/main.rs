@@ -112,6 +112,10 @@ fn main() -> ExitCode {
             writes::the_controller_has_its_lease_and_no_secrets,
         ),
         trial(
+            "the_server_takes_every_rendering_of_the_controller",
+            writes::the_server_takes_every_rendering_of_the_controller,
+        ),
+        trial(
             "what_a_policy_over_pods_lets_through",
             alternative::what_a_policy_over_pods_lets_through,
         )

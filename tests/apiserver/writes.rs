@@ -209,3 +209,35 @@ pub fn the_controller_has_its_lease_and_no_secrets(server: &Server) {
     assert_eq!(issuer.unwrap()["issuer"], "https://kubernetes.default.svc");
     stage.end();
 }
+
+/// A field that the API server does not know would be dropped without a word.
+pub fn the_server_takes_every_rendering_of_the_controller(server: &Server) {
+    stage(server);
+    let ids = "azure.tenantID=72f988bf-0000-4000-8000-00000000000a,controller.azure.clientID=11111111-1111-4111-8111-111111111111";
+    for (auth, more) in [
+        ("federated", "controller.networkPolicy.enabled=true"),
+        ("federated", "controller.dryRun=true"),
+        ("certificate", "controller.azure.secretName=arm"),
+        ("secret", "controller.azure.secretName=arm"),
+        ("nodeIdentity", "azure.caBundle=-----BEGIN CERTIFICATE-----"),
+    ] {
+        let values = format!("controller.enabled=true,controller.azure.auth={auth},{ids},{more}");
+        for object in rendered(&["--set", &values]) {
+            let name = object["metadata"]["name"].as_str().unwrap();
+            if !name.contains("controller") {
+                continue;
+            }
+            let file = format!("{name}-{auth}.yaml");
+            let file = server.file(&file, object.to_string().as_bytes());
+            let file = file.display().to_string();
+            // Another trial may have left the same objects.
+            let dry = [
+                "apply",
+                "--server-side",
+                "--force-conflicts",
+                "--dry-run=server",
+            ];
+            server.kubectl(&[&dry[..], &["--validate=strict", "-f", &file]].concat());
+        }
+    }
+}

@@ -221,7 +221,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         operation: &A::Operation,
         after: Duration,
     ) -> Result<ComputeShown, Ended> {
-        let deadline = Instant::now() + self.around().config.operation;
+        let deadline = Instant::now() + self.around().pace.operation_timeout;
         let mut pause = after.clamp(LOOKS.0, Duration::from_mins(2));
         loop {
             if !self.sleep_until(Instant::now() + pause).await {

@@ -254,6 +254,36 @@ fn pods_that_are_replaced_change_nothing() {
     assert_eq!(it.ledger.desire(&compute("pool1")), before);
 }
 
+/// The same name again on another node: a StatefulSet's pod after its node was drained.
+#[test]
+fn a_pod_that_moves_takes_its_identities_along() {
+    let mut it = Observed::teams();
+    it.change([pod("a", "web-0", "1", "n1", None)]);
+    let changed = it.change([pod("a", "web-0", "2", "n2", None)]);
+    assert_eq!(changed.len(), 2);
+    assert_eq!(it.wanted("pool1"), []);
+    assert_eq!(it.wanted("pool2"), [(arm("rg-a", "id"), 1)]);
+}
+
+/// Resource group and subscription belong to what a scale set is.
+#[test]
+fn scale_sets_of_one_name_in_two_resource_groups_are_two() {
+    let mut it = Observed::teams();
+    let elsewhere: Compute = "azure:///subscriptions/t/resourceGroups/nodes-b/providers/Microsoft.Compute/virtualMachineScaleSets/pool1/virtualMachines/3".parse().unwrap();
+    let elsewhere = Arc::new(elsewhere);
+    let node = Node {
+        uid: "n9".into(),
+        compute: Ok(elsewhere.clone()),
+    };
+    it.change([
+        Change::Node("n9".into(), Some(node)),
+        pod("a", "p", "1", "n9", None),
+    ]);
+    assert_eq!(it.wanted("pool1"), []);
+    assert_eq!(it.ledger.desire(&elsewhere).wanted.len(), 1);
+    assert_eq!(it.ledger.computes().count(), 3);
+}
+
 #[test]
 fn same_named_pods_of_two_namespaces_are_two() {
     let mut it = Observed::teams();

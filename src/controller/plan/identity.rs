@@ -100,7 +100,7 @@ pub(super) fn wanted(
             ..Step::default()
         };
     }
-    if is_shown && !(owned && !is_immutable(id, before, situation)) {
+    if is_shown && (!owned || is_immutable(id, before, situation)) {
         return Step {
             entry: Some(entry(owned, foreign_recreated(id))),
             ..Step::default()

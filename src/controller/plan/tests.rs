@@ -11,7 +11,7 @@ use crate::model::ids::Guid;
 
 mod properties;
 
-const GRACE: Duration = Duration::from_secs(900);
+const GRACE: Duration = Duration::from_mins(15);
 
 pub(super) fn id(name: &str) -> ArmId {
     let text = format!(
