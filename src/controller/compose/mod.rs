@@ -24,7 +24,7 @@ use self::term::{Means, Term};
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
 use super::config::Config;
-use super::lease::{self, Guard, Lead as _};
+use super::lease::{self, Guard};
 use super::managed::{self, Mode};
 use super::observe::{self, Observe};
 use super::world::Batch;

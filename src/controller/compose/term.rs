@@ -10,12 +10,11 @@ use tokio::sync::watch;
 
 use super::core::{Core, Taken};
 use crate::azure::arm::ArmClient;
-use crate::controller::apply::{Applier, ApplyConfig, ApplyMetrics, Paces, Surroundings};
+use crate::controller::apply::{Applier, ApplyMetrics, Paces, Surroundings};
 use crate::controller::board::Board;
 use crate::controller::config::Pace;
 use crate::controller::lease::Guard;
 use crate::controller::managed::{Managed, Mode, Settings};
-use crate::controller::plan::plan;
 use crate::controller::records::{KubernetesRecords, RecordError, Records};
 use crate::kubernetes::Cluster;
 use crate::serve::clock;
@@ -63,14 +62,8 @@ impl Term {
             paces: means.paces.clone(),
             board: means.board.clone(),
             metrics: means.metrics.clone(),
-            plan,
             now: clock::since_epoch,
-            config: ApplyConfig {
-                debounce: means.pace.debounce,
-                grace: means.pace.removal_grace,
-                drift: means.pace.drift_interval,
-                operation: means.pace.operation_timeout,
-            },
+            pace: means.pace,
         });
         applier.begin(kept, core.all_wanted());
         let mut managed = Managed::new(

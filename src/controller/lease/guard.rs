@@ -30,7 +30,7 @@ pub trait Lead: Send + Sync + 'static {
 
 impl Lead for Guard {
     fn until(&self) -> Option<Instant> {
-        self.current().map(|term| term.until)
+        Self::until(self)
     }
 }
 
@@ -47,6 +47,12 @@ impl Guard {
             number: 1,
         };
         Self::new(watch::channel(Some(term)).1)
+    }
+
+    /// Until when the lease is held for certain; `None`: it is not held.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.current().map(|term| term.until)
     }
 
     /// Waits until the lease is held.
