@@ -102,6 +102,9 @@ impl Term {
 
     /// Ends it: no new writes; waits for those that were sent.
     pub async fn end(self) {
-        self.applier.stop(LAST_WRITES).await;
+        tokio::join!(
+            self.applier.stop(LAST_WRITES),
+            self.managed.end(LAST_WRITES)
+        );
     }
 }

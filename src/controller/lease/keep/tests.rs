@@ -15,9 +15,8 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::super::guard::Lead as _;
+use super::super::Lead;
 use super::*;
-use crate::controller::lease::Lead as _;
 
 /// How the way to the API server is.
 #[derive(Clone, Copy, Debug, Default)]
