@@ -22,8 +22,8 @@ pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod record;
-pub mod report;
 pub mod records;
+pub mod report;
 pub mod world;
 
 pub use compose::{Plans, dry_run, run};
