@@ -76,7 +76,11 @@ fn access(azure: &Simulator, dir: &Path) -> (HttpsClient, Access) {
 
 impl Rig {
     async fn start(more: &str) -> Self {
-        let world = World::from_yaml(&format!("{WORLD}{more}\n")).unwrap();
+        Self::of(&format!("{WORLD}{more}\n")).await
+    }
+
+    async fn of(world: &str) -> Self {
+        let world = World::from_yaml(world).unwrap();
         let azure = Simulator::start(world, Listen::loopback()).await.unwrap();
         let credential = tempfile::tempdir().unwrap();
         std::fs::write(credential.path().join("clientSecret"), "s3cr3t-value-1\n").unwrap();
@@ -123,7 +127,7 @@ impl Rig {
     /// Identities that ARM shows, by name.
     async fn names(&self, compute: &Compute) -> Vec<String> {
         let shown = self.shown(compute).await;
-        let names = shown.identities.keys().map(|id| id.as_written());
+        let names = shown.identities.keys().map(ArmId::as_written);
         names
             .map(|id| id.rsplit('/').next().unwrap().to_lowercase())
             .collect()
@@ -206,7 +210,7 @@ async fn the_system_assigned_identity_stays() {
 
 #[tokio::test]
 async fn a_hundred_and_fifty_go_in_one_request() {
-    let groups: String = (0..=MOST_IDENTITIES)
+    let many: Vec<_> = (0..=MOST_IDENTITIES)
         .map(|at| {
             format!(
                 "  - {{name: i{at}, clientID: 00000000-0000-4000-8000-{at:012}, principalID: 00000000-0000-4000-9000-{at:012}, resourceID: {}}}\n",
@@ -214,22 +218,8 @@ async fn a_hundred_and_fifty_go_in_one_request() {
             )
         })
         .collect();
-    let world = WORLD.replace(
-        "identities:\n  - name: payments",
-        &format!("identities:\n{groups}  - name: payments"),
-    );
-    let world = World::from_yaml(&world).unwrap();
-    let azure = Simulator::start(world, Listen::loopback()).await.unwrap();
-    let credential = tempfile::tempdir().unwrap();
-    std::fs::write(credential.path().join("clientSecret"), "s3cr3t-value-1").unwrap();
-    let (https, access) = access(&azure, credential.path());
-    let endpoint = format!("http://{}", azure.addresses().arm.unwrap());
-    let arm = ArmClient::new(&endpoint, https, access, clock::since_epoch).unwrap();
-    let rig = Rig {
-        azure,
-        arm,
-        _credential: credential,
-    };
+    let world = WORLD.replace("identities:\n", &format!("identities:\n{}", many.concat()));
+    let rig = Rig::of(&world).await;
     let all: Vec<_> = (0..=MOST_IDENTITIES)
         .map(|at| identity(&format!("i{at}")))
         .collect();

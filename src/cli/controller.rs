@@ -241,12 +241,11 @@ impl Args {
         let Self {
             kubernetes, pace, ..
         } = self;
-        let unique = format!("{}_{:08x}", kubernetes.pod_name, fastrand::u32(..));
         Ok(Config {
             kubeconfig: kubernetes.kubeconfig,
             namespace: kubernetes.namespace,
             lease: kubernetes.lease_name,
-            name: unique,
+            name: kubernetes.pod_name,
             azure: self.azure.config()?,
             pace: Pace {
                 debounce: pace.debounce,

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod controller;
 pub mod crds;
 pub mod demo;
 pub mod dev;
@@ -30,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Put identities on the virtual machines and scale sets whose pods may use them, and say on the objects how far that is.
+    Controller(Box<controller::Args>),
     /// Keep agents to service account tokens of their own node's pods: an admission webhook.
     Admission(admission::Args),
     /// Say why a pod gets what it gets, step by step, and what to change.

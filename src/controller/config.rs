@@ -16,7 +16,7 @@ pub struct Config {
     pub namespace: String,
     /// Name of the Lease.
     pub lease: String,
-    /// Who this replica is in the Lease; unique.
+    /// Who this replica is in the Lease: the pod's name.
     pub name: String,
     /// Azure: where it is and who the controller is to it.
     pub azure: AzureConfig,
@@ -41,8 +41,6 @@ pub struct AzureConfig {
     pub arm_audience: String,
     /// Entra ID.
     pub authority_host: String,
-    /// IMDS, for the node's identity.
-    pub imds_endpoint: String,
     /// Certificates in PEM that are trusted beside the system's.
     pub ca_file: Option<PathBuf>,
     /// How the controller proves who it is.

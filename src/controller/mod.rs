@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod board;
+mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
@@ -21,5 +22,8 @@ pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod records;
 pub mod world;
+
+pub use compose::{Plans, dry_run, run};

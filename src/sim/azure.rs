@@ -99,8 +99,8 @@ impl Azure {
                 let assigned = identity.and_then(|one| holdings.assignable(&one.id, now));
                 assigned.ok_or_else(|| AssignError::NoIdentity(name.clone()))
             });
-            let assigned = assigned.collect::<Result<_, _>>()?;
-            holdings.replace(&compute, assigned, now);
+            let assigned = assigned.collect::<Result<Vec<_>, _>>()?;
+            holdings.replace(&compute, &assigned, now);
             Ok(())
         })
     }

@@ -123,22 +123,21 @@ impl Held {
         self.is_renewing = false;
     }
 
-    /// `token` was refused. Another one is asked for at once, where that was not just done.
-    pub fn refused(&mut self, token: &Arc<Token>, now: Duration) {
-        let is_held = self
-            .token
-            .as_ref()
-            .is_some_and(|held| Arc::ptr_eq(held, token));
-        if !is_held || self.is_refused {
-            return;
+    /// `token` was refused. Whether the next one is another: one is asked for at once, where that was not
+    /// just done.
+    pub fn refused(&mut self, token: &Arc<Token>, now: Duration) -> bool {
+        let held = self.token.as_ref();
+        if self.is_refused || !held.is_some_and(|held| Arc::ptr_eq(held, token)) {
+            return true;
         }
         let last = self.refused_at.filter(|at| *at <= now);
         if last.is_some_and(|at| now < at + ANEW) {
-            return;
+            return false;
         }
         self.is_refused = true;
         self.refused_at = Some(now);
         self.not_before = Duration::ZERO;
+        true
     }
 
     /// The token at hand, whatever its life.
@@ -239,16 +238,16 @@ mod tests {
         step(&mut held, 1_000);
         held.end(Ok(token(1_000, 3_600)), S(1_000));
         let first = held.token().unwrap();
-        held.refused(&first, S(1_001));
+        assert!(held.refused(&first, S(1_001)));
         assert_eq!(step(&mut held, 1_001), "renew");
         held.end(Ok(token(1_002, 3_600)), S(1_002));
         // Somebody else's late word of the first one says nothing of the second.
-        held.refused(&first, S(1_003));
+        assert!(held.refused(&first, S(1_003)));
         assert_eq!(step(&mut held, 1_003), "serve t1002");
         let second = held.token().unwrap();
-        held.refused(&second, S(1_004));
+        assert!(!held.refused(&second, S(1_004)));
         assert_eq!(step(&mut held, 1_004), "serve t1002");
-        held.refused(&second, S(1_061));
+        assert!(held.refused(&second, S(1_061)));
         assert_eq!(step(&mut held, 1_061), "renew");
     }
 

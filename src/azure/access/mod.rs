@@ -163,10 +163,11 @@ impl Access {
         }
     }
 
-    /// ARM did not take this token: the next one is another, at most one a minute.
-    pub fn refused(&self, token: &Arc<Token>) {
+    /// ARM did not take this token. Whether the next one is another: at most one a minute is asked for so.
+    #[must_use]
+    pub fn refused(&self, token: &Arc<Token>) -> bool {
         let now = (self.inner.config.now)();
-        self.inner.held.lock().refused(token, now);
+        self.inner.held.lock().refused(token, now)
     }
 
     /// Our object id in Entra ID, as the token at hand says (`oid`).

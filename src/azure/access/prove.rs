@@ -63,7 +63,13 @@ pub(super) async fn renewed(inner: &Inner) -> Result<Renewed, AccessError> {
 /// Whether the files hold something new. What was read before stays where they cannot be read now.
 async fn look(inner: &Inner) -> Result<bool, AccessError> {
     match files::read(&inner.config.how).await {
-        Ok(found) => Ok(inner.candidates.lock().replace(found)),
+        Ok(found) => {
+            let is_new = inner.candidates.lock().replace(found);
+            if is_new && !matches!(inner.config.how, How::Federated { .. }) {
+                tracing::info!("the credential for Azure was read");
+            }
+            Ok(is_new)
+        }
         Err(error) if inner.candidates.lock().is_empty() => Err(error),
         Err(error) => {
             tracing::warn!(%error, "the credential for Azure cannot be read again, the one of before stays in use");

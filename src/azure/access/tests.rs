@@ -292,7 +292,7 @@ async fn the_node_s_identity_comes_from_imds_and_anew_after_a_refusal() {
     let token = access.token(LIMIT).await.unwrap();
     let oid = "d7586b94-0a56-43cc-b3f4-4e91d133fe67".parse().unwrap();
     assert_eq!(access.object_id(), Some(oid));
-    access.refused(&token);
+    assert!(access.refused(&token));
     access.token(LIMIT).await.unwrap();
     let seen = entra.state.lock().seen.clone();
     assert_eq!(seen.len(), 2);

@@ -3,7 +3,7 @@
 //!
 //! In: ids, what is to be, deadlines. Out: what ARM shows, or an [`ArmError`] typed by what can be done about
 //! it. Blocks on the network, at most for the given limit, and sends nothing after it. Nothing is
-//! retried here but a read whose token ARM did not take: whoever paces the calls decides that.
+//! retried here but a call whose token ARM did not take: whoever paces the calls decides that.
 //! Nobody but the configured endpoint gets our token, whatever an answer names.
 
 mod advice;
@@ -121,13 +121,13 @@ impl ArmClient {
     ) -> Result<ComputeShown, ArmError> {
         let uri = self.uri(&compute.id, &[], COMPUTE_API)?;
         let call = Call::new(Method::GET, uri, &compute.id).of_compute(&[]);
-        let reply = self.read(call, limit);
+        let reply = self.send(call, limit);
         shown(&reply.await?, &compute.id)
     }
 
     /// Changes the identities of a virtual machine or scale set, all at once or not at all.
     ///
-    /// Sent once: call [`ArmClient::prepare`] before. Where the error says
+    /// Call [`ArmClient::prepare`] before: then nothing but the PATCH is sent. Where the error says
     /// [`ArmError::may_have_happened`], only reading tells.
     pub async fn patch(
         &self,
@@ -141,7 +141,7 @@ impl ArmClient {
             etag: patch.etag.as_deref(),
             ..Call::new(Method::PATCH, uri, &compute.id).of_compute(&patch.add)
         };
-        let reply = self.once(&call, limit).await?;
+        let reply = self.send(call, limit).await?;
         self.submitted(&reply, compute, patch)
     }
 
@@ -188,7 +188,7 @@ impl ArmClient {
         };
         let is_location = matches!(operation.place, Place::Location(_));
         let call = Call::new(Method::GET, uri, id).of_compute(&operation.added);
-        let reply = match self.read(call, limit).await {
+        let reply = match self.send(call, limit).await {
             // Compute forgets operations after a while, and a new leader asks late.
             Err(error) if error.kind == ArmErrorKind::NotFound || error.status == Some(410) => {
                 let left = until.saturating_duration_since(Instant::now());
@@ -220,7 +220,7 @@ impl ArmClient {
         let id = &operation.compute.id;
         let uri = self.uri(id, &[], COMPUTE_API)?;
         let call = Call::new(Method::GET, uri, id).of_compute(&[]);
-        let reply = self.read(call, limit).await?;
+        let reply = self.send(call, limit).await?;
         let word = operation::word_of(shown(&reply, id)?.state);
         Ok(self.told(&word, &reply, &Value::Null, operation))
     }
@@ -256,43 +256,37 @@ impl ArmClient {
         uri.ok_or_else(|| ArmError::new(ArmErrorKind::Refused, words).about(id))
     }
 
-    /// Sends what may be sent twice: where ARM does not take the token, once more with another one.
-    async fn read(&self, call: Call<'_>, limit: Duration) -> Result<Reply, ArmError> {
+    /// Sends; where ARM does not take the token, once more with another one: nothing was done by then.
+    /// `Err`: no answer, or one that is no success.
+    async fn send(&self, call: Call<'_>, limit: Duration) -> Result<Reply, ArmError> {
         let until = Instant::now() + limit;
-        match self.once(&call, limit).await {
-            Err(error) if wants_another_token(&error) => {
-                let left = until.saturating_duration_since(Instant::now());
-                self.once(&call, left).await
+        let resource = call.asked.resource;
+        let mut is_first = true;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let token = self.access.token(left).await;
+            let token = token.map_err(|error| no_token(&error).about(resource))?;
+            let request = request(&call, token.expose()).ok_or_else(|| {
+                ArmError::new(ArmErrorKind::Refused, "the request cannot be written")
+            })?;
+            let left = until.saturating_duration_since(Instant::now());
+            let reply = self.https.send(request, left).await;
+            let reply = reply.map_err(|error| silence(&error, resource))?;
+            if reply.status.is_success() {
+                return Ok(reply);
             }
-            reply => reply,
+            let error = self.refusal(&reply, call.asked);
+            let is_another = wants_another_token(&error) && self.access.refused(&token);
+            if !(is_first && is_another) {
+                return Err(error);
+            }
+            is_first = false;
         }
     }
 
-    /// Sends once. `Err`: no answer, or one that is no success.
-    async fn once(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, ArmError> {
-        let until = Instant::now() + limit;
-        let resource = call.asked.resource;
-        let token = self.access.token(limit).await;
-        let token = token.map_err(|error| no_token(&error).about(resource))?;
-        let request = request(call, token.expose())
-            .ok_or_else(|| ArmError::new(ArmErrorKind::Refused, "the request cannot be written"))?;
-        let left = until.saturating_duration_since(Instant::now());
-        let reply = self.https.send(request, left).await;
-        let reply = reply.map_err(|error| silence(&error, resource))?;
-        if reply.status.is_success() {
-            return Ok(reply);
-        }
-        let error = refusal(
-            reply.status.as_u16(),
-            &reply.headers,
-            &reply.body,
-            (self.now)(),
-            call.asked,
-        );
-        if wants_another_token(&error) {
-            self.access.refused(&token);
-        }
-        Err(self.signed(error))
+    fn refusal(&self, reply: &Reply, asked: Asked<'_>) -> ArmError {
+        let (status, now) = (reply.status.as_u16(), (self.now)());
+        self.signed(refusal(status, &reply.headers, &reply.body, now, asked))
     }
 
     /// With the caller's object id, where ARM did not say it.

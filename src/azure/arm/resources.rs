@@ -21,7 +21,7 @@ impl ArmClient {
     /// Reads a user-assigned identity.
     pub async fn identity(&self, id: &ArmId, limit: Duration) -> Result<IdentityShown, ArmError> {
         let uri = self.identity_uri(id, &[])?;
-        let reply = self.read(Call::new(Method::GET, uri, id), limit).await?;
+        let reply = self.send(Call::new(Method::GET, uri, id), limit).await?;
         let body = json(&reply, id)?;
         identity::read(&body).map_err(|why| unusable(&reply, &why, id))
     }
@@ -38,7 +38,7 @@ impl ArmClient {
             body: Some(wanted.body()),
             ..Call::new(Method::PUT, uri, id)
         };
-        let reply = self.once(&call, limit).await?;
+        let reply = self.send(call, limit).await?;
         let body = json(&reply, id)?;
         identity::read(&body).map_err(|why| unusable(&reply, &why, id))
     }
@@ -60,7 +60,7 @@ impl ArmClient {
         let mut all = Vec::new();
         for _ in 0..MOST_PAGES {
             let left = until.saturating_duration_since(Instant::now());
-            let reply = self.read(Call::new(Method::GET, uri, id), left).await?;
+            let reply = self.send(Call::new(Method::GET, uri, id), left).await?;
             let read = identity::read_credentials(&json(&reply, id)?);
             let (page, next) = read.map_err(|why| unusable(&reply, &why, id))?;
             all.extend(page);
@@ -86,7 +86,8 @@ impl ArmClient {
             body: Some(credential.body()),
             ..Call::new(Method::PUT, uri, id)
         };
-        self.once(&call, limit).await.map(drop)
+        let reply = self.send(call, limit).await?;
+        json(&reply, id).map(drop)
     }
 
     /// Deletes a federated credential. Whether there was one.
@@ -101,7 +102,13 @@ impl ArmClient {
     }
 
     async fn delete(&self, call: Call<'_>, limit: Duration) -> Result<bool, ArmError> {
-        match self.once(&call, limit).await {
+        let resource = call.asked.resource;
+        match self.send(call, limit).await {
+            // ARM says nothing more; what does is something in between.
+            Ok(reply) if !reply.body.trim_ascii().is_empty() => {
+                json(&reply, resource)?;
+                Ok(true)
+            }
             Ok(reply) => Ok(reply.status != 204),
             Err(error) if error.kind == ArmErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),

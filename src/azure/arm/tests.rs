@@ -302,18 +302,23 @@ async fn nobody_else_gets_our_token() {
 }
 
 #[tokio::test]
-async fn a_read_is_repeated_with_another_token_and_a_write_is_not() {
+async fn a_call_is_repeated_with_another_token_and_never_with_the_same() {
     let server = Server::start().await;
     let client = server.client();
     let expired = json!({"error": {"code": "ExpiredAuthenticationToken", "message": "expired"}});
+    let patch = IdentityPatch::of(&read_as("None", &[]), ids(&[A]), Vec::new());
     server.answers(401, "", &expired);
-    server.answers(200, "", &shown_as("Succeeded", "None", &[]));
-    client.compute(&vm(), LIMIT).await.unwrap();
+    server.answers(200, "", &shown_as("Succeeded", "UserAssigned", &[A]));
+    client.patch(&vm(), &patch, LIMIT).await.unwrap();
     let seen = server.seen();
     assert!(seen[0].contains("Bearer t1\r\n") && seen[1].contains("Bearer t2\r\n"));
+    assert_eq!(
+        seen[0].split("\r\n\r\n").nth(1),
+        seen[1].split("\r\n\r\n").nth(1)
+    );
+    // Within the minute there is no third token, and the second one is refused.
     server.answers(401, "", &expired);
-    let patch = IdentityPatch::of(&read_as("None", &[]), ids(&[A]), Vec::new());
-    let error = client.patch(&vm(), &patch, LIMIT).await.unwrap_err();
+    let error = client.compute(&vm(), LIMIT).await.unwrap_err();
     assert_eq!(error.kind, ArmErrorKind::Unauthenticated);
     assert_eq!(server.seen().len(), 1);
 }

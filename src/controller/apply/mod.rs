@@ -34,37 +34,13 @@ pub use outside::{Arm, Lease, Sent};
 pub use pace::{Paces, Rates, Refill};
 
 use super::board::Board;
+use super::config::Pace;
 use super::desired::ComputeDesire;
-use super::plan::{Plan, Situation};
 use super::record::Record;
 use super::records::{Kept, Records};
 use crate::model::compute::Compute;
 use crate::model::ids::ArmId;
 use worker::Worker;
-
-/// How apply goes about it. Times as the flags of `lanyard controller` give them.
-#[derive(Clone, Copy, Debug)]
-pub struct ApplyConfig {
-    /// What comes within this time of the first change is one PATCH.
-    pub debounce: Duration,
-    /// How long an identity stays that no pod wants any more.
-    pub grace: Duration,
-    /// How old what ARM showed may get.
-    pub drift: Duration,
-    /// How long an operation of Azure's may take before it counts as hanging.
-    pub operation: Duration,
-}
-
-impl Default for ApplyConfig {
-    fn default() -> Self {
-        Self {
-            debounce: Duration::from_millis(500),
-            grace: Duration::from_mins(15),
-            drift: Duration::from_mins(5),
-            operation: Duration::from_mins(20),
-        }
-    }
-}
 
 /// What is wanted of one compute resource, with what plan needs to know of the identities.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,12 +87,10 @@ pub struct Surroundings<A, R, L> {
     pub board: Arc<Board>,
     /// The series.
     pub metrics: Arc<ApplyMetrics>,
-    /// The rules.
-    pub plan: fn(&Situation<'_>) -> Plan,
     /// Time since the epoch.
     pub now: fn() -> Duration,
     /// Times.
-    pub config: ApplyConfig,
+    pub pace: Pace,
 }
 
 /// The workers of one term of leadership: a new term begins with a new one, and with records that were
@@ -189,6 +163,19 @@ impl<A: Arm, R: Records, L: Lease> Applier<A, R, L> {
         workers.insert(id, sender);
         let worker = Worker::new(self.shared.clone(), receiver, record);
         self.tasks.spawn(worker.run());
+    }
+
+    /// Somebody deleted an `AzureAssignment` (or we did): where it is still needed, it is written again.
+    pub fn lost(&self, name: &str) {
+        if !self.shared.around.records.lost(name) {
+            return;
+        }
+        let workers = self.shared.workers.lock();
+        let is_it = |wanted: &Wanted| wanted.desire.compute.assignment_name() == name;
+        let worker = workers.values().find(|worker| is_it(&worker.borrow()));
+        if let Some(worker) = worker {
+            worker.send_modify(|_| {});
+        }
     }
 
     /// Ends the term: no new writes. Waits, at most for `limit`, for writes that were sent already, so

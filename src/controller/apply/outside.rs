@@ -6,11 +6,10 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::azure::arm::{
     ArmClient, ArmError, ComputeShown, IdentityPatch, Operation, Progress, Submitted,
 };
+pub use crate::controller::lease::Lead as Lease;
 use crate::model::compute::Compute;
 
 /// Compute resources as ARM shows and changes them.
@@ -87,10 +86,4 @@ impl Arm for ArmClient {
     async fn progress(&self, of: &Operation, limit: Duration) -> Result<Progress, ArmError> {
         ArmClient::progress(self, of, limit).await
     }
-}
-
-/// How long this process leads.
-pub trait Lease: Send + Sync + 'static {
-    /// Until when nobody else leads; `None`: somebody else may. Only ever moves on while it is held.
-    fn until(&self) -> Option<Instant>;
 }

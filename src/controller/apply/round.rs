@@ -17,7 +17,7 @@ use crate::api::assignment::AssignmentState;
 use crate::azure::arm::{ArmError, ArmErrorKind, ComputeShown, ProvisioningState};
 use crate::controller::board::{Told, Trouble};
 use crate::controller::known::Shown;
-use crate::controller::plan::{Patch, Plan, Situation};
+use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
 use crate::controller::records::{RecordError, Records};
 
@@ -65,7 +65,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if let Err(halt) = before {
             return self.halted(halt).await;
         }
-        for _ in 0..STEPS {
+        for at in 0..STEPS {
+            if self.is_closing() {
+                return self.last_words(at > 0).await;
+            }
             match self.step().await {
                 Ok(Step::Again) => {}
                 Ok(Step::Rest(next)) => return next,
@@ -77,10 +80,20 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         self.halted(halt).await
     }
 
-    async fn step(&mut self) -> Result<Step, Halt> {
-        if self.is_closing() {
-            return Err(Halt::Closing);
+    /// The term ends: what became of the last change is written down, nothing more is asked.
+    async fn last_words(&mut self, changed: bool) -> Next {
+        if changed && self.is_fresh() {
+            let wanted = self.wanted.borrow().clone();
+            let plan = self.planned(&wanted, (self.around().now)());
+            self.state.record = Arc::new(self.with_client_ids(plan.record));
+            if let Err(Halt::Unwritten(error)) = self.tell().await {
+                tracing::warn!(%error, "the next leader finds out what became of a change");
+            }
         }
+        Next::Barred(Instant::now())
+    }
+
+    async fn step(&mut self) -> Result<Step, Halt> {
         let wanted = self.wanted.borrow_and_update().clone();
         self.note_wanted();
         if !self.is_fresh() {
@@ -94,6 +107,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         }
         self.state.record = Arc::new(self.with_client_ids(plan.record));
         let Some(patch) = plan.patch.and_then(|patch| self.not_set_aside(patch, now)) else {
+            let left_out = plan.left_out.len();
+            self.state.trouble = (left_out > 0).then(|| too_many(left_out));
             return self.rest(plan.again, now).await;
         };
         self.tell().await?;
@@ -112,7 +127,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             revision: wanted.revisions.get(id).copied().unwrap_or_default(),
         });
         state.existence = existence;
-        (self.shared.around.plan)(&Situation {
+        plan(&Situation {
             desire: &wanted.desire,
             immutable: &wanted.immutable,
             mutable: &wanted.mutable,
@@ -120,7 +135,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             shown: state.seen.as_ref().map(|seen| &seen.shown),
             existence: &state.existence,
             setbacks: state.setbacks.all(),
-            grace: self.shared.around.config.grace,
+            grace: self.shared.around.pace.removal_grace,
             now,
         })
     }
@@ -135,7 +150,6 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
 
     /// Nothing is to be changed.
     async fn rest(&mut self, again: Option<Duration>, now: Duration) -> Result<Step, Halt> {
-        self.state.trouble = None;
         self.state.in_flight = None;
         self.tell().await?;
         self.state.failures = 0;
@@ -261,7 +275,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             return Ok(());
         };
         let waited = since.elapsed();
-        if state != Some(ProvisioningState::Updating) || waited > self.around().config.operation {
+        if state != Some(ProvisioningState::Updating)
+            || waited > self.around().pace.operation_timeout
+        {
             self.state.in_flight = None;
             return Ok(());
         }
@@ -301,7 +317,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             trouble: self.state.trouble.clone(),
         };
         let is_known = match &self.state.written {
-            Some(written) => says_the_same(written, &told),
+            Some(written) => {
+                says_the_same(written, &told) && self.around().records.holds(&self.compute)
+            }
             None => told.record.entries.is_empty() && told.trouble.is_none(),
         };
         if !is_known {
@@ -375,6 +393,13 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         self.state.failures = self.state.failures.saturating_add(1);
         doubled.min(longest).mul_f64(0.8 + 0.4 * fastrand::f64())
     }
+}
+
+fn too_many(left_out: usize) -> Trouble {
+    let words = format!(
+        "{left_out} more identities are wanted here than an AzureAssignment holds; they come when others go. Spread their pods over more node pools, or use the token source `federated`"
+    );
+    plainly("TooMany", &words)
 }
 
 /// Until when something is waited for is not written: it changes all the time.

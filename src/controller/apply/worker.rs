@@ -191,7 +191,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
 
     /// The time in which changes join the first. What ARM shows is read meanwhile where it is not known.
     async fn window(&mut self) -> Result<(), Halt> {
-        let end = Instant::now() + self.around().config.debounce;
+        let end = Instant::now() + self.around().pace.debounce;
         let read = match &self.state.seen {
             None => self.read().await,
             Some(_) => Ok(()),
@@ -241,8 +241,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     /// How long until the next look at what ARM shows; not all at once.
     pub(super) fn drift(&self) -> Duration {
         self.around()
-            .config
-            .drift
+            .pace
+            .drift_interval
             .mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 }

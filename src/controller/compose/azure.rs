@@ -17,9 +17,7 @@ pub fn arm(config: &AzureConfig) -> anyhow::Result<ArmClient> {
         None => Roots::System,
         Some(file) => {
             let read = std::fs::read_to_string(file);
-            Roots::SystemAnd(
-                read.with_context(|| format!("--azure-ca-file {}", file.display()))?,
-            )
+            Roots::SystemAnd(read.with_context(|| format!("--azure-ca-file {}", file.display()))?)
         }
     };
     let https = HttpsClient::new(&HttpsConfig {

@@ -101,9 +101,9 @@ impl Target {
         };
         let told = Told::of(seen);
         let view = IdentityView {
-            client_id: stated.client_id.or(told.client_id),
-            resource_id: stated.resource_id.as_ref().or(told.resource_id.as_ref()),
-            tenant_id: stated.tenant_id.or(told.tenant_id),
+            client_id: stated.client_id.or(told.client),
+            resource_id: stated.resource_id.as_ref().or(told.resource.as_ref()),
+            tenant_id: stated.tenant_id.or(told.tenant),
             authority_host: stated.authority_host.as_deref(),
             sources: &stated.sources,
             is_accounts: is_accounts(name),
@@ -155,9 +155,9 @@ impl Target {
 /// What the status tells of this spec.
 #[derive(Default)]
 struct Told {
-    client_id: Option<Guid>,
-    tenant_id: Option<Guid>,
-    resource_id: Option<ArmId>,
+    client: Option<Guid>,
+    tenant: Option<Guid>,
+    resource: Option<ArmId>,
 }
 
 impl Told {
@@ -173,9 +173,9 @@ impl Told {
         let managed = seen.said.as_ref().is_ok_and(|said| said.managed.is_some());
         let resource_id = status.resource_id.as_ref().filter(|_| managed);
         Self {
-            client_id: status.client_id.as_ref().and_then(|id| id.parse().ok()),
-            tenant_id: status.tenant_id.as_ref().and_then(|id| id.parse().ok()),
-            resource_id: resource_id.and_then(|id| id.parse().ok()),
+            client: status.client_id.as_ref().and_then(|id| id.parse().ok()),
+            tenant: status.tenant_id.as_ref().and_then(|id| id.parse().ok()),
+            resource: resource_id.and_then(|id| id.parse().ok()),
         }
     }
 }

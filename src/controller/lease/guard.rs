@@ -21,6 +21,19 @@ pub struct Guard {
     term: watch::Receiver<Option<Term>>,
 }
 
+/// How long this process leads for certain: before a write is sent there must be as much time left as
+/// the write may take.
+pub trait Lead: Send + Sync + 'static {
+    /// Until when nobody else leads; `None`: somebody else may.
+    fn until(&self) -> Option<Instant>;
+}
+
+impl Lead for Guard {
+    fn until(&self) -> Option<Instant> {
+        Self::until(self)
+    }
+}
+
 impl Guard {
     pub(super) const fn new(term: watch::Receiver<Option<Term>>) -> Self {
         Self { term }
@@ -36,8 +49,7 @@ impl Guard {
         Self::new(watch::channel(Some(term)).1)
     }
 
-    /// Until when the lease is held for certain; `None`: it is not held. Before a write is sent there
-    /// must be as much time left as the write may take.
+    /// Until when the lease is held for certain; `None`: it is not held.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
         self.current().map(|term| term.until)

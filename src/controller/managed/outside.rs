@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::claim::Claim;
 use super::federated::Credential;
 use super::known::{Answer, Failed, Shown};
@@ -14,6 +12,7 @@ use crate::azure::arm::{
     ArmClient, ArmError, ArmErrorKind, FederatedCredential, IdentityShown, IdentityWanted,
 };
 use crate::controller::known::Existence;
+pub use crate::controller::lease::Lead as Leading;
 
 /// Azure Resource Manager, as far as identities go.
 pub trait Azure: Send + Sync + 'static {
@@ -36,12 +35,6 @@ pub trait Objects: Send + Sync + 'static {
         claim: &Claim,
         action: &Action,
     ) -> impl Future<Output = Result<Answer, Failed>> + Send;
-}
-
-/// How long this process leads.
-pub trait Leading: Send + Sync + 'static {
-    /// Until when nobody else leads; `None`: somebody else may.
-    fn until(&self) -> Option<Instant>;
 }
 
 impl Azure for ArmClient {

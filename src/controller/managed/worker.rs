@@ -218,3 +218,6 @@ fn lost() -> Failed {
         transient: true,
     }
 }
+
+#[cfg(test)]
+mod tests;

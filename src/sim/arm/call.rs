@@ -194,7 +194,7 @@ impl Call {
     }
 
     /// Compute's limit for asking about one operation.
-    pub fn limit_operation(&self, azure: &Azure, place: &Place) -> Result<(), Refusal> {
+    pub fn limit_operation(azure: &Azure, place: &Place) -> Result<(), Refusal> {
         take(
             azure,
             "GetOperationResource",
@@ -226,7 +226,7 @@ fn take(azure: &Azure, policy: &str, of: &str, limit: Limit) -> Result<Option<u3
             "message": group.to_string(),
         }]);
         Refusal {
-            details: Some(details),
+            details: Some(Box::new(details)),
             ..throttled("OperationNotAllowed", message.to_owned(), seconds)
         }
     })

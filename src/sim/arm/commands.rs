@@ -283,7 +283,7 @@ impl Commands<'_> {
             if assigned.len() == before {
                 return Err(CommandError::NoIdentity(identity.to_owned()));
             }
-            holdings.replace(&key, assigned, now);
+            holdings.replace(&key, &assigned, now);
             Ok(())
         })
     }
@@ -355,10 +355,10 @@ impl Commands<'_> {
 
     /// Takes a role away that was granted in the same words.
     pub fn revoke(&self, assignment: &RoleAssignment) -> Outcome<()> {
-        match self.0.arm.roles.remove(assignment) {
-            true => Ok(()),
-            false => Err(CommandError::Absent("such role assignment")),
+        if self.0.arm.roles.remove(assignment) {
+            return Ok(());
         }
+        Err(CommandError::Absent("such role assignment"))
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Compute)) -> Outcome<()> {

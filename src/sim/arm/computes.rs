@@ -263,7 +263,7 @@ pub(super) fn operation(azure: &Azure, call: &Call, place: &Place) -> Outcome {
     if call.method != Method::GET {
         return Err(Refusal::method(call.method.as_str()));
     }
-    call.limit_operation(azure, place)?;
+    Call::limit_operation(azure, place)?;
     azure.arm.estate.look(Instant::now(), |holdings| {
         let Some(operation) = holdings.operations.get(&place.name) else {
             let what = format!("Microsoft.Compute/locations/operations/{}", place.name);

@@ -163,7 +163,7 @@ impl Arm {
         let Some(place) = call.place.clone() else {
             return Err(Refusal::nothing_there(&call.path));
         };
-        self.check_version(call)?;
+        check_version(call)?;
         let foreign = &azure.world.arm.foreign_subscriptions;
         let mut foreign = foreign.iter();
         if let Some((_, tenant)) =
@@ -190,30 +190,29 @@ impl Arm {
             }
         }
     }
+}
 
-    /// Whether an api-version is there and has the form of one.
-    fn check_version(&self, call: &Call) -> Result<(), Refusal> {
-        let version = &call.api_version;
-        if version.is_empty() {
-            let message =
-                "The api-version query parameter (?api-version=) is required for all requests.";
-            return Err(Refusal::bad(
-                "MissingApiVersionParameter",
-                message.to_owned(),
-            ));
-        }
-        let date = version.trim_end_matches("-preview");
-        let digits = date.bytes().enumerate().all(|(at, byte)| match at {
-            4 | 7 => byte == b'-',
-            _ => byte.is_ascii_digit(),
-        });
-        if date.len() == 10 && digits {
-            return Ok(());
-        }
+/// Whether an api-version is there and has the form of one.
+fn check_version(call: &Call) -> Result<(), Refusal> {
+    let version = &call.api_version;
+    if version.is_empty() {
         let message =
-            format!("The api-version '{version}' is invalid. It is a date, '2024-11-01'.");
-        Err(Refusal::bad("InvalidApiVersionParameter", message))
+            "The api-version query parameter (?api-version=) is required for all requests.";
+        return Err(Refusal::bad(
+            "MissingApiVersionParameter",
+            message.to_owned(),
+        ));
     }
+    let date = version.trim_end_matches("-preview");
+    let digits = date.bytes().enumerate().all(|(at, byte)| match at {
+        4 | 7 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    if date.len() == 10 && digits {
+        return Ok(());
+    }
+    let message = format!("The api-version '{version}' is invalid. It is a date, '2024-11-01'.");
+    Err(Refusal::bad("InvalidApiVersionParameter", message))
 }
 
 /// The answer; a refusal's code goes into the journal.

@@ -37,36 +37,29 @@ pub(super) struct Place {
 
 /// The place that a path names.
 pub(super) fn read(path: &str) -> Option<Place> {
-    let parts: Vec<String> = path
-        .trim_matches('/')
-        .split('/')
-        .map(|part| decode(part, false))
-        .collect();
-    let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
-    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    let parts = path.trim_matches('/').split('/');
+    let parts: Vec<String> = parts.map(|part| decode(part, false)).collect();
     if parts
         .iter()
         .any(|part| part.is_empty() || part.contains('/'))
     {
         return None;
     }
-    let id = |count: usize| format!("/{}", parts[..count].join("/"));
-    let place = |subject: Subject, group: usize, name: usize, count: usize| Place {
+    let lower = parts.iter().map(|part| part.to_ascii_lowercase());
+    let lower: Vec<String> = lower.collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    let place = |subject: Subject, count: usize| Place {
         subject,
         subscription: parts[1].clone(),
-        group: parts
-            .get(group)
-            .filter(|_| group > 0)
-            .cloned()
-            .unwrap_or_default(),
+        group: String::new(),
         name: parts
-            .get(name)
-            .filter(|_| name > 0)
+            .get(7)
+            .filter(|_| count > 4)
             .cloned()
             .unwrap_or_default(),
-        id: id(count),
+        id: format!("/{}", parts[..count].join("/")),
     };
-    let place = match lower.as_slice() {
+    match lower.as_slice() {
         [
             "subscriptions",
             _,
@@ -75,53 +68,49 @@ pub(super) fn read(path: &str) -> Option<Place> {
             "providers",
             provider,
             rest @ ..,
-        ] => match (*provider, rest) {
-            ("microsoft.compute", ["virtualmachines", _]) => {
-                place(Subject::Compute(Kind::Vm), 3, 7, 8)
-            }
-            ("microsoft.compute", ["virtualmachinescalesets", _]) => {
-                place(Subject::Compute(Kind::ScaleSet), 3, 7, 8)
-            }
-            ("microsoft.managedidentity", ["userassignedidentities"]) => {
-                place(Subject::Identities, 3, 0, 4)
-            }
-            ("microsoft.managedidentity", ["userassignedidentities", _]) => {
-                place(Subject::Identity, 3, 7, 8)
-            }
-            ("microsoft.managedidentity", ["userassignedidentities", _, federated]) => {
-                credentials(federated).then(|| place(Subject::FederatedList, 3, 7, 8))?
-            }
-            ("microsoft.managedidentity", ["userassignedidentities", _, federated, _]) => {
-                let credential = parts[9].clone();
-                let subject = Subject::Federated { credential };
-                credentials(federated).then(|| place(subject, 3, 7, 8))?
-            }
-            _ => return None,
-        },
+        ] => {
+            let (subject, count) = in_group(provider, rest, parts.last()?)?;
+            Some(Place {
+                group: parts[3].clone(),
+                ..place(subject, count)
+            })
+        }
+        ["subscriptions", _, "providers", IDENTITY, IDENTITIES] => {
+            Some(place(Subject::Identities, 2))
+        }
         [
             "subscriptions",
             _,
             "providers",
-            "microsoft.managedidentity",
-            "userassignedidentities",
-        ] => place(Subject::Identities, 0, 0, 2),
-        [
-            "subscriptions",
-            _,
-            "providers",
-            "microsoft.compute",
+            COMPUTE,
             "locations",
             _,
             "operations",
             _,
-        ] => place(Subject::Operation, 0, 7, 8),
-        _ => return None,
-    };
-    Some(place)
+        ] => Some(place(Subject::Operation, 8)),
+        _ => None,
+    }
 }
 
-fn credentials(segment: &str) -> bool {
-    segment == "federatedidentitycredentials"
+const COMPUTE: &str = "microsoft.compute";
+const IDENTITY: &str = "microsoft.managedidentity";
+const IDENTITIES: &str = "userassignedidentities";
+const CREDENTIALS: &str = "federatedidentitycredentials";
+
+/// What is meant inside a resource group, and how many segments its id has (of a list: its scope's).
+fn in_group(provider: &str, rest: &[&str], last: &str) -> Option<(Subject, usize)> {
+    Some(match (provider, rest) {
+        (COMPUTE, ["virtualmachines", _]) => (Subject::Compute(Kind::Vm), 8),
+        (COMPUTE, ["virtualmachinescalesets", _]) => (Subject::Compute(Kind::ScaleSet), 8),
+        (IDENTITY, [IDENTITIES]) => (Subject::Identities, 4),
+        (IDENTITY, [IDENTITIES, _]) => (Subject::Identity, 8),
+        (IDENTITY, [IDENTITIES, _, CREDENTIALS]) => (Subject::FederatedList, 8),
+        (IDENTITY, [IDENTITIES, _, CREDENTIALS, _]) => {
+            let credential = last.to_owned();
+            (Subject::Federated { credential }, 8)
+        }
+        _ => return None,
+    })
 }
 
 impl Place {

@@ -17,7 +17,7 @@ pub(super) struct Refusal {
     pub code: String,
     pub message: String,
     pub retry_after: Option<u64>,
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// Tenant whose authority the challenge of a 401 names.
     pub challenge: Option<String>,
 }
@@ -133,7 +133,7 @@ impl Refusal {
     pub fn answer(&self) -> Response<Bytes> {
         let mut error = json!({"code": self.code, "message": self.message});
         if let Some(details) = &self.details {
-            error["details"] = details.clone();
+            error["details"] = (**details).clone();
         }
         let mut response = json(self.status, &json!({"error": error}));
         let headers = response.headers_mut();

@@ -12,7 +12,7 @@ use crate::sim::arm::{CommandError, Commands};
 use crate::sim::azure::Azure;
 use crate::sim::http::{json, typed};
 
-fn refused(error: CommandError) -> (StatusCode, String) {
+fn refused(error: &CommandError) -> (StatusCode, String) {
     let status = match error {
         CommandError::Taken(_) | CommandError::Idle(_) => StatusCode::CONFLICT,
         CommandError::Nobody(_) => StatusCode::BAD_REQUEST,
@@ -52,11 +52,16 @@ pub(super) async fn command(request: Request<Incoming>, azure: &Azure, rest: &[&
         (Method::PUT, ["identities"]) => {
             let NewIdentity { resource_id, name } = body(request).await?;
             let name = arm.put_identity(&resource_id, name.as_deref());
-            return Ok(json(StatusCode::OK, &json!({"id": name.map_err(refused)?})));
+            return Ok(json(
+                StatusCode::OK,
+                &json!({"id": name.map_err(|error| refused(&error))?}),
+            ));
         }
         (Method::DELETE, ["identities", name]) => arm.delete_identity(name),
         (Method::POST, ["identities", name, "recreate"]) => {
-            let identity = arm.recreate_identity(name).map_err(refused)?;
+            let identity = arm
+                .recreate_identity(name)
+                .map_err(|error| refused(&error))?;
             return Ok(json(StatusCode::OK, &identity));
         }
         (Method::PUT, ["identities", name, "poison"]) => arm.poison(name, body(request).await?),
@@ -65,7 +70,7 @@ pub(super) async fn command(request: Request<Incoming>, azure: &Azure, rest: &[&
         (Method::DELETE, ["groups"]) => arm.delete_group(&body::<Group>(request).await?.id),
         (method, _) => return Err(unknown(&method, request.uri().path())),
     };
-    done.map_err(refused)?;
+    done.map_err(|error| refused(&error))?;
     Ok(typed(StatusCode::NO_CONTENT, "text/plain", Bytes::new()))
 }
 

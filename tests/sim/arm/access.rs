@@ -10,11 +10,11 @@ use crate::client::Answer;
 const OID: &str = "cccccccc-0000-4000-8000-000000000002";
 
 fn roles(list: &[(&str, &str)]) -> String {
-    let mut text = "roleAssignments:\n".to_owned();
-    for (role, scope) in list {
-        text += &format!("  - {{principal: controller, role: {role}, scope: {scope}}}\n");
-    }
-    text
+    let line = |(role, scope): &(&str, &str)| {
+        format!("  - {{principal: controller, role: {role}, scope: {scope}}}")
+    };
+    let lines: Vec<String> = list.iter().map(line).collect();
+    format!("roleAssignments:\n{}\n", lines.join("\n"))
 }
 
 async fn with_header(rig: &Rig, header: &str) -> Answer {

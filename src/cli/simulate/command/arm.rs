@@ -322,7 +322,7 @@ impl Command {
                 println!("{}", client.put_identity(&id, name.as_deref()).await?);
             }
             Self::DeleteIdentity { control, name } => {
-                control.client().delete_identity(&name).await?
+                control.client().delete_identity(&name).await?;
             }
             Self::RecreateIdentity { control, name } => {
                 let identity = control.client().recreate_identity(&name).await?;

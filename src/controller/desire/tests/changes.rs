@@ -143,8 +143,11 @@ fn answers(ledger: &Ledger) -> Answers {
     )
 }
 
+/// How many nodes, and which identities by which objects.
+type Essence = (usize, Vec<(ArmId, BTreeSet<ObjectName>)>);
+
 /// What Azure can be asked for; how many pods is not.
-fn essence(ledger: &Ledger) -> BTreeMap<ArmId, (usize, Vec<(ArmId, BTreeSet<ObjectName>)>)> {
+fn essence(ledger: &Ledger) -> BTreeMap<ArmId, Essence> {
     let sets = ["pool1", "pool2"].map(compute);
     let of = |set: Arc<Compute>| {
         let desire = ledger.desire(&set);

@@ -357,13 +357,13 @@ impl Holdings {
     }
 
     /// Replaces what a compute resource carries, behind everybody's back; IMDS knows at once.
-    pub fn replace(&mut self, key: &str, assigned: Vec<Assigned>, now: Instant) {
+    pub fn replace(&mut self, key: &str, assigned: &[Assigned], now: Instant) {
         if let Some(compute) = self.computes.get_mut(key) {
             let keep = |id: &str| assigned.iter().any(|one| fold(&one.id) == fold(id));
             let gone = compute.assigned.iter().filter(|one| !keep(&one.id));
             let change = Change {
                 remove: gone.map(|one| one.id.clone()).collect(),
-                add: assigned.clone(),
+                add: assigned.to_vec(),
                 ..Change::default()
             };
             compute.apply(&change, now, Duration::ZERO);

@@ -1,0 +1,236 @@
+//! What the controller would do, without doing it: `--dry-run`.
+//!
+//! In: the Kubernetes API and ARM, both only read. Out: a plan for each compute resource. Ends when
+//! everything was observed once and every compute resource read, or failed to be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::core::Core;
+use crate::azure::arm::{ArmClient, ArmErrorKind};
+use crate::controller::apply::Wanted;
+use crate::controller::config::{Config, Pace};
+use crate::controller::known::{Existence, Shown};
+use crate::controller::observe::{self, Observe};
+use crate::controller::plan::{Patch, Plan, Situation, plan};
+use crate::controller::record::Record;
+use crate::controller::records::{KubernetesRecords, Records};
+use crate::kubernetes;
+use crate::kubernetes::watch::Timing;
+use crate::model::ids::ArmId;
+use crate::serve::clock;
+use crate::serve::ready::Readiness;
+
+/// For one read of ARM.
+const READ: Duration = Duration::from_secs(30);
+/// Reads of ARM at once.
+const AT_ONCE: usize = 8;
+
+/// What would be done, by compute resource.
+#[derive(Debug, Serialize)]
+pub struct Plans {
+    /// The plans, by ARM id.
+    pub computes: Vec<ComputePlan>,
+}
+
+/// What would be done to one compute resource.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComputePlan {
+    /// ARM id of the virtual machine or scale set.
+    #[serde(rename = "computeID")]
+    pub compute_id: ArmId,
+    /// How many nodes it is.
+    pub nodes: usize,
+    /// Identities that would be added.
+    pub add: Vec<ArmId>,
+    /// Identities that would be removed now.
+    pub remove: Vec<ArmId>,
+    /// What each identity's entry would say: its state, and why.
+    pub identities: BTreeMap<String, String>,
+    /// Why nothing can be planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Works out the plans.
+pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
+    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let arm = super::azure::arm(&config.azure)?;
+    let (batches, mut incoming) = mpsc::channel(super::BATCHES);
+    let registry = Registry::new();
+    let observe = Observe {
+        cluster: cluster.clone(),
+        batches,
+        latch: Readiness::default().latch("watches"),
+        metrics: observe::metrics(&registry)?,
+        timing: Timing::default(),
+    };
+    let watching = tokio::spawn(observe.run());
+    let mut core = Core::new(super::reconcile_seconds(&registry)?);
+    while !core.complete {
+        let batch = incoming.recv().await.context("nobody observes any more")?;
+        core.take(batch);
+    }
+    watching.abort();
+    let kept = KubernetesRecords::new(cluster).all().await?;
+    let mut wanted: BTreeMap<ArmId, (Wanted, Record)> = core
+        .all_wanted()
+        .into_iter()
+        .map(|wanted| {
+            (
+                wanted.desire.compute.id.clone(),
+                (wanted, Record::default()),
+            )
+        })
+        .collect();
+    for one in kept {
+        let entry = wanted.entry(one.compute.id.clone());
+        entry
+            .or_insert_with(|| (Wanted::nothing(one.compute), Record::default()))
+            .1 = one.record;
+    }
+    let existence = existences(&arm, &core).await;
+    let mut computes = Vec::new();
+    for (wanted, record) in wanted.into_values() {
+        if wanted.desire.wanted.is_empty() && record.entries.is_empty() {
+            continue;
+        }
+        computes.push(one(&arm, &wanted, &record, &existence, config.pace).await);
+    }
+    Ok(Plans { computes })
+}
+
+/// What ARM says of all identities that are named.
+async fn existences(arm: &ArmClient, core: &Core) -> BTreeMap<ArmId, Existence> {
+    let mut found = BTreeMap::new();
+    let mut reads = JoinSet::new();
+    for id in core.ledger.named().clone() {
+        while reads.len() >= AT_ONCE {
+            found.extend(reads.join_next().await.and_then(Result::ok));
+        }
+        let arm = arm.clone();
+        reads.spawn(async move {
+            let existence = match arm.identity(&id, READ).await {
+                Ok(shown) => Existence::Exists {
+                    client_id: shown.client_id,
+                    principal_id: shown.principal_id,
+                    tenant_id: shown.tenant_id,
+                },
+                Err(error) if error.kind == ArmErrorKind::NotFound => Existence::Missing,
+                Err(_) => Existence::Unknown,
+            };
+            (id, existence)
+        });
+    }
+    while let Some(one) = reads.join_next().await {
+        found.extend(one.ok());
+    }
+    found
+}
+
+async fn one(
+    arm: &ArmClient,
+    wanted: &Wanted,
+    record: &Record,
+    existence: &BTreeMap<ArmId, Existence>,
+    pace: Pace,
+) -> ComputePlan {
+    let desire = &wanted.desire;
+    let empty = |problem: Option<String>| ComputePlan {
+        compute_id: desire.compute.id.clone(),
+        nodes: desire.nodes,
+        add: Vec::new(),
+        remove: Vec::new(),
+        identities: BTreeMap::new(),
+        problem,
+    };
+    let shown = match arm.compute(&desire.compute, READ).await {
+        Ok(shown) => shown,
+        Err(error) => return empty(Some(format!("{error}: {}", error.advice()))),
+    };
+    let now = clock::since_epoch();
+    let identities = shown.identities.into_iter();
+    let shown = Shown {
+        at: now,
+        identities: identities
+            .map(|(id, principal)| (id, principal.principal_id))
+            .collect(),
+    };
+    let Plan { record, patch, .. } = plan(&Situation {
+        desire,
+        immutable: &wanted.immutable,
+        mutable: &wanted.mutable,
+        record,
+        shown: Some(&shown),
+        existence,
+        setbacks: &BTreeMap::new(),
+        grace: pace.removal_grace,
+        now,
+    });
+    let Patch { add, remove } = patch.unwrap_or_default();
+    ComputePlan {
+        add: add.into_iter().collect(),
+        remove: remove.into_iter().collect(),
+        identities: record
+            .entries
+            .iter()
+            .map(|(id, entry)| {
+                let why = entry.reason.as_deref().map(|why| format!(": {why}"));
+                (
+                    id.to_string(),
+                    format!("{:?}{}", entry.state, why.unwrap_or_default()),
+                )
+            })
+            .collect(),
+        ..empty(None)
+    }
+}
+
+impl Plans {
+    /// As text for people, or as JSON.
+    pub fn printed(&self, json: bool) -> anyhow::Result<String> {
+        if json {
+            return Ok(serde_json::to_string_pretty(self)? + "\n");
+        }
+        let mut text = String::new();
+        for one in &self.computes {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{} ({} nodes)", one.compute_id, one.nodes);
+            if let Some(problem) = &one.problem {
+                let _ = writeln!(text, "  ! {problem}");
+            }
+            for id in &one.add {
+                let _ = writeln!(text, "  + {id}");
+            }
+            for id in &one.remove {
+                let _ = writeln!(text, "  - {id}");
+            }
+            let quiet = |id: &&String| {
+                !one.add
+                    .iter()
+                    .chain(&one.remove)
+                    .any(|of| *of.to_string() == ***id)
+            };
+            for id in one.identities.keys().filter(quiet) {
+                let _ = writeln!(text, "    {id} ({})", one.identities[id]);
+            }
+        }
+        let (mut calls, all) = (0, self.computes.len());
+        for one in &self.computes {
+            calls += usize::from(!one.add.is_empty() || !one.remove.is_empty());
+        }
+        let _ = writeln!(
+            text,
+            "{calls} of {all} compute resources would be changed. Nothing was written."
+        );
+        Ok(text)
+    }
+}

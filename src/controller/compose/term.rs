@@ -1,0 +1,110 @@
+//! One term of leadership: what works while this process holds the lease, and ends with it.
+//!
+//! In: what is wanted, from the core. Out: workers for compute resources and for managed identities.
+//! Begins with records that were read anew: what the last leader wrote an instant ago counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::core::{Core, Taken};
+use crate::azure::arm::ArmClient;
+use crate::controller::apply::{Applier, ApplyMetrics, Paces, Surroundings};
+use crate::controller::board::Board;
+use crate::controller::config::Pace;
+use crate::controller::lease::Guard;
+use crate::controller::managed::{Managed, Mode, Settings};
+use crate::controller::records::{KubernetesRecords, RecordError, Records};
+use crate::controller::world::Change;
+use crate::kubernetes::Cluster;
+use crate::serve::clock;
+
+/// How long writes that were sent already may take to be told when a term ends.
+const LAST_WRITES: Duration = Duration::from_secs(9);
+
+/// What all terms of this process share.
+pub struct Means {
+    /// The API server.
+    pub cluster: Cluster,
+    /// Azure Resource Manager.
+    pub arm: ArmClient,
+    /// Whether this process leads.
+    pub guard: Guard,
+    /// How the work is done.
+    pub pace: Pace,
+    /// What Azure asked to wait for: it counts over terms.
+    pub paces: Arc<Paces>,
+    /// Where is told how far all are.
+    pub board: Arc<Board>,
+    /// The series of apply.
+    pub metrics: Arc<ApplyMetrics>,
+    /// Whether Lanyard stays.
+    pub mode: watch::Receiver<Mode>,
+    /// What holds for all managed identities.
+    pub managed: Settings,
+}
+
+/// What works during one term.
+pub struct Term {
+    applier: Applier<ArmClient, KubernetesRecords, Guard>,
+    managed: Managed<ArmClient, Cluster, Guard>,
+}
+
+impl Term {
+    /// Begins with everything that is wanted.
+    pub async fn begin(means: &Means, core: &Core) -> Result<Self, RecordError> {
+        let records = KubernetesRecords::new(means.cluster.clone());
+        let kept = records.all().await?;
+        let applier = Applier::new(Surroundings {
+            arm: means.arm.clone(),
+            records,
+            lease: means.guard.clone(),
+            paces: means.paces.clone(),
+            board: means.board.clone(),
+            metrics: means.metrics.clone(),
+            now: clock::since_epoch,
+            pace: means.pace,
+        });
+        applier.begin(kept, core.all_wanted());
+        let mut managed = Managed::new(
+            (
+                means.arm.clone(),
+                means.cluster.clone(),
+                means.guard.clone(),
+            ),
+            means.managed.clone(),
+            means.board.clone(),
+            means.mode.clone(),
+            clock::since_epoch,
+        );
+        managed.start(&core.world);
+        Ok(Self { applier, managed })
+    }
+
+    /// Passes on what a batch changed.
+    pub fn pass_on(&mut self, core: &Core, taken: &Taken) {
+        for wanted in taken.computes.iter().filter_map(|id| core.wanted(id)) {
+            self.applier.want(wanted);
+        }
+        for change in &taken.changes {
+            if let Change::Assignment(name, None) = change {
+                self.applier.lost(name);
+            }
+        }
+        self.managed.update(&core.world, &taken.changes);
+    }
+
+    /// Once a second, also without changes.
+    pub fn tick(&mut self, core: &Core) {
+        self.managed.update(&core.world, &[]);
+    }
+
+    /// Ends it: no new writes; waits for those that were sent.
+    pub async fn end(self) {
+        tokio::join!(
+            self.applier.stop(LAST_WRITES),
+            self.managed.end(LAST_WRITES)
+        );
+    }
+}
