@@ -99,14 +99,15 @@ impl Board {
     /// `None`: nothing does any more.
     pub fn tell_trouble(&self, identity: &ArmId, trouble: Option<Trouble>) {
         let mut troubles = self.troubles.write();
-        let before = match trouble.clone() {
-            Some(trouble) => troubles.insert(identity.clone(), trouble),
-            None => troubles.remove(identity),
-        };
-        drop(troubles);
-        if before != trouble {
-            self.changed();
+        if troubles.get(identity) == trouble.as_ref() {
+            return;
         }
+        match trouble {
+            Some(trouble) => drop(troubles.insert(identity.clone(), trouble)),
+            None => drop(troubles.remove(identity)),
+        }
+        drop(troubles);
+        self.changed();
     }
 
     /// What keeps an identity from being known; what was known before stays known meanwhile.
