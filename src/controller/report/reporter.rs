@@ -14,7 +14,7 @@ use super::happenings::Happenings;
 use super::write::Writer;
 use crate::controller::board::Board;
 use crate::controller::desire::Ledger;
-use crate::controller::lease::{Guard, Lead as _};
+use crate::controller::lease::Guard;
 use crate::controller::world::World;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::event::{Report, Reporting};

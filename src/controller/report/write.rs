@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::desk::{Desk, Key, Write};
 use super::draft::Drafts;
 use crate::api::kind::Kind;
-use crate::controller::lease::{Guard, Lead as _};
+use crate::controller::lease::Guard;
 use crate::kubernetes::{CallError, Cluster, Kind as Listed};
 use crate::model::ids::ObjectName;
 use crate::serve::clock;
