@@ -99,6 +99,7 @@ const PURE: &[&str] = &[
     "src/agent/watch/kind.rs",
     "src/agent/watch/slim.rs",
     "src/agent/world.rs",
+    "src/controller/identities/schedule.rs",
     "src/controller/observe/intern.rs",
     "src/controller/observe/nodes.rs",
     "src/controller/observe/ours.rs",

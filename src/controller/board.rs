@@ -41,6 +41,7 @@ pub struct Trouble {
 pub struct Board {
     computes: RwLock<BTreeMap<ArmId, Told>>,
     identities: RwLock<BTreeMap<ArmId, Existence>>,
+    troubles: RwLock<BTreeMap<ArmId, Trouble>>,
     managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
     generation: watch::Sender<u64>,
     existences: watch::Sender<u64>,
@@ -51,6 +52,7 @@ impl Default for Board {
         Self {
             computes: RwLock::default(),
             identities: RwLock::default(),
+            troubles: RwLock::default(),
             managed: RwLock::default(),
             generation: watch::Sender::new(0),
             existences: watch::Sender::new(0),
@@ -90,6 +92,27 @@ impl Board {
     /// Nobody names the identity any more.
     pub fn forget_existence(&self, identity: &ArmId) {
         self.identities.write().remove(identity);
+        self.troubles.write().remove(identity);
+    }
+
+    /// Tells what keeps an identity from being known (a role that is missing, a throttled subscription);
+    /// `None`: nothing does any more.
+    pub fn tell_trouble(&self, identity: &ArmId, trouble: Option<Trouble>) {
+        let mut troubles = self.troubles.write();
+        let before = match trouble.clone() {
+            Some(trouble) => troubles.insert(identity.clone(), trouble),
+            None => troubles.remove(identity),
+        };
+        drop(troubles);
+        if before != trouble {
+            self.changed();
+        }
+    }
+
+    /// What keeps an identity from being known; what was known before stays known meanwhile.
+    #[must_use]
+    pub fn trouble(&self, identity: &ArmId) -> Option<Trouble> {
+        self.troubles.read().get(identity).cloned()
     }
 
     /// What is known of an identity.

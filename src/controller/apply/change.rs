@@ -131,7 +131,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     /// Azure did it.
     fn took(&mut self, wanted: &Wanted, part: &Patch) -> Result<(), Halt> {
         let state = &mut self.state;
-        (state.failures, state.trouble, state.in_flight) = (0, None, None);
+        state.in_flight = None;
         for id in part.add.union(&part.remove) {
             state.setbacks.clear(id);
         }
@@ -141,6 +141,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             self.set_aside(wanted, &culprit, &error);
         }
         if self.shows(part) {
+            (self.state.failures, self.state.trouble) = (0, None);
             return Ok(());
         }
         let words = "Azure says that it did what was asked, and does not show it";

@@ -165,6 +165,19 @@ impl<A: Arm, R: Records, L: Lease> Applier<A, R, L> {
         self.tasks.spawn(worker.run());
     }
 
+    /// Somebody deleted an `AzureAssignment` (or we did): where it is still needed, it is written again.
+    pub fn lost(&self, name: &str) {
+        if !self.shared.around.records.lost(name) {
+            return;
+        }
+        let workers = self.shared.workers.lock();
+        let is_it = |wanted: &Wanted| wanted.desire.compute.assignment_name() == name;
+        let worker = workers.values().find(|worker| is_it(&worker.borrow()));
+        if let Some(worker) = worker {
+            worker.send_modify(|_| {});
+        }
+    }
+
     /// Ends the term: no new writes. Waits, at most for `limit`, for writes that were sent already, so
     /// that what became of them is written down.
     pub async fn stop(&self, limit: Duration) {

@@ -65,7 +65,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if let Err(halt) = before {
             return self.halted(halt).await;
         }
-        for _ in 0..STEPS {
+        for at in 0..STEPS {
+            if self.is_closing() {
+                return self.last_words(at > 0).await;
+            }
             match self.step().await {
                 Ok(Step::Again) => {}
                 Ok(Step::Rest(next)) => return next,
@@ -77,10 +80,20 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         self.halted(halt).await
     }
 
-    async fn step(&mut self) -> Result<Step, Halt> {
-        if self.is_closing() {
-            return Err(Halt::Closing);
+    /// The term ends: what became of the last change is written down, nothing more is asked.
+    async fn last_words(&mut self, changed: bool) -> Next {
+        if changed && self.is_fresh() {
+            let wanted = self.wanted.borrow().clone();
+            let plan = self.planned(&wanted, (self.around().now)());
+            self.state.record = Arc::new(self.with_client_ids(plan.record));
+            if let Err(Halt::Unwritten(error)) = self.tell().await {
+                tracing::warn!(%error, "the next leader finds out what became of a change");
+            }
         }
+        Next::Barred(Instant::now())
+    }
+
+    async fn step(&mut self) -> Result<Step, Halt> {
         let wanted = self.wanted.borrow_and_update().clone();
         self.note_wanted();
         if !self.is_fresh() {
@@ -304,7 +317,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             trouble: self.state.trouble.clone(),
         };
         let is_known = match &self.state.written {
-            Some(written) => says_the_same(written, &told),
+            Some(written) => {
+                says_the_same(written, &told) && self.around().records.holds(&self.compute)
+            }
             None => told.record.entries.is_empty() && told.trouble.is_none(),
         };
         if !is_known {

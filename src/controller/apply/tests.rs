@@ -353,4 +353,23 @@ async fn a_term_that_ends_sends_nothing_more_and_writes_down_what_was_sent() {
     sleep(Duration::from_mins(1)).await;
     assert_eq!(rig.arm.patches().len(), 0);
     assert!(rig.applier.tasks.is_empty());
+    let rig = Rig::new();
+    rig.arm.with(|azure| azure.answer_after = 2 * SECOND);
+    rig.want(ids([1]));
+    sleep(SECOND).await;
+    assert_eq!(rig.arm.patches().len(), 1);
+    rig.applier.stop(10 * SECOND).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Assigned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_somebody_deletes_is_written_again() {
+    let rig = Rig::new();
+    rig.want(ids([1]));
+    sleep(5 * SECOND).await;
+    rig.applier.lost(&rig.pool.assignment_name());
+    assert_eq!(rig.records.of(&rig.pool.id), None);
+    sleep(SECOND).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Assigned));
+    assert_eq!(rig.arm.patches().len(), 1);
 }

@@ -164,15 +164,23 @@ impl Records for KubernetesRecords {
         Err(RecordError::Contended(name))
     }
 
+    fn holds(&self, compute: &Compute) -> bool {
+        self.seen.lock().contains_key(&compute.assignment_name())
+    }
+
+    fn lost(&self, name: &str) -> bool {
+        self.seen.lock().remove(name).is_some()
+    }
+
     async fn forget(&self, compute: &Compute) -> Result<(), RecordError> {
         let name = compute.assignment_name();
+        // Our own deletion is no loss.
+        self.seen.lock().remove(&name);
         let params = DeleteParams::default();
         match self.call(&name, self.api.delete(&name, &params)).await {
-            Err(error) if status_code(&error) != Some(404) => return Err(error),
-            _ => {}
+            Err(error) if status_code(&error) != Some(404) => Err(error),
+            _ => Ok(()),
         }
-        self.seen.lock().remove(&name);
-        Ok(())
     }
 }
 

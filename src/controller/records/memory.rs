@@ -64,6 +64,19 @@ impl Records for MemoryRecords {
         Ok(())
     }
 
+    fn holds(&self, compute: &Compute) -> bool {
+        self.0.lock().kept.contains_key(&compute.id)
+    }
+
+    fn lost(&self, name: &str) -> bool {
+        let mut inner = self.0.lock();
+        let before = inner.kept.len();
+        inner
+            .kept
+            .retain(|_, told| told.compute.assignment_name() != name);
+        inner.kept.len() < before
+    }
+
     async fn forget(&self, compute: &Compute) -> Result<(), RecordError> {
         self.0.lock().kept.remove(&compute.id);
         Ok(())

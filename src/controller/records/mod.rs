@@ -61,6 +61,12 @@ pub trait Records: Send + Sync + 'static {
         now: Duration,
     ) -> impl Future<Output = Result<(), RecordError>> + Send;
 
+    /// Whether what was written last is still there, as far as is known.
+    fn holds(&self, compute: &Compute) -> bool;
+
+    /// The record of this name was deleted. Whether that was not known.
+    fn lost(&self, name: &str) -> bool;
+
     /// Keeps it no more.
     fn forget(&self, compute: &Compute) -> impl Future<Output = Result<(), RecordError>> + Send;
 }

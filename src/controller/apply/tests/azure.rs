@@ -38,6 +38,8 @@ pub struct Azure {
     pub reads: VecDeque<ArmError>,
     /// Before a token is at hand.
     pub prepares: Duration,
+    /// Before a PATCH is answered.
+    pub answer_after: Duration,
     /// Compute resources whose operations never end.
     pub stuck: BTreeSet<ArmId>,
     /// Principal of identities that are assigned from now on.
@@ -57,7 +59,6 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub at: Instant,
-    pub compute: ArmId,
     /// `None`: a read.
     pub patch: Option<IdentityPatch>,
 }
@@ -225,7 +226,6 @@ impl Arm for FakeArm {
         self.with(|azure| {
             azure.journal.push(Asked {
                 at: Instant::now(),
-                compute: compute.id.clone(),
                 patch: None,
             });
             match azure.reads.pop_front() {
@@ -244,11 +244,12 @@ impl Arm for FakeArm {
         self.with(|azure| {
             azure.journal.push(Asked {
                 at: Instant::now(),
-                compute: compute.id.clone(),
                 patch: Some(patch.clone()),
             });
-            azure.patch(&compute.id, patch)
-        })
+        });
+        let takes = self.with(|azure| azure.answer_after);
+        sleep(takes).await;
+        self.with(|azure| azure.patch(&compute.id, patch))
     }
 
     async fn progress(&self, operation: &ArmId, _: Duration) -> Result<Progress, ArmError> {
