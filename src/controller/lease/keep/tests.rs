@@ -16,7 +16,6 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::controller::lease::Lead as _;
 
 /// How the way to the API server is.
 #[derive(Clone, Copy, Debug, Default)]
