@@ -223,7 +223,7 @@ impl Rig {
         told.is_some_and(|told| told.ready)
     }
 
-    /// Names of the identities in Azure, with the number of their credentials' last writes.
+    /// Names of the identities in Azure.
     fn in_azure(&self) -> Vec<String> {
         let shown = self.azure.arm().resources();
         let mut names: Vec<String> = shown

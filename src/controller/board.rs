@@ -1,7 +1,7 @@
 //! Where apply tells how far each compute resource is, for the report: the newest record of each, and
 //! what keeps a compute resource as a whole from being in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +41,9 @@ pub struct Trouble {
 pub struct Board {
     computes: RwLock<BTreeMap<ArmId, Told>>,
     identities: RwLock<BTreeMap<ArmId, Existence>>,
+    troubles: RwLock<BTreeMap<ArmId, Trouble>>,
     managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
+    leaving: RwLock<BTreeSet<ArmId>>,
     generation: watch::Sender<u64>,
     existences: watch::Sender<u64>,
 }
@@ -51,7 +53,9 @@ impl Default for Board {
         Self {
             computes: RwLock::default(),
             identities: RwLock::default(),
+            troubles: RwLock::default(),
             managed: RwLock::default(),
+            leaving: RwLock::default(),
             generation: watch::Sender::new(0),
             existences: watch::Sender::new(0),
         }
@@ -90,6 +94,28 @@ impl Board {
     /// Nobody names the identity any more.
     pub fn forget_existence(&self, identity: &ArmId) {
         self.identities.write().remove(identity);
+        self.troubles.write().remove(identity);
+    }
+
+    /// Tells what keeps an identity from being known (a role that is missing, a throttled subscription);
+    /// `None`: nothing does any more.
+    pub fn tell_trouble(&self, identity: &ArmId, trouble: Option<Trouble>) {
+        let mut troubles = self.troubles.write();
+        if troubles.get(identity) == trouble.as_ref() {
+            return;
+        }
+        match trouble {
+            Some(trouble) => drop(troubles.insert(identity.clone(), trouble)),
+            None => drop(troubles.remove(identity)),
+        }
+        drop(troubles);
+        self.changed();
+    }
+
+    /// What keeps an identity from being known; what was known before stays known meanwhile.
+    #[must_use]
+    pub fn trouble(&self, identity: &ArmId) -> Option<Trouble> {
+        self.troubles.read().get(identity).cloned()
     }
 
     /// What is known of an identity.
@@ -103,6 +129,30 @@ impl Board {
     #[must_use]
     pub fn existences(&self) -> BTreeMap<ArmId, Existence> {
         self.identities.read().clone()
+    }
+
+    /// Whether an identity is about to be deleted in Azure: it is taken off all compute resources at once,
+    /// wanted or not.
+    pub fn tell_leaving(&self, identity: &ArmId, leaves: bool) {
+        let mut leaving = self.leaving.write();
+        let changed = if leaves {
+            leaving.insert(identity.clone())
+        } else {
+            leaving.remove(identity)
+        };
+        drop(leaving);
+        if changed {
+            self.existences.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    /// Which of these identities are about to be deleted in Azure.
+    pub fn leaving<'a>(&self, of: impl Iterator<Item = &'a ArmId>) -> Vec<ArmId> {
+        let leaving = self.leaving.read();
+        if leaving.is_empty() {
+            return Vec::new();
+        }
+        of.filter(|id| leaving.contains(id)).cloned().collect()
     }
 
     /// Tells how far a managed identity is.

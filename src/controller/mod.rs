@@ -15,14 +15,15 @@ mod compose;
 pub mod config;
 pub mod desire;
 pub mod desired;
+pub mod identities;
 pub mod known;
 pub mod lease;
 pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod record;
-pub mod report;
 pub mod records;
+pub mod report;
 pub mod world;
 
 pub use compose::{Plans, dry_run, run};

@@ -6,6 +6,7 @@
 
 mod client;
 mod collection;
+pub mod event;
 mod objects;
 mod secret;
 mod token;

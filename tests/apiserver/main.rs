@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let trials = vec![
+    let mut trials = vec![
         trial("every_good_object_is_taken", every_good_object_is_taken),
         trial(
             "every_bad_object_is_refused_for_one_reason",
@@ -100,27 +100,12 @@ fn main() -> ExitCode {
             guard::an_upgrade_keeps_the_certificate_until_it_is_old,
         ),
         trial(
-            "only_the_controller_writes_what_agents_believe",
-            writes::only_the_controller_writes_what_agents_believe,
-        ),
-        trial(
-            "of_an_identity_the_controller_changes_what_is_its_own",
-            writes::of_an_identity_the_controller_changes_what_is_its_own,
-        ),
-        trial(
-            "the_controller_has_its_lease_and_no_secrets",
-            writes::the_controller_has_its_lease_and_no_secrets,
-        ),
-        trial(
-            "the_server_takes_every_rendering_of_the_controller",
-            writes::the_server_takes_every_rendering_of_the_controller,
-        ),
-        trial(
             "what_a_policy_over_pods_lets_through",
             alternative::what_a_policy_over_pods_lets_through,
         )
         .with_ignored_flag(true),
     ];
+    trials.extend(writes::TRIALS.iter().map(|(name, look)| trial(name, *look)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -1,5 +1,5 @@
-//! Who writes what agents believe, on a real API server: the controller writes AzureAssignments and
-//! statuses, nobody else does, and of an AzureIdentity it changes what is its own.
+//! Who writes what agents believe, on a real API server: the controller writes `AzureAssignment`s and
+//! statuses, nobody else does, and of an `AzureIdentity` it changes what is its own.
 //!
 //! In: the server, the chart's objects of the controller. Out: a trial for each question. Blocks on the
 //! server. The policies are taken away again: other trials write as they like.
@@ -16,6 +16,26 @@ const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissio
 const SET: &str = "/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachineScaleSets/pool1";
 const NAME: &str = "vmss-pool1-a6a1ed7c";
 const RESOURCE: &str = "/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/payments";
+
+/// The trials of this file.
+pub const TRIALS: &[(&str, fn(&Server))] = &[
+    (
+        "only_the_controller_writes_what_agents_believe",
+        only_the_controller_writes_what_agents_believe,
+    ),
+    (
+        "of_an_identity_the_controller_changes_what_is_its_own",
+        of_an_identity_the_controller_changes_what_is_its_own,
+    ),
+    (
+        "the_controller_has_its_lease_and_no_secrets",
+        the_controller_has_its_lease_and_no_secrets,
+    ),
+    (
+        "the_server_takes_every_rendering_of_the_controller",
+        the_server_takes_every_rendering_of_the_controller,
+    ),
+];
 
 fn assignment() -> Value {
     json!({
@@ -106,7 +126,7 @@ fn refused(outcome: Result<Value, Refused>, words: &str) {
     assert!(told.contains(words), "{told}");
 }
 
-pub fn only_the_controller_writes_what_agents_believe(server: &Server) {
+fn only_the_controller_writes_what_agents_believe(server: &Server) {
     let stage = Stage::set(server);
     let one = format!("{ASSIGNMENTS}/{NAME}");
     let status = json!({"status": {"assigned": 1}});
@@ -148,7 +168,7 @@ pub fn only_the_controller_writes_what_agents_believe(server: &Server) {
     stage.end();
 }
 
-pub fn of_an_identity_the_controller_changes_what_is_its_own(server: &Server) {
+fn of_an_identity_the_controller_changes_what_is_its_own(server: &Server) {
     let stage = Stage::set(server);
     let identity = format!("{IDENTITIES}/till");
     let changes =
@@ -184,7 +204,7 @@ pub fn of_an_identity_the_controller_changes_what_is_its_own(server: &Server) {
 }
 
 /// Rights that RBAC alone bounds: its Lease, and no Secrets.
-pub fn the_controller_has_its_lease_and_no_secrets(server: &Server) {
+fn the_controller_has_its_lease_and_no_secrets(server: &Server) {
     let stage = Stage::set(server);
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
     for (name, its_own) in [("lanyard-controller", true), ("another", false)] {
@@ -211,7 +231,7 @@ pub fn the_controller_has_its_lease_and_no_secrets(server: &Server) {
 }
 
 /// A field that the API server does not know would be dropped without a word.
-pub fn the_server_takes_every_rendering_of_the_controller(server: &Server) {
+fn the_server_takes_every_rendering_of_the_controller(server: &Server) {
     stage(server);
     let ids = "azure.tenantID=72f988bf-0000-4000-8000-00000000000a,controller.azure.clientID=11111111-1111-4111-8111-111111111111";
     for (auth, more) in [

@@ -182,3 +182,47 @@ fn a_bad_world_is_named_by_file_line_and_field() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn what_arm_holds_changes_by_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_process, addresses) = start(folder);
+    assert!(addresses.arm.is_some() && addresses.arm_tls.is_none());
+    let run = |words: &str| {
+        let (name, rest) = words.split_once(' ').unwrap();
+        let output = command(folder, &format!("{name} --control control {rest}"));
+        assert!(output.status.success(), "{words}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let identity = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/billing";
+    assert_eq!(run(&format!("put-identity {identity}")), "billing");
+    run("add-scale-set pool --instance pool_0=127.0.0.9/32 --identity billing");
+    run("scale pool --instance pool_0=127.0.0.9/32 --instance pool_1");
+    let resources = run("resources ");
+    assert!(
+        resources.contains("pool_1") && resources.contains(identity),
+        "{resources}"
+    );
+    let before = run("recreate-identity billing");
+    assert!(before.contains("principalID"), "{before}");
+    run("unassign pool billing");
+    run("operations pool --duration 10m");
+    run("operations pool --hold");
+    run("operations pool ");
+    run("set-state pool updating");
+    assert!(run("resources ").contains("\"Updating\""));
+    run("poison billing --how late");
+    run("poison billing ");
+    run("delete-identity billing");
+    run("add-vm lone --source 127.0.0.8/32");
+    run("delete-compute lone");
+    run("grant robot /subscriptions/s --role Reader");
+    run("revoke robot /subscriptions/s --role Reader");
+    run("grant robot /subscriptions/s --action Microsoft.Compute/*");
+    run("delete-group /subscriptions/s/resourceGroups/g");
+    let idle = command(folder, "release --control control pool");
+    assert_eq!(idle.status.code(), Some(1));
+    let message = String::from_utf8(idle.stderr).unwrap();
+    assert!(message.contains("no operation runs on `pool`"), "{message}");
+}

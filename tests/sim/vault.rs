@@ -321,3 +321,23 @@ async fn entra_has_further_names_and_the_handshake_s_counts() {
     .await;
     assert_eq!(vault.status, 404);
 }
+
+#[tokio::test]
+async fn resource_manager_answers_beside_the_vaults_by_its_names() {
+    let simulator = start("arm: {hosts: [arm.contoso.com]}").await;
+    let vm = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/simulated/providers\
+              /Microsoft.Compute/virtualMachines/node-1?api-version=2024-11-01";
+    let token = token(&simulator, PAYMENTS, "https://management.azure.com").await;
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    for (sni, host) in [
+        ("management.azure.com", "management.azure.com"),
+        ("arm.contoso.com", "10.0.0.9:443"),
+    ] {
+        let answer = fetch_as(&simulator, (sni, host), vm, &headers).await;
+        assert_eq!(answer.status, 200, "{host}: {}", answer.text());
+        assert_eq!(answer.json()["identity"]["type"], "UserAssigned");
+        let last = simulator.journal().pop().unwrap();
+        assert_eq!(last.listener, lanyard::sim::journal::Listener::Arm);
+        assert_eq!(last.identity.as_deref(), Some("payments"));
+    }
+}

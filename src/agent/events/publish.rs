@@ -4,21 +4,16 @@
 //! has a deadline; while the API server is away tellings are dropped and counted, nothing is kept.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use jiff::Timestamp;
 use prometheus::IntCounter;
-use serde_json::json;
 
 use super::reason::Reason;
 use super::{Regarding, Telling, Tellings};
 use crate::api::API_VERSION;
+use crate::kubernetes::event::{self, Report, Reporting, ending_of};
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::clock;
 
@@ -32,8 +27,12 @@ const MAX_SENT: usize = 4096;
 /// Sends until nobody tells any more. `node` says which agent it is.
 pub async fn publish(cluster: Cluster, node: String, mut tellings: Tellings, dropped: IntCounter) {
     let mut sent = Sent::default();
+    let by = Reporting {
+        controller: CONTROLLER,
+        instance: node,
+    };
     while let Some(telling) = tellings.recv().await {
-        if let Err(error) = send(&cluster, &node, &telling, &mut sent).await {
+        if let Err(error) = send(&cluster, &by, &telling, &mut sent).await {
             dropped.inc();
             tracing::debug!(object = %telling.name, %error, "an Event was not sent");
         }
@@ -68,80 +67,51 @@ fn key(telling: &Telling) -> (Arc<str>, Reason, String) {
 
 async fn send(
     cluster: &Cluster,
-    node: &str,
+    by: &Reporting,
     telling: &Telling,
     sent: &mut Sent,
 ) -> Result<(), CallError> {
-    let events: Api<Event> = Api::namespaced(cluster.client.clone(), &telling.name.namespace);
     let (now, since) = (clock::now(), clock::since_epoch());
+    let report = report(telling, now);
     if telling.count > 1
         && let Some(name) = sent.name(telling, since)
+        && cluster
+            .report_again(&report, &name, telling.count, now)
+            .await?
     {
-        let patch = json!({"series": {"count": telling.count, "lastObservedTime": MicroTime(now)}});
-        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-        match cluster.call(events.patch(&name, &params, &patch)).await {
-            Ok(_) => return Ok(()),
-            // It was deleted meanwhile: another one is made.
-            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 404 => {}
-            Err(error) => return Err(error),
-        }
+        return Ok(());
     }
-    let event = event(telling, node, MicroTime(now));
-    let name = event.metadata.name.clone().unwrap_or_default();
-    let params = PostParams::default();
-    match cluster.call(events.create(&params, &event)).await {
-        Ok(_) => {}
-        // Another node's agent told it, or this one before its restart.
-        Err(CallError::Kube(kube::Error::Api(status))) if status.code == 409 => {}
-        Err(error) => return Err(error),
-    }
+    let name = cluster.report(&report, by, now).await?;
     sent.keep(telling, name, since);
     Ok(())
 }
 
-/// What makes an Event's name its own. Each pod has one agent. An identity has one on many nodes, which
-/// tell the same in the same minute: the same words have the same name, and are told once.
-fn ending(telling: &Telling, now: &MicroTime) -> String {
-    match telling.regarding {
-        Regarding::Pod => format!("{:x}", now.0.as_nanosecond()),
-        Regarding::Identity => {
-            let mut hasher = DefaultHasher::new();
-            key(telling).hash(&mut hasher);
-            format!("{:016x}", hasher.finish())
+fn report(telling: &Telling, now: Timestamp) -> Report {
+    let (api_version, kind, action, ending) = match telling.regarding {
+        // Each pod has one agent. An identity has one on many nodes, which tell the same in the same
+        // minute: the same words have the same name, and are told once.
+        Regarding::Pod => {
+            let ending = format!("{:x}", now.as_nanosecond());
+            ("v1", "Pod", "AnswerMetadataRequest", ending)
         }
-    }
-}
-
-fn event(telling: &Telling, node: &str, now: MicroTime) -> Event {
-    let object = &telling.name;
-    let (api_version, kind, action) = match telling.regarding {
-        Regarding::Pod => ("v1", "Pod", "AnswerMetadataRequest"),
-        Regarding::Identity => (API_VERSION, "AzureIdentity", "UseCredential"),
+        Regarding::Identity => {
+            let ending = ending_of(key(telling));
+            (API_VERSION, "AzureIdentity", "UseCredential", ending)
+        }
     };
-    // As others name theirs: the object, and what makes it unique. The name of a pod may be long.
-    let stem: String = object.name.chars().take(200).collect();
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{stem}.{}", ending(telling, &now))),
-            namespace: Some(object.namespace.to_string()),
-            ..ObjectMeta::default()
+    Report {
+        regarding: event::Regarding {
+            api_version,
+            kind,
+            namespace: telling.name.namespace.clone(),
+            name: telling.name.name.clone(),
+            uid: telling.uid.clone(),
         },
-        regarding: Some(ObjectReference {
-            api_version: Some(api_version.to_owned()),
-            kind: Some(kind.to_owned()),
-            namespace: Some(object.namespace.to_string()),
-            name: Some(object.name.to_string()),
-            uid: Some(telling.uid.to_string()),
-            ..ObjectReference::default()
-        }),
-        event_time: Some(now),
-        type_: Some("Warning".to_owned()),
-        reason: Some(telling.reason.as_str().to_owned()),
-        action: Some(action.to_owned()),
-        note: Some(telling.note.clone()),
-        reporting_controller: Some(CONTROLLER.to_owned()),
-        reporting_instance: Some(node.chars().take(128).collect()),
-        ..Event::default()
+        is_warning: true,
+        reason: telling.reason.as_str().to_owned(),
+        action,
+        note: telling.note.clone(),
+        ending,
     }
 }
 
@@ -163,26 +133,27 @@ mod tests {
 
     #[test]
     fn many_agents_tell_the_same_of_an_identity_under_one_name() {
-        let name = |telling: &Telling, node, seconds| {
-            let now = MicroTime(jiff::Timestamp::from_second(seconds).unwrap());
-            event(telling, node, now).metadata.name
+        let name = |telling: &Telling, seconds| {
+            report(telling, Timestamp::from_second(seconds).unwrap()).ending
         };
         let same = telling(Regarding::Identity, "ends in 7 days");
         let other = telling(Regarding::Identity, "ends in 1 day");
-        assert_eq!(name(&same, "node-1", 1), name(&same, "node-2", 2));
-        assert_ne!(name(&same, "node-1", 1), name(&other, "node-1", 1));
+        assert_eq!(name(&same, 1), name(&same, 2));
+        assert_ne!(name(&same, 1), name(&other, 1));
         let pod = telling(Regarding::Pod, "refused");
-        assert_ne!(name(&pod, "node-1", 1), name(&pod, "node-1", 2));
+        assert_ne!(name(&pod, 1), name(&pod, 2));
     }
 
     #[test]
     fn an_event_is_on_the_object_that_it_is_about() {
         let identity = telling(Regarding::Identity, "ends");
-        let now = || MicroTime(jiff::Timestamp::from_second(1).unwrap());
-        let regarding = event(&identity, "node-1", now()).regarding.unwrap();
-        let of = (regarding.api_version.as_deref(), regarding.kind.as_deref());
-        assert_eq!(of, (Some("lanyard.dev/v1alpha1"), Some("AzureIdentity")));
-        let regarding = event(&telling(Regarding::Pod, "x"), "node-1", now()).regarding;
-        assert_eq!(regarding.unwrap().kind.as_deref(), Some("Pod"));
+        let now = Timestamp::from_second(1).unwrap();
+        let regarding = report(&identity, now).regarding;
+        assert_eq!(
+            (regarding.api_version, regarding.kind),
+            ("lanyard.dev/v1alpha1", "AzureIdentity")
+        );
+        let regarding = report(&telling(Regarding::Pod, "x"), now).regarding;
+        assert_eq!(regarding.kind, "Pod");
     }
 }

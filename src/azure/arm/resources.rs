@@ -86,7 +86,8 @@ impl ArmClient {
             body: Some(credential.body()),
             ..Call::new(Method::PUT, uri, id)
         };
-        self.send(call, limit).await.map(drop)
+        let reply = self.send(call, limit).await?;
+        json(&reply, id).map(drop)
     }
 
     /// Deletes a federated credential. Whether there was one.
@@ -101,7 +102,13 @@ impl ArmClient {
     }
 
     async fn delete(&self, call: Call<'_>, limit: Duration) -> Result<bool, ArmError> {
+        let resource = call.asked.resource;
         match self.send(call, limit).await {
+            // ARM says nothing more; what does is something in between.
+            Ok(reply) if !reply.body.trim_ascii().is_empty() => {
+                json(&reply, resource)?;
+                Ok(true)
+            }
             Ok(reply) => Ok(reply.status != 204),
             Err(error) if error.kind == ArmErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),

@@ -161,6 +161,30 @@ impl Paces {
         Ok(())
     }
 
+    /// Takes one read of something else in a subscription (an identity), where that may be now.
+    pub fn read(&self, of: &ArmId) -> Result<(), NotBefore> {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let subscription = inner.subscriptions.entry(subscription_of(of)).or_default();
+        if let Some(at) = subscription.wait.filter(|at| *at > now) {
+            return Err(NotBefore { at, asked: true });
+        }
+        let at = subscription.reads.ready_at(self.rates.reads, now);
+        if at > now {
+            return Err(NotBefore { at, asked: false });
+        }
+        subscription.reads.take(self.rates.reads, now);
+        Ok(())
+    }
+
+    /// Azure asks to leave the whole subscription of this alone.
+    pub fn rest(&self, of: &ArmId, until: Instant) {
+        let mut inner = self.inner.lock();
+        let subscription = inner.subscriptions.entry(subscription_of(of));
+        let wait = &mut subscription.or_default().wait;
+        *wait = (*wait).max(Some(until));
+    }
+
     /// Azure asks to wait; `all`: for the whole subscription.
     pub fn wait(&self, compute: &Compute, until: Instant, all: bool) {
         let mut inner = self.inner.lock();

@@ -41,6 +41,8 @@ pub use dry_run::{Plans, dry_run};
 const BATCHES: usize = 64;
 /// Between looks at what has become due without an event.
 const TICK: Duration = Duration::from_secs(1);
+/// From one working out of all statuses to the next, at least: it costs time by the number of objects.
+const REPORT: Duration = Duration::from_millis(250);
 /// From a tenth of a millisecond to the two seconds of everything at once.
 const SECONDS: [f64; 11] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0,
@@ -91,6 +93,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         board: Arc::new(Board::default()),
         metrics: Arc::new(ApplyMetrics::register(&registry)?),
         mode,
+        name: config.name.clone(),
     };
     let core = Core::new(reconcile_seconds(&registry)?);
     let failed = tokio::select! {
@@ -123,6 +126,9 @@ async fn lead(
     let mut term: Option<Term> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = means.board.subscribe();
+    // What is told to people is worked out anew a short while after something changed, not each time.
+    let (mut changed, mut report_at) = (true, tokio::time::Instant::now());
     loop {
         tokio::select! {
             () = end.cancelled() => break,
@@ -135,9 +141,17 @@ async fn lead(
             batch = batches.recv() => {
                 let batch = batch.context("nobody observes any more")?;
                 let taken = core.take(batch);
+                changed |= !taken.changes.is_empty();
                 if let Some(term) = &mut term {
                     term.pass_on(&core, &taken);
                 }
+            }
+            Ok(()) = told.changed() => changed = true,
+            () = tokio::time::sleep_until(report_at), if changed && term.is_some() => {
+                if let Some(term) = &mut term {
+                    term.report(&core);
+                }
+                (changed, report_at) = (false, tokio::time::Instant::now() + REPORT);
             }
             _ = tick.tick() => if let Some(term) = &mut term {
                 term.tick(&core);
@@ -146,6 +160,7 @@ async fn lead(
         if term.is_none() && core.complete && means.guard.until().is_some() {
             term = begin(means, &core).await;
             leads.set(i64::from(term.is_some()));
+            changed = true;
         }
     }
     if let Some(term) = term {
@@ -234,7 +249,9 @@ async fn managed_settings(
                 None
             });
             if found.is_none() {
-                tracing::warn!("the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials");
+                tracing::warn!(
+                    "the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials"
+                );
             }
             found.map(Into::into)
         }

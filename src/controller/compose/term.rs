@@ -3,21 +3,26 @@
 //! In: what is wanted, from the core. Out: workers for compute resources and for managed identities.
 //! Begins with records that were read anew: what the last leader wrote an instant ago counts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::core::{Core, Taken};
 use crate::azure::arm::ArmClient;
 use crate::controller::apply::{Applier, ApplyMetrics, Paces, Surroundings};
 use crate::controller::board::Board;
 use crate::controller::config::Pace;
+use crate::controller::identities::Identities;
 use crate::controller::lease::Guard;
 use crate::controller::managed::{Managed, Mode, Settings};
 use crate::controller::records::{KubernetesRecords, RecordError, Records};
+use crate::controller::report::Reporter;
 use crate::controller::world::Change;
 use crate::kubernetes::Cluster;
+use crate::model::ids::ArmId;
 use crate::serve::clock;
 
 /// How long writes that were sent already may take to be told when a term ends.
@@ -43,12 +48,19 @@ pub struct Means {
     pub mode: watch::Receiver<Mode>,
     /// What holds for all managed identities.
     pub managed: Settings,
+    /// Who this replica is, in Events.
+    pub name: String,
 }
 
 /// What works during one term.
 pub struct Term {
     applier: Applier<ArmClient, KubernetesRecords, Guard>,
     managed: Managed<ArmClient, Cluster, Guard>,
+    reporter: Reporter,
+    named: watch::Sender<Arc<BTreeSet<ArmId>>>,
+    board: Arc<Board>,
+    _asking: JoinSet<anyhow::Result<()>>,
+    _doubts: mpsc::Sender<ArmId>,
 }
 
 impl Term {
@@ -66,6 +78,21 @@ impl Term {
             now: clock::since_epoch,
             pace: means.pace,
         });
+        let (named, wanted) = watch::channel(Arc::new(core.ledger.named().clone()));
+        let (doubts, doubted) = mpsc::channel(64);
+        let mut asking = JoinSet::new();
+        asking.spawn(
+            Identities {
+                arm: means.arm.clone(),
+                paces: means.paces.clone(),
+                board: means.board.clone(),
+                wanted,
+                doubted,
+                interval: means.pace.drift_interval,
+                now: clock::since_epoch,
+            }
+            .run(),
+        );
         applier.begin(kept, core.all_wanted());
         let mut managed = Managed::new(
             (
@@ -79,7 +106,16 @@ impl Term {
             clock::since_epoch,
         );
         managed.start(&core.world);
-        Ok(Self { applier, managed })
+        let now = clock::since_epoch();
+        Ok(Self {
+            applier,
+            managed,
+            reporter: Reporter::begin(&means.cluster, &means.guard, &means.name, now),
+            named,
+            board: means.board.clone(),
+            _asking: asking,
+            _doubts: doubts,
+        })
     }
 
     /// Passes on what a batch changed.
@@ -93,15 +129,32 @@ impl Term {
             }
         }
         self.managed.update(&core.world, &taken.changes);
+        self.named.send_if_modified(|before| {
+            let differs = **before != *core.ledger.named();
+            if differs {
+                *before = Arc::new(core.ledger.named().clone());
+            }
+            differs
+        });
     }
 
-    /// Once a second, also without changes.
+    /// What becomes due without a change.
     pub fn tick(&mut self, core: &Core) {
         self.managed.update(&core.world, &[]);
     }
 
+    /// Tells people how everything is.
+    pub fn report(&mut self, core: &Core) {
+        let now = clock::since_epoch();
+        self.reporter
+            .report(&core.world, &core.ledger, &self.board, now);
+    }
+
     /// Ends it: no new writes; waits for those that were sent.
     pub async fn end(self) {
-        self.applier.stop(LAST_WRITES).await;
+        tokio::join!(
+            self.applier.stop(LAST_WRITES),
+            self.managed.end(LAST_WRITES)
+        );
     }
 }

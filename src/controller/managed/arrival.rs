@@ -15,6 +15,9 @@ const OWNER_AGAIN: Duration = Duration::from_secs(10);
 /// What is somebody else's is looked at again after this long: its tag may be corrected.
 const FOREIGN_AGAIN: Duration = Duration::from_mins(10);
 
+/// Whom it trusts is read again once in so many times that the identity itself is.
+const CREDENTIALS: u32 = 6;
+
 /// The next step towards an identity that is as its object says.
 pub(super) fn next(facts: Facts<'_>, spec: &ManagedIdentity, id: &ArmId) -> Next {
     let Facts {
@@ -109,7 +112,7 @@ fn credentials(facts: Facts<'_>, id: &ArmId) -> Next {
     let Some((at, shown)) = &known.federated else {
         return facts.act(Action::ReadCredentials(id.clone()), words::created(0));
     };
-    if claim.federated && *at + settings.refresh <= now {
+    if claim.federated && *at + settings.refresh * CREDENTIALS <= now {
         return facts.act(
             Action::ReadCredentials(id.clone()),
             words::created(claim.accounts.len()),

@@ -50,6 +50,8 @@ pub struct Known {
     pub identity: Option<(Duration, Option<Shown>)>,
     /// A creation whose end is not known, until when its effect may still show.
     pub unsure: Option<Duration>,
+    /// It was deleted, as Azure said; only when it is not shown any more that is believed.
+    pub deleted: bool,
     /// Its federated credentials and when they were read.
     pub federated: Option<(Duration, Vec<Credential>)>,
     /// Since when credentials of ours are not needed.
@@ -169,8 +171,15 @@ impl Known {
             }
             Action::Create(..) => self.federated = None,
             Action::Delete(_) => {
-                self.identity = Some((now, None));
+                self.identity = None;
                 self.federated = None;
+                self.deleted = true;
+            }
+            Action::Read(_) if std::mem::take(&mut self.deleted) => {
+                if matches!(self.identity, Some((_, Some(_)))) {
+                    self.set_back(&still_there(), now);
+                }
+                return;
             }
             Action::PutCredential(_, credential) => {
                 self.credentials(|shown| {
@@ -222,6 +231,10 @@ impl Known {
             self.federated = Some((now, Vec::new()));
             return;
         }
+        self.set_back(failed, now);
+    }
+
+    fn set_back(&mut self, failed: &Failed, now: Duration) {
         let failures = self.setback.as_ref().map_or(0, |before| before.failures);
         let (first, longest) = PAUSES;
         let pause = first.saturating_mul(1 << failures.min(10)).min(longest);
@@ -231,5 +244,14 @@ impl Known {
             reason: failed.reason.clone(),
             message: failed.message.clone(),
         });
+    }
+}
+
+fn still_there() -> Failed {
+    Failed {
+        reason: "StillThere".into(),
+        message: "Azure said that the identity is deleted, and still shows it".into(),
+        retry_after: None,
+        transient: true,
     }
 }

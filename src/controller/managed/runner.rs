@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::claim::{Claim, Mode};
 use super::outside::{Azure, Leading, Objects};
@@ -29,6 +30,7 @@ const PASS: Duration = Duration::from_secs(1);
 pub struct Managed<A, O, L> {
     shared: Arc<Shared<A, O, L>>,
     workers: BTreeMap<ObjectName, watch::Sender<Arc<Claim>>>,
+    running: TaskTracker,
     mode: watch::Receiver<Mode>,
     /// Whether pods changed since the last pass.
     pods: bool,
@@ -57,6 +59,7 @@ impl<A: Azure, O: Objects, L: Leading> Managed<A, O, L> {
         Self {
             shared: Arc::new(shared),
             workers: BTreeMap::new(),
+            running: TaskTracker::new(),
             mode,
             pods: false,
             passed: None,
@@ -109,6 +112,15 @@ impl<A: Azure, O: Objects, L: Leading> Managed<A, O, L> {
         self.workers.len()
     }
 
+    /// Ends all workers: no new calls; waits for those that were sent, that long at most.
+    pub async fn end(self, limit: Duration) {
+        drop(self.workers);
+        self.running.close();
+        if timeout(limit, self.running.wait()).await.is_err() {
+            tracing::warn!("calls for managed identities did not end in time");
+        }
+    }
+
     fn all(&self, world: &World) -> BTreeSet<ObjectName> {
         let observed = world.identities.iter();
         let observed = observed.filter(|(_, seen)| claims::concerns(seen));
@@ -151,7 +163,8 @@ impl<A: Azure, O: Objects, L: Leading> Managed<A, O, L> {
                 // Another object of the same name is another identity.
                 None => {
                     let (sender, claims) = watch::channel(Arc::new(claim));
-                    tokio::spawn(Worker::new(&self.shared, claims).run());
+                    let worker = Worker::new(&self.shared, claims);
+                    self.running.spawn(worker.run());
                     self.workers.insert(name, sender);
                 }
             }

@@ -93,10 +93,14 @@ pub(super) fn wanted(
             ..Step::default()
         };
     }
-    let stale = is_recreated(id, shown, situation);
-    if is_shown && !stale {
+    let recreated = recreated(id, shown, situation);
+    let old = recreated.filter(|principals| !is_settled(*principals, before));
+    if is_shown && old.is_none() {
+        // Words about a principal that is known too late stay until it is known better.
+        let words = recreated.map(|principals| anew(AssignmentState::Assigned, principals));
+        let standing = words.unwrap_or(Standing::plain(AssignmentState::Assigned));
         return Step {
-            entry: Some(entry(owned, Standing::plain(AssignmentState::Assigned))),
+            entry: Some(entry(owned, standing)),
             ..Step::default()
         };
     }
@@ -114,15 +118,9 @@ pub(super) fn wanted(
             ..Step::default()
         };
     }
-    let standing = if is_shown {
-        Standing::because(
-            AssignmentState::Pending,
-            IDENTITY_RECREATED,
-            "the identity was deleted and created again: the old one is taken off, the new one follows"
-                .to_owned(),
-        )
-    } else {
-        pending(before)
+    let standing = match old {
+        Some(principals) => anew(AssignmentState::Pending, principals),
+        None => pending(before),
     };
     Step {
         entry: Some(entry(true, standing)),
@@ -259,17 +257,52 @@ fn foreign_recreated(id: &ArmId) -> Standing {
     )
 }
 
-/// Whether the compute resource has a principal of that name that is gone.
-fn is_recreated(id: &ArmId, shown: &Shown, situation: &Situation<'_>) -> bool {
-    let principal = |existence: &Existence| -> Option<Guid> {
-        match existence {
-            Existence::Exists { principal_id, .. } => *principal_id,
-            Existence::Unknown | Existence::Missing => None,
-        }
+/// Two principals of one name.
+#[derive(Clone, Copy)]
+struct Principals {
+    /// What the identity has, as it was heard last.
+    identity: Guid,
+    /// What the compute resource has.
+    compute: Guid,
+}
+
+/// Another principal than the compute resource's is the identity's: one of the two is out of date.
+fn recreated(id: &ArmId, shown: &Shown, situation: &Situation<'_>) -> Option<Principals> {
+    let Existence::Exists { principal_id, .. } = situation.existence.get(id)? else {
+        return None;
     };
-    let now = situation.existence.get(id).and_then(principal);
-    let then = shown.identities.get(id).copied().flatten();
-    now.zip(then).is_some_and(|(now, then)| now != then)
+    let principals = Principals {
+        identity: (*principal_id)?,
+        compute: shown.identities.get(id).copied().flatten()?,
+    };
+    (principals.identity != principals.compute).then_some(principals)
+}
+
+/// Whether the compute resource's principal is the newer one: it was assigned after what is known of
+/// the identity, by somebody else or because of just that knowledge. Assigning it again and again
+/// until the identity itself is asked again would help nobody.
+fn is_settled(principals: Principals, before: Option<&Entry>) -> bool {
+    let Some(before) = before else { return false };
+    let words = anew(before.state, principals);
+    let told = before.reason == words.reason && before.message == words.message;
+    match before.principal_id {
+        Some(principal) if principal == principals.compute => {
+            told && before.state == AssignmentState::Assigned
+        }
+        Some(principal) => told || principal == principals.identity,
+        None => told,
+    }
+}
+
+fn anew(state: AssignmentState, principals: Principals) -> Standing {
+    let principal = principals.identity;
+    Standing::because(
+        state,
+        IDENTITY_RECREATED,
+        format!(
+            "the identity was deleted and created again (principal {principal}): it is assigned anew"
+        ),
+    )
 }
 
 /// What the record remembers counts until an `AzureIdentity` says otherwise.

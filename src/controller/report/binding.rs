@@ -22,7 +22,7 @@ pub(super) fn report(
             return (AzureIdentityBindingStatus::default(), verdict);
         }
     };
-    let pods = facts.demand.matched_pods(name);
+    let pods = facts.ledger.matched_pods(name);
     let status = AzureIdentityBindingStatus {
         matched_pods: Some(i32::try_from(pods).unwrap_or(i32::MAX)),
         ..AzureIdentityBindingStatus::default()

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use super::facts::{Facts, Index};
 use super::{binding, identity, policy};
 use crate::api::kind::Kind;
-use crate::controller::world::Meta;
+use crate::controller::board::Board;
+use crate::controller::desire::Ledger;
+use crate::controller::world::{Meta, World};
 use crate::model::ids::ObjectName;
 
 /// Longest message of a condition, in bytes; Kubernetes takes more, people do not.
@@ -78,9 +80,16 @@ pub type Drafts = BTreeMap<(Kind, ObjectName), Draft>;
 
 /// The statuses as they should be. Time grows with the number of our objects, not with that of pods.
 #[must_use]
-pub fn drafts(facts: &Facts<'_>) -> Drafts {
+pub fn drafts(world: &World, ledger: &Ledger, board: &Board) -> Drafts {
+    let (computes, existences) = (board.computes(), board.existences());
+    let facts = &Facts {
+        world,
+        ledger,
+        board,
+        computes: &computes,
+        existences: &existences,
+    };
     let index = Index::new(facts);
-    let world = facts.world;
     let mut all = Drafts::new();
     let mut verdicts: BTreeMap<&ObjectName, Verdict> = BTreeMap::new();
     for (name, seen) in &world.identities {

@@ -1,11 +1,12 @@
 //! An `AzureIdentity`'s status: its ids, where it is, and whether pods can get its tokens. Pure.
 
 use super::Verdict;
-use super::facts::{Facts, Index, Used};
+use super::facts::{Facts, Index};
 use super::ids::{self, Ids};
 use super::reach::Reach;
 use super::verdict;
 use crate::api::identity::{AzureIdentityStatus, Stated};
+use crate::controller::desire::Use;
 use crate::controller::managed::ManagedOutcome;
 use crate::controller::world::SeenIdentity;
 use crate::model::ids::ObjectName;
@@ -17,7 +18,7 @@ pub(super) struct Case<'a> {
     pub stated: &'a Stated,
     pub outcome: Option<&'a ManagedOutcome>,
     pub ids: Ids,
-    pub used: Used,
+    pub used: Use,
     pub reach: Reach<'a>,
     pub index: &'a Index<'a>,
     pub facts: &'a Facts<'a>,
@@ -36,16 +37,16 @@ pub(super) fn report(
             return (AzureIdentityStatus::default(), verdict);
         }
     };
-    let outcome = facts.managed.get(&seen.meta.uid);
-    let outcome = outcome.filter(|_| stated.managed.is_some());
-    let ids = ids::ids(seen, stated, outcome, facts);
-    let used = facts.demand.used(name);
+    let outcome = stated.managed.as_ref().and(facts.board.managed(name));
+    let outcome = outcome.filter(|outcome| outcome.uid == seen.meta.uid);
+    let ids = ids::ids(seen, stated, outcome.as_ref(), facts);
+    let used = facts.ledger.identity(name);
     let reach = Reach::new(ids.resource.as_ref(), &used, index, facts.computes);
     let case = Case {
         name,
         seen,
         stated,
-        outcome,
+        outcome: outcome.as_ref(),
         ids,
         used,
         reach,

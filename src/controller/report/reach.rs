@@ -1,8 +1,11 @@
 //! How far an identity is on the compute resources that are to have it. Pure.
 
-use super::facts::{Index, Used};
+use std::collections::BTreeMap;
+
+use super::facts::Index;
 use crate::api::assignment::AssignmentState;
 use crate::controller::board::Told;
+use crate::controller::desire::Use;
 use crate::controller::record::Entry;
 use crate::model::ids::ArmId;
 
@@ -27,9 +30,9 @@ pub(super) struct Reach<'a> {
 impl<'a> Reach<'a> {
     pub(super) fn new(
         resource: Option<&ArmId>,
-        used: &Used,
+        used: &Use,
         index: &Index<'a>,
-        computes: &'a std::collections::BTreeMap<ArmId, Told>,
+        computes: &'a BTreeMap<ArmId, Told>,
     ) -> Self {
         let mut reach = Self::default();
         let entries = resource.and_then(|id| index.entries.get(id));

@@ -2,9 +2,9 @@
 //! the most basic hindrance is told, since the others cannot be mended before it. Pure.
 
 use super::Verdict;
-use super::facts::Refusal;
 use super::identity::Case;
 use super::ids::found;
+use crate::controller::desire::Refusal;
 use crate::controller::known::Existence;
 use crate::controller::record::Entry;
 use crate::model::ids::Guid;
@@ -43,24 +43,27 @@ fn managed(case: &Case<'_>) -> Option<Verdict> {
 }
 
 fn refused(case: &Case<'_>) -> Option<Verdict> {
-    let namespace = &case.name.namespace;
-    match case.used.refusal? {
-        Refusal::NoPolicy => Some(Verdict::no(
-            "NoPolicy",
-            format!(
-                "no AzureIdentityPolicy admits this identity for namespace {namespace}: an operator writes one whose namespaces match and whose resourceIDPrefixes (or clientIDs) cover it"
-            ),
-        )),
-        Refusal::Deleting => Some(Verdict::no(
-            "Deleting",
-            "this object is being deleted: the identity is taken off the nodes",
-        )),
-        Refusal::NoResourceId if case.ids.resource.is_none() => Some(Verdict::no(
-            "NoResourceID",
-            "state spec.resourceID: without it the controller cannot assign the identity (`az identity list --query \"[?clientId=='…'].id\"` tells it)",
-        )),
-        Refusal::NoResourceId | Refusal::NotByImds => None,
-    }
+    let refusal = case.used.refusal.as_ref()?;
+    let message = match refusal {
+        Refusal::NotByImds => return None,
+        Refusal::NoPolicy => format!(
+            "no AzureIdentityPolicy admits this identity for namespace {}: an operator writes one whose namespaces match and whose resourceIDPrefixes (or clientIDs) cover it",
+            case.name.namespace
+        ),
+        Refusal::Deleting => {
+            "this object is being deleted: the identity is taken off the nodes".to_owned()
+        }
+        Refusal::NoResourceId => format!(
+            "{refusal}; `az identity list --query \"[?clientId=='{}'].id\"` tells it",
+            case.ids
+                .client
+                .map_or_else(|| "...".to_owned(), |id| id.to_string())
+        ),
+        Refusal::NoIdentity | Refusal::Malformed(_) | Refusal::NoPrefix | Refusal::NotCreated => {
+            refusal.to_string()
+        }
+    };
+    Some(Verdict::no(refusal.reason(), message))
 }
 
 fn missing(case: &Case<'_>) -> Option<Verdict> {
@@ -135,15 +138,12 @@ fn unknown(case: &Case<'_>) -> Option<Verdict> {
     if case.ids.client.is_some() {
         return None;
     }
-    let trouble = case.ids.resource.as_ref();
-    let trouble = trouble.and_then(|id| case.facts.troubles.get(id));
+    let id = case.ids.resource.as_ref();
+    let trouble = id.and_then(|id| case.facts.board.trouble(id));
     Some(trouble.map_or_else(
         || Verdict::no("Pending", "its client id is being looked up in Azure"),
         |trouble| {
-            let message = format!(
-                "its client id could not be looked up in Azure: {}; or state spec.clientID",
-                trouble.message
-            );
+            let message = format!("its client id could not be looked up: {}", trouble.message);
             Verdict::no(&trouble.reason, message)
         },
     ))
@@ -151,16 +151,16 @@ fn unknown(case: &Case<'_>) -> Option<Verdict> {
 
 fn failed(case: &Case<'_>) -> Option<Verdict> {
     let (told, entry) = case.reach.failed.first()?;
-    let mut message = format!(
-        "{}: {} refused it: {}",
+    let more = match case.reach.failed.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    let message = format!(
+        "{}: {}: {}{more}",
         case.reach.words(),
         told.compute.assignment_name(),
         words(entry).unwrap_or("see the AzureAssignment"),
     );
-    let others = case.reach.failed.len() - 1;
-    if others > 0 {
-        message.push_str(&format!(" (and {others} more)"));
-    }
     let reason = entry.reason.as_deref().unwrap_or("Failed");
     Some(Verdict::no(reason, message))
 }

@@ -68,3 +68,35 @@ fn a_dangling_identity_and_a_bad_guid_are_refused() {
             .contains("clientID")
     );
 }
+
+#[test]
+fn a_scale_set_will_do_without_a_machine() {
+    let text = SMALL.replace("vms: [{name: node-1,", "scaleSets: [{name: pool,");
+    let world = World::from_yaml(&text).unwrap();
+    assert_eq!(world.scale_sets[0].location, "westeurope");
+    let id = world.scale_sets[0].arm_id();
+    assert!(id.ends_with("/virtualMachineScaleSets/pool"), "{id}");
+    let twice = format!("{text}\nvms: [{{name: pool}}]\n");
+    assert!(
+        World::from_yaml(&twice).is_err(),
+        "names are unique over both"
+    );
+}
+
+#[test]
+fn a_role_assignment_says_one_thing_about_somebody_known() {
+    let refused = |entry: &str| {
+        let text = format!("{SMALL}\nroleAssignments: [{{{entry}}}]\n");
+        World::from_yaml(&text).unwrap_err().to_string()
+    };
+    let nobody = refused("principal: typo, role: Reader, scope: /subscriptions/s");
+    assert!(nobody.contains("roleAssignments[0]"), "{nobody}");
+    assert!(refused("principal: a, scope: /subscriptions/s").contains("`actions`"));
+    assert!(refused("principal: a, role: Boss, scope: /").contains("Boss"));
+    let open = World::from_yaml(SMALL).unwrap();
+    assert!(open.role_assignments.is_none());
+    let arm = format!("{SMALL}\narm: {{operationDuration: 2s, idCase: upperGroups}}\n");
+    let arm = World::from_yaml(&arm).unwrap().arm;
+    assert_eq!(arm.operation_duration, Duration::from_secs(2));
+    assert_eq!(arm.id_case, IdCase::UpperGroups);
+}

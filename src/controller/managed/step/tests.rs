@@ -346,7 +346,7 @@ fn what_somebody_removed_in_azure_is_made_again() {
     let mut stage = Stage::new(claim());
     stage.settle(Duration::ZERO);
     (stage.identity, stage.credentials) = (None, Vec::new());
-    stage.now += settings().refresh;
+    stage.now += settings().refresh * 6;
     assert!(stage.settle(Duration::ZERO).outcome.ready);
     assert_eq!((stage.created, stage.credentials.len()), (2, 3));
 }
