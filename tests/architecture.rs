@@ -21,6 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["model"]),
     ("kubernetes", &["model", "api", "serve"]),
     ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    (
+        "controller",
+        &["model", "api", "azure", "serve", "kubernetes"],
+    ),
     ("admission", &["kubernetes", "serve"]),
     ("probe", &["model"]),
     ("removal", &["api", "kubernetes", "serve"]),
@@ -37,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "agent",
             "api",
             "azure",
+            "controller",
             "demo",
             "explain",
             "identities",

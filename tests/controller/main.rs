@@ -15,6 +15,7 @@
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod managed;
 #[path = "../crds/objects.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod objects;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     // One API server: one after the other.
     arguments.test_threads = Some(1);
     let server = Arc::new(Mutex::new(None));
-    let trials = [path::TRIALS].concat();
+    let trials = [path::TRIALS, managed::TRIALS].concat();
     let trials = trials.into_iter().map(|(name, look)| {
         let server = server.clone();
         Trial::test(name, move || {

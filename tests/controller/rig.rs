@@ -151,6 +151,19 @@ impl<'a> Rig<'a> {
         args
     }
 
+    /// Runs a command of Lanyard's to its end; what it said.
+    pub fn runs(&self, name: &str, args: &[&str]) -> String {
+        let kubeconfig = self
+            .server
+            .kubeconfig("person.kubeconfig", crate::server::TOKEN);
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+        let args = [args, &[kubeconfig.as_str()]].concat();
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_lanyard"));
+        let mut child = self.server.beside(name, program, &args);
+        child.wait().unwrap();
+        self.server.log(name)
+    }
+
     /// Sends a signal to a controller.
     pub fn signal(&mut self, name: &str, signal: Signal) {
         let (_, child) = self

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Lead;
 use super::*;
 
 /// How the way to the API server is.

@@ -21,7 +21,7 @@ fn entry(state: AssignmentState) -> Entry {
         immutable: false,
         remove_after: None,
         state,
-        since: Duration::from_secs(1_800_000_000),
+        since: Duration::from_hours(500_000),
         client_id: Some("0a1b2c3d-0000-4000-8000-00000000abcd".parse().unwrap()),
         principal_id: None,
         reason: None,
@@ -49,7 +49,7 @@ fn object(told: &Told) -> AzureAssignment {
 #[test]
 fn a_record_comes_back_as_it_was_written() {
     let mut leaving = entry(AssignmentState::Assigned);
-    leaving.remove_after = Some(Duration::from_secs(1_800_000_900));
+    leaving.remove_after = Some(Duration::from_mins(30_000_015));
     let mut kept = entry(AssignmentState::Failed);
     (kept.owned, kept.immutable) = (false, true);
     (kept.reason, kept.message) = (Some("Why".into()), Some("in words".into()));
@@ -80,6 +80,7 @@ fn an_object_of_another_name_is_not_believed() {
 
 #[test]
 fn the_condition_says_what_keeps_it_from_being_in_order() {
+    use AssignmentState::{Assigned, Failed, Pending};
     let says = |told: &Told| {
         let condition = status(told, None, Some(3), Duration::from_secs(9))
             .conditions
@@ -96,7 +97,6 @@ fn the_condition_says_what_keeps_it_from_being_in_order() {
             None,
         )
     };
-    use AssignmentState::{Assigned, Failed, Pending};
     assert_eq!(says(&all(&[Assigned])).0, "True");
     assert_eq!(says(&all(&[Assigned, Pending])).1, "InProgress");
     let (_, reason, message) = says(&all(&[Assigned, Failed, Failed, Failed, Failed]));
