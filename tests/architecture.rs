@@ -107,7 +107,6 @@ const PURE: &[&str] = &[
     "src/agent/watch/slim.rs",
     "src/agent/world.rs",
     "src/controller/identities/schedule.rs",
-    "src/controller/lease/election.rs",
     "src/controller/observe/intern.rs",
     "src/controller/observe/nodes.rs",
     "src/controller/observe/ours.rs",
