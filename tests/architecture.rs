@@ -114,6 +114,15 @@ const PURE: &[&str] = &[
     "src/controller/observe/pods.rs",
     "src/controller/observe/reader.rs",
     "src/controller/plan/",
+    "src/controller/report/binding.rs",
+    "src/controller/report/draft.rs",
+    "src/controller/report/facts.rs",
+    "src/controller/report/happenings.rs",
+    "src/controller/report/identity.rs",
+    "src/controller/report/ids.rs",
+    "src/controller/report/policy.rs",
+    "src/controller/report/reach.rs",
+    "src/controller/report/verdict.rs",
     "src/kubernetes/watch/extent.rs",
     "src/kubernetes/watch/mirror.rs",
     "src/kubernetes/watch/read.rs",
@@ -141,6 +150,7 @@ const PURE: &[&str] = &[
     "src/probe/token.rs",
     "src/removal/outcome.rs",
     "src/explain/",
+    "src/identities.rs",
     "src/suggest/",
 ];
 
