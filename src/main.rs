@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Controller(args) => args.run(),
         Command::Admission(args) => args.run(),
         Command::Explain(args) => args.run(),
+        Command::Identities(args) => args.run(),
         Command::Suggest(args) => args.run(),
         Command::Uninstall(args) => args.run(),
         Command::Crds(args) => args.run(),

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod duration;
 pub mod explain;
 pub mod health;
+pub mod identities;
 pub mod output;
 pub mod probe;
 pub mod simulate;
@@ -37,6 +38,8 @@ pub enum Command {
     Admission(admission::Args),
     /// Say why a pod gets what it gets, step by step, and what to change.
     Explain(Box<explain::Args>),
+    /// List all identities with their ids, where they are, and what is missing.
+    Identities(identities::Args),
     /// Print what the traffic that agents observed would need: identities, bindings, policies, exceptions.
     Suggest(suggest::Args),
     /// Remove exactly what the agent put on this node: its iptables rules and its address.

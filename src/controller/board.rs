@@ -1,7 +1,7 @@
 //! Where apply tells how far each compute resource is, for the report: the newest record of each, and
 //! what keeps a compute resource as a whole from being in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ pub struct Board {
     identities: RwLock<BTreeMap<ArmId, Existence>>,
     troubles: RwLock<BTreeMap<ArmId, Trouble>>,
     managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
+    leaving: RwLock<BTreeSet<ArmId>>,
     generation: watch::Sender<u64>,
     existences: watch::Sender<u64>,
 }
@@ -54,6 +55,7 @@ impl Default for Board {
             identities: RwLock::default(),
             troubles: RwLock::default(),
             managed: RwLock::default(),
+            leaving: RwLock::default(),
             generation: watch::Sender::new(0),
             existences: watch::Sender::new(0),
         }
@@ -99,14 +101,15 @@ impl Board {
     /// `None`: nothing does any more.
     pub fn tell_trouble(&self, identity: &ArmId, trouble: Option<Trouble>) {
         let mut troubles = self.troubles.write();
-        let before = match trouble.clone() {
-            Some(trouble) => troubles.insert(identity.clone(), trouble),
-            None => troubles.remove(identity),
-        };
-        drop(troubles);
-        if before != trouble {
-            self.changed();
+        if troubles.get(identity) == trouble.as_ref() {
+            return;
         }
+        match trouble {
+            Some(trouble) => drop(troubles.insert(identity.clone(), trouble)),
+            None => drop(troubles.remove(identity)),
+        }
+        drop(troubles);
+        self.changed();
     }
 
     /// What keeps an identity from being known; what was known before stays known meanwhile.
@@ -126,6 +129,30 @@ impl Board {
     #[must_use]
     pub fn existences(&self) -> BTreeMap<ArmId, Existence> {
         self.identities.read().clone()
+    }
+
+    /// Whether an identity is about to be deleted in Azure: it is taken off all compute resources at once,
+    /// wanted or not.
+    pub fn tell_leaving(&self, identity: &ArmId, leaves: bool) {
+        let mut leaving = self.leaving.write();
+        let changed = if leaves {
+            leaving.insert(identity.clone())
+        } else {
+            leaving.remove(identity)
+        };
+        drop(leaving);
+        if changed {
+            self.existences.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    /// Which of these identities are about to be deleted in Azure.
+    pub fn leaving<'a>(&self, of: impl Iterator<Item = &'a ArmId>) -> Vec<ArmId> {
+        let leaving = self.leaving.read();
+        if leaving.is_empty() {
+            return Vec::new();
+        }
+        of.filter(|id| leaving.contains(id)).cloned().collect()
     }
 
     /// Tells how far a managed identity is.

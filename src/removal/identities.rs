@@ -236,8 +236,12 @@ async fn strip(cluster: &Cluster, object: &Value) -> Result<(), CallError> {
 fn resource_id(object: &Value) -> String {
     let known = object["status"]["resourceID"].as_str();
     let group = object["spec"]["managed"]["resourceGroup"].as_str();
+    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
     known.map_or_else(
-        || format!("in {}, if it was created", group.unwrap_or_default()),
+        || {
+            let group = group.unwrap_or_default();
+            format!("lanyard-…-{uid} in {group}, if it was created")
+        },
         str::to_owned,
     )
 }

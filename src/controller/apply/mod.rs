@@ -5,7 +5,7 @@
 //! wanted ─▶ wait (debounce) ─▶ read ─▶ plan ─▶ record ─▶ PATCH ─▶ follow ─▶ record ─▶ board
 //! ```
 //!
-//! In: what is wanted of each compute resource, records of before. Out: PATCHes, records, what the board
+//! In: what is wanted of each compute resource, records of before. Out: changes of Azure, records, what the board
 //! tells. One worker waits for its own resource only: one that hangs delays no other. Holds invariant 8.
 
 mod change;

@@ -16,6 +16,7 @@ use super::{Arm, Lease, Wanted};
 use crate::api::assignment::AssignmentState;
 use crate::azure::arm::{ArmError, ArmErrorKind, ComputeShown, ProvisioningState};
 use crate::controller::board::{Told, Trouble};
+use crate::controller::desired::ComputeDesire;
 use crate::controller::known::Shown;
 use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
@@ -119,6 +120,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
 
     fn planned(&mut self, wanted: &Wanted, now: Duration) -> Plan {
         let existence = self.existences();
+        let desire = self.without_leaving(wanted, now);
         let state = &mut self.state;
         let keep =
             |id: &_| wanted.desire.wanted.contains_key(id) || state.record.entries.contains_key(id);
@@ -128,7 +130,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         });
         state.existence = existence;
         plan(&Situation {
-            desire: &wanted.desire,
+            desire: desire.as_ref().unwrap_or(&wanted.desire),
             immutable: &wanted.immutable,
             mutable: &wanted.mutable,
             record: &state.record,
@@ -138,6 +140,24 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             grace: self.shared.around.pace.removal_grace,
             now,
         })
+    }
+
+    /// Identities that are about to be deleted in Azure are wanted by nobody, and have no grace time: left
+    /// here they would be dead, and Azure minds dead ones. `None`: there are none.
+    fn without_leaving(&mut self, wanted: &Wanted, now: Duration) -> Option<ComputeDesire> {
+        let board = &self.shared.around.board;
+        for id in board.leaving(self.state.record.entries.keys()) {
+            let record = Arc::make_mut(&mut self.state.record);
+            if let Some(entry) = record.entries.get_mut(&id) {
+                entry.remove_after = Some(entry.remove_after.map_or(now, |at| at.min(now)));
+            }
+        }
+        let leaving = board.leaving(wanted.desire.wanted.keys());
+        let mut desire = (!leaving.is_empty()).then(|| wanted.desire.clone());
+        for id in leaving {
+            desire.as_mut()?.wanted.remove(&id);
+        }
+        desire
     }
 
     /// The change without what Azure minded lately.

@@ -180,7 +180,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 }
                 _ = known.changed() => {
                     known.mark_unchanged();
-                    if self.existences() != self.state.existence {
+                    if self.existences() != self.state.existence || self.is_left() {
                         return Wake::Change;
                     }
                 }
@@ -210,6 +210,17 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             .chain(self.state.record.entries.keys());
         let board = &self.around().board;
         ids.map(|id| (id.clone(), board.existence(id))).collect()
+    }
+
+    /// Whether an identity of the record is about to be deleted in Azure, which no plan knew yet.
+    fn is_left(&self) -> bool {
+        let now = (self.around().now)();
+        let entries = &self.state.record.entries;
+        let mut leaving = self.around().board.leaving(entries.keys()).into_iter();
+        leaving.any(|id| {
+            let entry = entries.get(&id).filter(|entry| entry.owned);
+            entry.is_some_and(|entry| entry.remove_after.is_none_or(|at| at > now))
+        })
     }
 
     /// Since when each identity is waited for.

@@ -49,12 +49,13 @@ pub(super) fn next(facts: Facts<'_>, spec: &ManagedIdentity, id: &ArmId) -> Next
     let unassigned_by = known.leaving.unwrap_or(now) + UNASSIGN;
     if !claim.assigned.is_empty() && now < unassigned_by {
         let waiting = facts.rest(words::assigned(&claim.assigned));
-        return waiting.again(unassigned_by);
+        return waiting.again(unassigned_by).leaving(id);
     }
     if let Some(action) = credentials(facts, id) {
-        return facts.act(action, words::leaving());
+        return facts.act(action, words::leaving()).leaving(id);
     }
-    facts.act(Action::Delete(id.clone()), words::leaving())
+    let delete = facts.act(Action::Delete(id.clone()), words::leaving());
+    delete.leaving(id)
 }
 
 /// The credentials go first: nobody is to get tokens while the removal hangs. Those of others go with

@@ -160,7 +160,7 @@ async fn spec(cluster: &Cluster, claim: &Claim) -> Result<Answer, Failed> {
 async fn tell(cluster: &Cluster, claim: &Claim, note: &str) -> Result<(), CallError> {
     let event = json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": {"generateName": format!("{}.", claim.name.name), "namespace": claim.name.namespace},
+        "metadata": {"generateName": format!("{}-", claim.name.name), "namespace": claim.name.namespace},
         "eventTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(clock::now()),
         "reportingController": REPORTER, "reportingInstance": "lanyard-controller",
         "type": "Normal", "reason": "Retained", "action": "Release", "note": note,

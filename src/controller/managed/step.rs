@@ -67,6 +67,8 @@ pub struct Next {
     pub outcome: ManagedOutcome,
     /// When to look again although nothing changes.
     pub again: Option<Duration>,
+    /// The identity, where it is about to be deleted: it is to be taken off all compute resources.
+    pub leaves: Option<ArmId>,
 }
 
 /// All that the next step is made of.
@@ -170,6 +172,7 @@ impl Facts<'_> {
                 message: words.message.into(),
             },
             again: None,
+            leaves: None,
         }
     }
 
@@ -188,6 +191,13 @@ impl Facts<'_> {
 }
 
 impl Next {
+    /// The identity is about to be deleted.
+    #[must_use]
+    pub(super) fn leaving(mut self, id: &ArmId) -> Self {
+        self.leaves = Some(id.clone());
+        self
+    }
+
     /// Look again then, at the latest.
     #[must_use]
     pub(super) fn again(mut self, at: Duration) -> Self {

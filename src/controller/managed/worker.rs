@@ -16,6 +16,7 @@ use super::outside::{Azure, Leading, Objects};
 use super::step::{self, Action, Facts, Next, Settings};
 use crate::controller::board::Board;
 use crate::controller::known::Existence;
+use crate::model::ids::ArmId;
 
 /// The longest that a call may take.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -52,6 +53,8 @@ pub(super) struct Worker<A, O, L> {
     before: Option<(Arc<Claim>, Mode)>,
     /// What was done last.
     last: Option<Action>,
+    /// The identity, once it was about to be deleted.
+    leaves: Option<ArmId>,
 }
 
 impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
@@ -63,6 +66,7 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
             known: Known::default(),
             before: None,
             last: None,
+            leaves: None,
         }
     }
 
@@ -97,6 +101,9 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
                 }
             }
         }
+        if let Some(id) = &self.leaves {
+            self.shared.board.tell_leaving(id, false);
+        }
         self.shared.board.forget_managed(&first.name, &first.uid);
     }
 
@@ -126,13 +133,17 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
         (next, claim)
     }
 
-    fn tell(&self, claim: &Claim, next: &Next) {
+    fn tell(&mut self, claim: &Claim, next: &Next) {
         let outcome = next.outcome.clone();
         if let Some(id) = &outcome.resource_id
             && matches!(outcome.existence, Existence::Exists { .. })
         {
             let existence = outcome.existence.clone();
             self.shared.board.tell_existence(id, existence);
+        }
+        if let Some(id) = &next.leaves {
+            self.shared.board.tell_leaving(id, true);
+            self.leaves = Some(id.clone());
         }
         self.shared.board.tell_managed(&claim.name, outcome);
     }

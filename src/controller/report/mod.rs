@@ -20,3 +20,6 @@ mod write;
 
 pub use draft::{Draft, Drafts, Verdict, drafts};
 pub use reporter::Reporter;
+
+#[cfg(test)]
+mod tests;

@@ -135,22 +135,32 @@ fn other_tenant(case: &Case<'_>) -> Option<Verdict> {
 
 /// Without its client id no agent can ask for its tokens.
 fn unknown(case: &Case<'_>) -> Option<Verdict> {
-    let is_unknown = case.ids.client.is_none();
-    is_unknown.then(|| Verdict::no("Pending", "its client id is being looked up in Azure"))
+    if case.ids.client.is_some() {
+        return None;
+    }
+    let id = case.ids.resource.as_ref();
+    let trouble = id.and_then(|id| case.facts.board.trouble(id));
+    Some(trouble.map_or_else(
+        || Verdict::no("Pending", "its client id is being looked up in Azure"),
+        |trouble| {
+            let message = format!("its client id could not be looked up: {}", trouble.message);
+            Verdict::no(&trouble.reason, message)
+        },
+    ))
 }
 
 fn failed(case: &Case<'_>) -> Option<Verdict> {
     let (told, entry) = case.reach.failed.first()?;
-    let mut message = format!(
-        "{}: {} refused it: {}",
+    let more = match case.reach.failed.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    let message = format!(
+        "{}: {}: {}{more}",
         case.reach.words(),
         told.compute.assignment_name(),
         words(entry).unwrap_or("see the AzureAssignment"),
     );
-    let others = case.reach.failed.len() - 1;
-    if others > 0 {
-        message.push_str(&format!(" (and {others} more)"));
-    }
     let reason = entry.reason.as_deref().unwrap_or("Failed");
     Some(Verdict::no(reason, message))
 }

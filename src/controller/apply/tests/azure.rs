@@ -32,7 +32,7 @@ pub struct Azure {
     pub vague: bool,
     /// How long an operation takes; zero: done at once.
     pub takes: Duration,
-    /// What the next PATCHes are answered, after they were done or not.
+    /// What each next PATCH is answered, after it was done or not.
     pub answers: VecDeque<(bool, ArmError)>,
     /// What the next reads are answered.
     pub reads: VecDeque<ArmError>,
@@ -69,7 +69,7 @@ impl FakeArm {
         f(&mut self.0.lock())
     }
 
-    /// The PATCHes so far.
+    /// Every PATCH so far.
     pub fn patches(&self) -> Vec<Asked> {
         let journal = self.with(|azure| azure.journal.clone());
         let is_patch = |asked: &Asked| asked.patch.is_some();

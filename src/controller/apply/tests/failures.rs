@@ -9,7 +9,7 @@ fn error(kind: ArmErrorKind) -> ArmError {
     ArmError::new(kind, "in Azure's words")
 }
 
-/// Times of the PATCHes after the first.
+/// Seconds from each PATCH to the next.
 fn pauses(rig: &Rig) -> Vec<u64> {
     let patches = rig.arm.patches();
     let between = patches.windows(2).map(|two| two[1].at - two[0].at);

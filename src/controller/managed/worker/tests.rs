@@ -13,7 +13,7 @@ use crate::api::identity::AzureIdentity;
 use crate::api::managed::ManagedIdentity;
 use crate::controller::world::{Change, Meta, Seen, World};
 use crate::model::facts::{LabelSelector, PolicyFacts, PolicyScope};
-use crate::model::ids::{ArmId, ObjectName};
+use crate::model::ids::ObjectName;
 
 const GROUP: &str = "/subscriptions/s/resourceGroups/shop";
 const CLUSTER: &str = "c0000000-0000-4000-8000-000000000001";

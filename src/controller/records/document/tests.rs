@@ -21,7 +21,7 @@ fn entry(state: AssignmentState) -> Entry {
         immutable: false,
         remove_after: None,
         state,
-        since: Duration::from_secs(1_800_000_000),
+        since: Duration::from_hours(500_000),
         client_id: Some("0a1b2c3d-0000-4000-8000-00000000abcd".parse().unwrap()),
         principal_id: None,
         reason: None,
@@ -49,7 +49,7 @@ fn object(told: &Told) -> AzureAssignment {
 #[test]
 fn a_record_comes_back_as_it_was_written() {
     let mut leaving = entry(AssignmentState::Assigned);
-    leaving.remove_after = Some(Duration::from_secs(1_800_000_900));
+    leaving.remove_after = Some(Duration::from_mins(30_000_015));
     let mut kept = entry(AssignmentState::Failed);
     (kept.owned, kept.immutable) = (false, true);
     (kept.reason, kept.message) = (Some("Why".into()), Some("in words".into()));

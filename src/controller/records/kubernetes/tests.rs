@@ -16,7 +16,7 @@ use crate::controller::record::{Entry, Record};
 use crate::model::ids::ArmId;
 
 const GROUP: &str = "/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/g";
-const NOW: Duration = Duration::from_secs(1_800_000_000);
+const NOW: Duration = Duration::from_hours(500_000);
 
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<Stored>>);
@@ -147,7 +147,7 @@ async fn the_spec_is_written_first_and_only_what_differs() {
     assert_eq!(asked(&server), ["POST", "PATCH status"]);
     records.write(&told(ASSIGNED), NOW).await.unwrap();
     assert_eq!(asked(&server), ["PATCH status"]);
-    let later = NOW + Duration::from_secs(60);
+    let later = NOW + Duration::from_mins(1);
     records.write(&told(ASSIGNED), later).await.unwrap();
     assert_eq!(asked(&server), [""; 0]);
     // The last identity goes: an empty list is written, too.
