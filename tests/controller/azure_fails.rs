@@ -48,7 +48,10 @@ pub const TRIALS: Trials = &[
     ),
     ("an_operation_that_fails", an_operation_that_fails),
     ("an_operation_that_never_ends", an_operation_that_never_ends),
-    ("a_machine_that_is_being_deleted", a_machine_that_is_being_deleted),
+    (
+        "a_machine_that_is_being_deleted",
+        a_machine_that_is_being_deleted,
+    ),
     ("a_machine_deleted_under_it", a_machine_deleted_under_it),
     (
         "an_answer_that_never_came_is_not_asked_for_twice",
@@ -130,7 +133,9 @@ fn poisoned(rig: &mut Rig<'_>, how: Poison, most: usize) {
         let (status, reason, message) = rig.ready("shop", "i13");
         status == "False" && reason == "BadIdentity" && message.contains("i13")
     });
-    rig.until("a good one's condition", || rig.ready("shop", "i07").0 == "True");
+    rig.until("a good one's condition", || {
+        rig.ready("shop", "i07").0 == "True"
+    });
     rig.until("the record's condition", || {
         let (status, reason, message) = rig.synced(&set_id("pool"));
         status == "False" && reason == "IdentitiesFailed" && message.contains("i13")
@@ -178,7 +183,12 @@ fn obeyed(asked: &[Entry], seconds: i64) {
 
 fn retry_after_is_obeyed(rig: &mut Rig<'_>) {
     two(rig);
-    let throttled = fault("PATCH", "virtualMachineScaleSets/pool", Some(1), status(429, Some(4)));
+    let throttled = fault(
+        "PATCH",
+        "virtualMachineScaleSets/pool",
+        Some(1),
+        status(429, Some(4)),
+    );
     rig.sim().add_fault(throttled);
     rig.controller("controller", QUICK);
     rig.until("the 429", || rig.patches_of("pool").len() == 1);
@@ -202,7 +212,12 @@ fn a_storm_of_429_over_ten_scale_sets(rig: &mut Rig<'_>) {
     for set in &sets {
         rig.pod("shop", &format!("web-{set}"), &format!("node-{set}"), "pay");
     }
-    let storm = fault("PATCH", "virtualMachineScaleSets", Some(25), status(429, Some(2)));
+    let storm = fault(
+        "PATCH",
+        "virtualMachineScaleSets",
+        Some(25),
+        status(429, Some(2)),
+    );
     rig.sim().add_fault(storm);
     rig.controller("controller", QUICK);
     for set in &sets {
@@ -220,7 +235,12 @@ fn throttled_reads_of_a_subscription_are_obeyed_by_all(rig: &mut Rig<'_>) {
         retry_after: Some(4),
         body: Some(body.to_string()),
     };
-    rig.sim().add_fault(fault("PATCH", "virtualMachineScaleSets", Some(1), throttled));
+    rig.sim().add_fault(fault(
+        "PATCH",
+        "virtualMachineScaleSets",
+        Some(1),
+        throttled,
+    ));
     rig.controller("controller", QUICK);
     rig.until_assigned(&set_id("pool"), "pay");
     rig.until_assigned(&set_id("other"), "pay");
@@ -243,33 +263,51 @@ fn throttled_reads_of_a_subscription_are_obeyed_by_all(rig: &mut Rig<'_>) {
 
 fn somebody_elses_operation_is_waited_out(rig: &mut Rig<'_>) {
     one(rig);
-    rig.sim().arm().set_state("pool", ProvisioningState::Updating).unwrap();
+    rig.sim()
+        .arm()
+        .set_state("pool", ProvisioningState::Updating)
+        .unwrap();
     rig.controller("controller", QUICK);
     rig.until("what is said of it", || {
         let (status, reason, _) = rig.synced(&set_id("pool"));
         status == "False" && reason == "Conflict"
     });
     assert!(rig.patches().len() <= 1, "{:?}", rig.patches());
-    rig.sim().arm().set_state("pool", ProvisioningState::Succeeded).unwrap();
+    rig.sim()
+        .arm()
+        .set_state("pool", ProvisioningState::Succeeded)
+        .unwrap();
     rig.until_assigned(&set_id("pool"), "pay");
     assert!(rig.patches().len() <= 3, "{:?}", rig.patches());
-    rig.until("what is said in the end", || rig.synced(&set_id("pool")).0 == "True");
+    rig.until("what is said in the end", || {
+        rig.synced(&set_id("pool")).0 == "True"
+    });
 }
 
 fn an_operation_that_fails(rig: &mut Rig<'_>) {
     one(rig);
-    rig.sim().arm().set_operations("pool", Operations::Hold).unwrap();
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::Hold)
+        .unwrap();
     rig.controller("controller", QUICK);
     rig.until("the PATCH", || rig.patches().len() == 1);
-    rig.until("its operation", || said(&rig.patches()[0]).operation.is_some());
-    rig.sim().arm().set_operations("pool", Operations::World).unwrap();
+    rig.until("its operation", || {
+        said(&rig.patches()[0]).operation.is_some()
+    });
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::World)
+        .unwrap();
     let failure = Failure {
         code: "InternalExecutionError".to_owned(),
         message: "An internal execution error occurred. Please retry later.".to_owned(),
     };
     rig.sim().arm().release("pool", Some(failure)).unwrap();
     rig.until("what is said of it", || {
-        rig.synced(&set_id("pool")).2.contains("InternalExecutionError")
+        rig.synced(&set_id("pool"))
+            .2
+            .contains("InternalExecutionError")
     });
     rig.until_assigned(&set_id("pool"), "pay");
     assert_eq!(rig.patches().len(), 2, "{:?}", rig.patches());
@@ -277,8 +315,14 @@ fn an_operation_that_fails(rig: &mut Rig<'_>) {
 
 fn an_operation_that_never_ends(rig: &mut Rig<'_>) {
     one(rig);
-    rig.sim().arm().set_operations("pool", Operations::Hold).unwrap();
-    rig.controller("controller", &["--debounce=100ms", "--operation-timeout=3s"]);
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::Hold)
+        .unwrap();
+    rig.controller(
+        "controller",
+        &["--debounce=100ms", "--operation-timeout=3s"],
+    );
     rig.until("what is said of it", || {
         rig.synced(&set_id("pool")).1 == "OperationTimeout"
     });
@@ -286,13 +330,22 @@ fn an_operation_that_never_ends(rig: &mut Rig<'_>) {
         rig.ready("shop", "pay").1 == "OperationTimeout"
     });
     assert_eq!(rig.patches().len(), 1, "{:?}", rig.patches());
-    rig.sim().arm().set_operations("pool", Operations::World).unwrap();
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::World)
+        .unwrap();
     rig.sim().arm().release("pool", None).unwrap();
     rig.until_assigned(&set_id("pool"), "pay");
 }
 
 fn machines(rig: &mut Rig<'_>) {
-    rig.azure(&world(&["pay"], &[], &["lone", "stays"], "scaleSets: []\n").replacen("scaleSets:\nvms", "vms", 1));
+    rig.azure(
+        &world(&["pay"], &[], &["lone", "stays"], "scaleSets: []\n").replacen(
+            "scaleSets:\nvms",
+            "vms",
+            1,
+        ),
+    );
     for name in ["lone", "stays"] {
         rig.node(name, &format!("azure://{}", vm_id(name)));
         rig.pod("shop", &format!("web-{name}"), name, "pay");
@@ -303,10 +356,15 @@ fn machines(rig: &mut Rig<'_>) {
 
 fn a_machine_that_is_being_deleted(rig: &mut Rig<'_>) {
     machines(rig);
-    rig.sim().arm().set_state("lone", ProvisioningState::Deleting).unwrap();
+    rig.sim()
+        .arm()
+        .set_state("lone", ProvisioningState::Deleting)
+        .unwrap();
     rig.controller("controller", QUICK);
     rig.until_assigned(&vm_id("stays"), "pay");
-    rig.until("what is said of it", || rig.synced(&vm_id("lone")).1 == "ComputeGone");
+    rig.until("what is said of it", || {
+        rig.synced(&vm_id("lone")).1 == "ComputeGone"
+    });
     assert_eq!(rig.patches_of("lone"), []);
 }
 
@@ -316,11 +374,15 @@ fn a_machine_deleted_under_it(rig: &mut Rig<'_>) {
     rig.until_assigned(&vm_id("lone"), "pay");
     rig.until_assigned(&vm_id("stays"), "pay");
     rig.sim().arm().delete_compute("lone").unwrap();
-    rig.until("what is said of it", || rig.synced(&vm_id("lone")).1 == "ComputeGone");
+    rig.until("what is said of it", || {
+        rig.synced(&vm_id("lone")).1 == "ComputeGone"
+    });
     rig.forget();
     rig.delete_node("lone");
     rig.delete_pod("shop", "web-lone");
-    rig.until("the end of its record", || rig.assignment(&vm_id("lone")).is_none());
+    rig.until("the end of its record", || {
+        rig.assignment(&vm_id("lone")).is_none()
+    });
     assert_eq!(rig.patches(), []);
     rig.until("the identity's count", || {
         let object = rig.object("azureidentities", "shop", "pay");
@@ -329,13 +391,23 @@ fn a_machine_deleted_under_it(rig: &mut Rig<'_>) {
 }
 
 fn an_answer_that_never_came_is_not_asked_for_twice(rig: &mut Rig<'_>) {
-    for (round, effect) in [Effect::Reset, Effect::Silence, status(500, None), Effect::Html]
-        .into_iter()
-        .enumerate()
+    for (round, effect) in [
+        Effect::Reset,
+        Effect::Silence,
+        status(500, None),
+        Effect::Html,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let name = format!("pay{round}");
         if round == 0 {
-            rig.azure(&world(&["pay0", "pay1", "pay2", "pay3"], &["pool"], &[], ""));
+            rig.azure(&world(
+                &["pay0", "pay1", "pay2", "pay3"],
+                &["pool"],
+                &[],
+                "",
+            ));
             rig.pool(&["pool"]);
             rig.controller("controller", QUICK);
         }

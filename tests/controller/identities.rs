@@ -18,10 +18,7 @@ pub const TRIALS: Trials = &[
         "two_objects_for_one_identity_and_one_of_them_wrong",
         two_objects_for_one_identity_and_one_of_them_wrong,
     ),
-    (
-        "scale_sets_of_the_same_name",
-        scale_sets_of_the_same_name,
-    ),
+    ("scale_sets_of_the_same_name", scale_sets_of_the_same_name),
     ("ids_that_azure_spells_in_lower_case", |rig| {
         spelled(rig, "lower");
     }),
@@ -51,7 +48,9 @@ fn pods_of_the_same_name_in_two_namespaces(rig: &mut Rig<'_>) {
     rig.until_assigned(&set_id("pool"), "pay");
     rig.delete_pod("shop", "web-0");
     rig.until("the count", || rig.matched("shop", "pay") == 0);
-    rig.never(std::time::Duration::from_secs(3), "a removal", || rig.patches().len() > 1);
+    rig.never(std::time::Duration::from_secs(3), "a removal", || {
+        rig.patches().len() > 1
+    });
     assert!(rig.assigned(&set_id("pool"), "pay"));
     rig.delete_pod("till", "web-0");
     rig.until("its removal", || !rig.has("pool", "pay"));
@@ -73,10 +72,14 @@ fn two_objects_for_one_identity_and_one_of_them_wrong(rig: &mut Rig<'_>) {
         let (status, reason, message) = rig.ready("shop", "typo");
         status == "False" && reason == "ClientIDMismatch" && message.contains("clientID")
     });
-    rig.until("the right one's condition", || rig.ready("shop", "pay").0 == "True");
+    rig.until("the right one's condition", || {
+        rig.ready("shop", "pay").0 == "True"
+    });
     rig.delete_pod("shop", "wrong");
     rig.until("the count", || rig.matched("shop", "typo") == 0);
-    rig.never(std::time::Duration::from_secs(3), "a removal", || rig.patches().len() > 1);
+    rig.never(std::time::Duration::from_secs(3), "a removal", || {
+        rig.patches().len() > 1
+    });
     assert!(rig.has("pool", "pay"));
 }
 
@@ -107,8 +110,16 @@ fn scale_sets_of_the_same_name(rig: &mut Rig<'_>) {
     rig.admit_all();
     rig.granted("shop", "pay");
     for (number, id) in ids.iter().enumerate() {
-        rig.node(&format!("node-{number}"), &format!("azure://{id}/virtualMachines/0"));
-        rig.pod("shop", &format!("web-{number}"), &format!("node-{number}"), "pay");
+        rig.node(
+            &format!("node-{number}"),
+            &format!("azure://{id}/virtualMachines/0"),
+        );
+        rig.pod(
+            "shop",
+            &format!("web-{number}"),
+            &format!("node-{number}"),
+            "pay",
+        );
     }
     rig.controller("controller", QUICK);
     for id in &ids {
@@ -132,22 +143,40 @@ fn scale_sets_of_the_same_name(rig: &mut Rig<'_>) {
 }
 
 fn spelled(rig: &mut Rig<'_>, how: &str) {
-    rig.azure(&world(&["Pay", "foreign"], &["pool"], &[], &format!("arm: {{idCase: {how}}}\n")));
+    rig.azure(&world(
+        &["Pay", "foreign"],
+        &["pool"],
+        &[],
+        &format!("arm: {{idCase: {how}}}\n"),
+    ));
     rig.sim().assign("pool", &["foreign"]).unwrap();
     rig.pool(&["pool"]);
     rig.identity("shop", "pay", &json!({"resourceID": identity_id("Pay")}));
     rig.bound("shop", "pay", "pay");
     rig.pod("shop", "web", "node-pool", "pay");
     // The cloud's node controller spells as it likes, too.
-    let upper = set_id("pool").to_uppercase().replacen("/SUBSCRIPTIONS", "/subscriptions", 1);
+    let upper = set_id("pool")
+        .to_uppercase()
+        .replacen("/SUBSCRIPTIONS", "/subscriptions", 1);
     rig.node("node-upper", &format!("azure://{upper}/virtualMachines/1"));
     rig.pod("shop", "upper", "node-upper", "pay");
-    rig.controller("controller", &["--debounce=100ms", "--drift-interval=1s", "--removal-grace=1s"]);
+    rig.controller(
+        "controller",
+        &[
+            "--debounce=100ms",
+            "--drift-interval=1s",
+            "--removal-grace=1s",
+        ],
+    );
     rig.until_assigned(&set_id("pool"), "pay");
     rig.forget();
     rig.until("three looks", || {
         let asked = rig.asked();
-        asked.iter().filter(|entry| said(entry).kind == "virtualMachineScaleSets").count() >= 3
+        asked
+            .iter()
+            .filter(|entry| said(entry).kind == "virtualMachineScaleSets")
+            .count()
+            >= 3
     });
     assert_eq!(rig.patches(), [], "what is there is not asked for");
     rig.until("its nodes", || {
@@ -190,8 +219,15 @@ fn another_namespaces_identity_needs_a_policy(rig: &mut Rig<'_>) {
         let (status, reason, message) = rig.ready("shop", "pay");
         status == "False" && reason == "NoPolicy" && message.contains("AzureIdentityPolicy")
     });
-    assert!(rig.asked().is_empty(), "nothing is asked for it: {:?}", rig.asked());
-    assert_eq!(rig.object("azureidentities", "shop", "pay")["status"]["clientID"], json!(null));
+    assert!(
+        rig.asked().is_empty(),
+        "nothing is asked for it: {:?}",
+        rig.asked()
+    );
+    assert_eq!(
+        rig.object("azureidentities", "shop", "pay")["status"]["clientID"],
+        json!(null)
+    );
     rig.admit_all();
     rig.until_assigned(&set_id("pool"), "pay");
     // And off again where the policy goes.

@@ -81,7 +81,10 @@ impl Rig<'_> {
                 let id = entry["resourceID"].as_str().unwrap_or_default();
                 id.eq_ignore_ascii_case(&identity_id(identity))
             };
-            all.unwrap_or_default().into_iter().find(same).unwrap_or_default()
+            all.unwrap_or_default()
+                .into_iter()
+                .find(same)
+                .unwrap_or_default()
         };
         (of("status"), of("spec"))
     }

@@ -13,13 +13,19 @@ pub const TRIALS: Trials = &[
         "nodes_that_are_none_of_azures_disturb_nothing",
         nodes_that_are_none_of_azures_disturb_nothing,
     ),
-    ("a_pool_grows_from_one_to_twenty", a_pool_grows_from_one_to_twenty),
+    (
+        "a_pool_grows_from_one_to_twenty",
+        a_pool_grows_from_one_to_twenty,
+    ),
     (
         "a_pod_of_a_stateful_set_moves",
         a_pod_of_a_stateful_set_moves,
     ),
     ("a_machine_of_its_own", a_machine_of_its_own),
-    ("a_node_that_says_later_what_it_is", a_node_that_says_later_what_it_is),
+    (
+        "a_node_that_says_later_what_it_is",
+        a_node_that_says_later_what_it_is,
+    ),
 ];
 
 const QUICK: &[&str] = &["--debounce=100ms", "--removal-grace=1s"];
@@ -63,7 +69,10 @@ fn a_pool_grows_from_one_to_twenty(rig: &mut Rig<'_>) {
     rig.forget();
     for number in 1..20 {
         let node = format!("node-{number}");
-        rig.node(&node, &format!("azure://{}/virtualMachines/{number}", set_id("pool")));
+        rig.node(
+            &node,
+            &format!("azure://{}/virtualMachines/{number}", set_id("pool")),
+        );
         rig.pod("shop", &format!("web-{number}"), &node, "pay");
     }
     rig.until("all its nodes", || {
@@ -106,7 +115,8 @@ fn a_machine_of_its_own(rig: &mut Rig<'_>) {
     rig.instance("node-pool", "pool");
     rig.pod("shop", "done", "node-pool", "pay");
     let done = json!({"status": {"phase": "Succeeded"}});
-    rig.send("PATCH", "/api/v1/namespaces/shop/pods/done/status", &done).unwrap();
+    rig.send("PATCH", "/api/v1/namespaces/shop/pods/done/status", &done)
+        .unwrap();
     rig.controller("controller", QUICK);
     rig.until_assigned(&vm_id("lone"), "pay");
     assert_eq!(rig.patches_of("pool"), []);
@@ -122,8 +132,17 @@ fn a_node_that_says_later_what_it_is(rig: &mut Rig<'_>) {
     rig.make(&json!({"kind": "Node", "metadata": {"name": "new"}}));
     rig.pod("shop", "web", "new", "pay");
     rig.controller("controller", QUICK);
-    rig.until("what it is told", || rig.ready("shop", "pay").1 == "NodeNotInAzure");
+    rig.until("what it is told", || {
+        rig.ready("shop", "pay").1 == "NodeNotInAzure"
+    });
     let provider = format!("azure://{}/virtualMachines/7", set_id("pool"));
-    rig.send("PATCH", "/api/v1/nodes/new", &json!({"spec": {"providerID": provider}})).unwrap();
-    rig.within(Duration::from_secs(30), "its assignment", || rig.assigned(&set_id("pool"), "pay"));
+    rig.send(
+        "PATCH",
+        "/api/v1/nodes/new",
+        &json!({"spec": {"providerID": provider}}),
+    )
+    .unwrap();
+    rig.within(Duration::from_secs(30), "its assignment", || {
+        rig.assigned(&set_id("pool"), "pay")
+    });
 }

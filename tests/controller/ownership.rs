@@ -13,14 +13,26 @@ use crate::rig::{Rig, identity_id, set_id, world};
 
 pub const TRIALS: Trials = &[
     ("drift_is_repaired", drift_is_repaired),
-    ("what_is_foreign_is_never_removed", what_is_foreign_is_never_removed),
-    ("what_is_immutable_is_never_removed", what_is_immutable_is_never_removed),
-    ("removal_waits_for_its_grace_time", removal_waits_for_its_grace_time),
+    (
+        "what_is_foreign_is_never_removed",
+        what_is_foreign_is_never_removed,
+    ),
+    (
+        "what_is_immutable_is_never_removed",
+        what_is_immutable_is_never_removed,
+    ),
+    (
+        "removal_waits_for_its_grace_time",
+        removal_waits_for_its_grace_time,
+    ),
     (
         "a_pod_that_returns_within_the_grace_time_costs_nothing",
         a_pod_that_returns_within_the_grace_time_costs_nothing,
     ),
-    ("the_system_assigned_identity_stays", the_system_assigned_identity_stays),
+    (
+        "the_system_assigned_identity_stays",
+        the_system_assigned_identity_stays,
+    ),
     (
         "an_identity_that_is_made_anew_is_assigned_anew",
         an_identity_that_is_made_anew_is_assigned_anew,
@@ -37,10 +49,7 @@ pub const TRIALS: Trials = &[
         "killed_while_the_answer_is_on_its_way",
         killed_while_the_answer_is_on_its_way,
     ),
-    (
-        "killed_while_it_removes",
-        killed_while_it_removes,
-    ),
+    ("killed_while_it_removes", killed_while_it_removes),
     (
         "a_grace_time_outlives_its_controller",
         a_grace_time_outlives_its_controller,
@@ -69,7 +78,11 @@ fn drift_is_repaired(rig: &mut Rig<'_>) {
     rig.forget();
     rig.until("a look at it", || {
         let asked = rig.asked();
-        asked.iter().filter(|entry| said(entry).name == "pool").count() >= 2
+        asked
+            .iter()
+            .filter(|entry| said(entry).name == "pool")
+            .count()
+            >= 2
     });
     assert_eq!(rig.patches(), []);
     assert!(rig.has("pool", "theirs"));
@@ -88,9 +101,15 @@ fn what_is_foreign_is_never_removed(rig: &mut Rig<'_>) {
     assert_eq!(rig.entry(&set_id("pool"), "pay").1["owned"], true);
     rig.delete_pod("shop", "other");
     rig.delete_pod("shop", "web");
-    rig.until("the end of the record", || rig.assignment(&set_id("pool")).is_none());
+    rig.until("the end of the record", || {
+        rig.assignment(&set_id("pool")).is_none()
+    });
     assert!(rig.has("pool", "theirs") && !rig.has("pool", "pay"));
-    let removed: Vec<String> = rig.patches().iter().flat_map(|one| said(one).removed).collect();
+    let removed: Vec<String> = rig
+        .patches()
+        .iter()
+        .flat_map(|one| said(one).removed)
+        .collect();
     assert_eq!(removed.len(), 1, "{removed:?}");
 }
 
@@ -111,7 +130,9 @@ fn what_is_immutable_is_never_removed(rig: &mut Rig<'_>) {
     let count = rig.patches().len();
     rig.delete_pod("shop", "other");
     rig.delete_pod("shop", "web");
-    rig.until("the end of what is not immutable", || !rig.has("pool", "pay"));
+    rig.until("the end of what is not immutable", || {
+        !rig.has("pool", "pay")
+    });
     rig.until("what the record says", || {
         let (status, intent) = rig.entry(&set_id("pool"), "theirs");
         status["state"] == "Assigned" && intent["immutable"] == true && intent["owned"] == true
@@ -119,7 +140,13 @@ fn what_is_immutable_is_never_removed(rig: &mut Rig<'_>) {
     assert!(rig.has("pool", "theirs"));
     assert_eq!(rig.patches().len(), count + 1);
     // Nobody knows any more whether it is immutable: it stays.
-    rig.kubectl(&["delete", "azureidentity,azureidentitybinding", "-n", "shop", "theirs"]);
+    rig.kubectl(&[
+        "delete",
+        "azureidentity,azureidentitybinding",
+        "-n",
+        "shop",
+        "theirs",
+    ]);
     rig.pod("shop", "again", "node-pool", "pay");
     rig.until("pay again", || rig.has("pool", "pay"));
     assert!(rig.has("pool", "theirs"));
@@ -134,11 +161,20 @@ fn removal_waits_for_its_grace_time(rig: &mut Rig<'_>) {
     rig.until("the time of its removal", || {
         rig.entry(&set_id("pool"), "pay").1["removeAfter"].is_string()
     });
-    assert_eq!(rig.state(&set_id("pool"), "pay"), "Assigned", "agents go on serving");
+    assert_eq!(
+        rig.state(&set_id("pool"), "pay"),
+        "Assigned",
+        "agents go on serving"
+    );
     rig.until("its removal", || !rig.has("pool", "pay"));
     let removal = rig.patches().pop().unwrap().time;
-    assert!(removal >= gone + jiff::SignedDuration::from_secs(4), "{gone} {removal}");
-    rig.until("the end of the record", || rig.assignment(&set_id("pool")).is_none());
+    assert!(
+        removal >= gone + jiff::SignedDuration::from_secs(4),
+        "{gone} {removal}"
+    );
+    rig.until("the end of the record", || {
+        rig.assignment(&set_id("pool")).is_none()
+    });
 }
 
 fn a_pod_that_returns_within_the_grace_time_costs_nothing(rig: &mut Rig<'_>) {
@@ -155,7 +191,9 @@ fn a_pod_that_returns_within_the_grace_time_costs_nothing(rig: &mut Rig<'_>) {
         let (status, intent) = rig.entry(&set_id("pool"), "pay");
         intent["removeAfter"].is_null() && status["state"] == "Assigned"
     });
-    rig.never(Duration::from_secs(4), "a PATCH", || !rig.patches().is_empty());
+    rig.never(Duration::from_secs(4), "a PATCH", || {
+        !rig.patches().is_empty()
+    });
     assert!(rig.has("pool", "pay"));
 }
 
@@ -182,11 +220,16 @@ fn the_system_assigned_identity_stays(rig: &mut Rig<'_>) {
     rig.controller("controller", QUICK);
     rig.until_assigned(&set_id("system"), "pay");
     rig.until_assigned(&set_id("pool"), "pay");
-    assert_eq!(rig.shown("system").kind.replace(' ', ""), "SystemAssigned,UserAssigned");
+    assert_eq!(
+        rig.shown("system").kind.replace(' ', ""),
+        "SystemAssigned,UserAssigned"
+    );
     assert_eq!(rig.shown("pool").kind, "UserAssigned");
     rig.delete_pod("shop", "with");
     rig.delete_pod("shop", "web");
-    rig.until("both ends", || !rig.has("system", "pay") && !rig.has("pool", "pay"));
+    rig.until("both ends", || {
+        !rig.has("system", "pay") && !rig.has("pool", "pay")
+    });
     assert_eq!(rig.shown("system").kind, "SystemAssigned");
     assert_eq!(rig.shown("pool").kind, "None");
 }
@@ -201,7 +244,9 @@ fn an_identity_that_is_made_anew_is_assigned_anew(rig: &mut Rig<'_>) {
     let anew = rig.sim().arm().recreate_identity("pay").unwrap();
     rig.within(Duration::from_secs(60), "the new principal there", || {
         let shown = rig.shown("pool").identities;
-        shown.iter().any(|(id, principal)| id.ends_with("/pay") && *principal == anew.principal_id)
+        shown
+            .iter()
+            .any(|(id, principal)| id.ends_with("/pay") && *principal == anew.principal_id)
     });
     rig.until("the new ids in the objects", || {
         let object = rig.object("azureidentities", "shop", "pay");
@@ -213,7 +258,9 @@ fn an_identity_that_is_made_anew_is_assigned_anew(rig: &mut Rig<'_>) {
     assert!(rig.has("pool", "theirs"));
     // Off, and on again: once.
     assert_eq!(rig.patches().len(), 3, "{:?}", rig.patches());
-    rig.never(Duration::from_secs(3), "one more", || rig.patches().len() > 3);
+    rig.never(Duration::from_secs(3), "one more", || {
+        rig.patches().len() > 3
+    });
 }
 
 /// A second controller finds the assignment made, knows that it is Lanyard's, and asks for nothing but
@@ -226,15 +273,22 @@ fn taken_over(rig: &mut Rig<'_>, more: usize) {
     assert_eq!(rig.entry(&set_id("pool"), "pay").1["owned"], true);
     rig.delete_pod("shop", "web");
     rig.until("its removal", || !rig.has("pool", "pay"));
-    rig.until("the end of the record", || rig.assignment(&set_id("pool")).is_none());
+    rig.until("the end of the record", || {
+        rig.assignment(&set_id("pool")).is_none()
+    });
 }
 
 fn killed_between_patch_and_status(rig: &mut Rig<'_>) {
     begin(rig);
-    rig.sim().arm().set_operations("pool", Operations::Hold).unwrap();
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::Hold)
+        .unwrap();
     rig.controller("controller", QUICK);
     rig.until("the PATCH", || rig.patches().len() == 1);
-    rig.until("its operation", || said(&rig.patches()[0]).operation.is_some());
+    rig.until("its operation", || {
+        said(&rig.patches()[0]).operation.is_some()
+    });
     rig.kill("controller");
     assert_eq!(rig.entry(&set_id("pool"), "pay").1["owned"], true);
     // The next one comes while it still runs, and does not ask for it again.
@@ -243,8 +297,13 @@ fn killed_between_patch_and_status(rig: &mut Rig<'_>) {
     rig.within(Duration::from_secs(45), "its look", || {
         rig.asked().iter().any(|entry| said(entry).name == "pool")
     });
-    rig.never(Duration::from_secs(2), "a second PATCH", || !rig.patches().is_empty());
-    rig.sim().arm().set_operations("pool", Operations::World).unwrap();
+    rig.never(Duration::from_secs(2), "a second PATCH", || {
+        !rig.patches().is_empty()
+    });
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::World)
+        .unwrap();
     rig.sim().arm().release("pool", None).unwrap();
     rig.until_assigned(&set_id("pool"), "pay");
     assert_eq!(rig.patches(), []);
@@ -255,10 +314,15 @@ fn killed_between_patch_and_status(rig: &mut Rig<'_>) {
 fn killed_between_intent_and_patch(rig: &mut Rig<'_>) {
     begin(rig);
     // Held before anything is done about it.
-    rig.sim().add_fault(fault("PATCH", "", Some(1), Effect::Silence));
+    rig.sim()
+        .add_fault(fault("PATCH", "", Some(1), Effect::Silence));
     rig.controller("controller", QUICK);
     rig.until("the PATCH", || rig.patches().len() == 1);
-    assert_eq!(rig.entry(&set_id("pool"), "pay").1["owned"], true, "the intent comes first");
+    assert_eq!(
+        rig.entry(&set_id("pool"), "pay").1["owned"],
+        true,
+        "the intent comes first"
+    );
     rig.kill("controller");
     assert!(!rig.has("pool", "pay"));
     taken_over(rig, 1);
@@ -279,11 +343,16 @@ fn killed_while_it_removes(rig: &mut Rig<'_>) {
     begin(rig);
     rig.controller("controller", QUICK);
     rig.until_assigned(&set_id("pool"), "pay");
-    rig.sim().arm().set_operations("pool", Operations::Hold).unwrap();
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::Hold)
+        .unwrap();
     rig.forget();
     rig.delete_pod("shop", "web");
     rig.until("its removal", || rig.patches().len() == 1);
-    rig.until("its operation", || said(&rig.patches()[0]).operation.is_some());
+    rig.until("its operation", || {
+        said(&rig.patches()[0]).operation.is_some()
+    });
     rig.kill("controller");
     // It is wanted again when the next one comes: it is put back.
     rig.pod("shop", "web", "node-pool", "pay");
@@ -292,12 +361,19 @@ fn killed_while_it_removes(rig: &mut Rig<'_>) {
     rig.within(Duration::from_secs(45), "its look", || {
         rig.asked().iter().any(|entry| said(entry).name == "pool")
     });
-    rig.sim().arm().set_operations("pool", Operations::World).unwrap();
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::World)
+        .unwrap();
     rig.sim().arm().release("pool", None).unwrap();
     rig.within(Duration::from_secs(60), "it to be back", || {
         rig.has("pool", "pay") && rig.assigned(&set_id("pool"), "pay")
     });
-    let added: Vec<String> = rig.patches().iter().flat_map(|one| said(one).added).collect();
+    let added: Vec<String> = rig
+        .patches()
+        .iter()
+        .flat_map(|one| said(one).added)
+        .collect();
     assert_eq!(added.len(), 1, "{:?}", rig.patches());
     assert_eq!(rig.entry(&set_id("pool"), "pay").1["owned"], true);
 }
@@ -312,5 +388,7 @@ fn a_grace_time_outlives_its_controller(rig: &mut Rig<'_>) {
     });
     rig.kill("controller");
     rig.controller("second", &["--debounce=100ms", "--removal-grace=15m"]);
-    rig.within(Duration::from_secs(45), "its removal at that time", || !rig.has("pool", "pay"));
+    rig.within(Duration::from_secs(45), "its removal at that time", || {
+        !rig.has("pool", "pay")
+    });
 }
