@@ -382,6 +382,7 @@ fn every_reason_of_the_controller_is_in_troubleshooting() {
         "Ready",
         "Azure",
         "NoIdentity",
+        "Created",
         "AzureIdentity",
         "StatefulSet",
     ];
