@@ -35,7 +35,7 @@ use crate::model::ids::{ArmId, Guid, ObjectName};
     doc = "A managed identity of Azure that pods may be given. It takes three: this object says who the identity is, an AzureIdentityBinding says which pods get it, and an AzureIdentityPolicy of the cluster's operators admits it for this namespace."
 )]
 #[kube(
-    printcolumn = r#"{"name": "Client ID", "type": "string", "jsonPath": ".['status','spec'].clientID", "description": "Client id, as the controller found it in Azure, or as the spec states it."}"#,
+    printcolumn = r#"{"name": "Client ID", "type": "string", "jsonPath": ".spec.clientID", "description": "Client id, as the spec states it."}"#,
     printcolumn = r#"{"name": "Principal ID", "type": "string", "jsonPath": ".status.principalID", "description": "Principal (object) id, as the controller found it in Azure: role assignments are made for it."}"#,
     printcolumn = r#"{"name": "Assigned", "type": "integer", "jsonPath": ".status.assignedNodes", "description": "Nodes that have the identity, of those where pods may use it."}"#,
     printcolumn = r#"{"name": "Wanted", "type": "integer", "jsonPath": ".status.wantedNodes", "description": "Nodes that are to have the identity."}"#,
@@ -43,7 +43,8 @@ use crate::model::ids::{ArmId, Guid, ObjectName};
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "description": "Why it is or is not ready."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Sources", "type": "string", "jsonPath": ".spec.tokenSources", "priority": 1, "description": "Where tokens come from; empty: the node's IMDS."}"#,
-    printcolumn = r#"{"name": "Resource ID", "type": "string", "jsonPath": ".['status','spec'].resourceID", "priority": 1, "description": "ARM id."}"#,
+    printcolumn = r#"{"name": "Resource ID", "type": "string", "jsonPath": ".spec.resourceID", "priority": 1, "description": "ARM id, as the spec states it."}"#,
+    printcolumn = r#"{"name": "Found client ID", "type": "string", "jsonPath": ".status.clientID", "priority": 1, "description": "Client id, as the controller found it in Azure."}"#,
     printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].message", "priority": 1, "description": "What is missing, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -65,6 +65,10 @@ fn main() -> ExitCode {
             "status_is_kept_apart_and_shown",
             status_is_kept_apart_and_shown,
         ),
+        trial(
+            "columns_tell_ids_nodes_and_why_not",
+            columns_tell_ids_nodes_and_why_not,
+        ),
         trial("people_find_the_kinds", people_find_the_kinds),
         trial("explain_reads_well", explain_reads_well),
         trial(
@@ -232,6 +236,38 @@ fn without_indices(field: &str) -> String {
     }
 }
 
+fn columns_tell_ids_nodes_and_why_not(server: &Server) {
+    let id = |last: u8| format!("00000000-0000-4000-8000-00000000000{last}");
+    let identity = json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentity",
+        "metadata": {"name": "columns", "namespace": "shop"}, "spec": {"clientID": id(1)}});
+    server
+        .send("POST", &collection(&identity), &identity)
+        .unwrap_or_else(|refused| panic!("{}", refused.message));
+    let shown = || -> Vec<Vec<String>> {
+        let shown = server.kubectl(&["get", "azid", "columns", "-n", "shop"]);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        shown.lines().map(words).collect()
+    };
+    let status = json!({"status": {"observedGeneration": 1, "clientID": id(2), "principalID": id(3),
+        "assignedNodes": 2, "wantedNodes": 5, "assignedTo": ["vmss-a-00000000"], "conditions": [{
+            "type": "Ready", "status": "False", "reason": "Pending", "message": "on 2 of 5 nodes",
+            "observedGeneration": 1, "lastTransitionTime": "2026-11-21T10:00:00Z"}]}});
+    let status_path = format!("{}/status?fieldValidation=Strict", path(&identity));
+    server
+        .send("PATCH", &status_path, &status)
+        .unwrap_or_else(|refused| panic!("{}", refused.message));
+    let lines = shown();
+    assert_eq!(
+        lines[0].join(" "),
+        "NAME CLIENT ID PRINCIPAL ID ASSIGNED WANTED READY REASON AGE"
+    );
+    let expected = [&id(1), &id(3), "2", "5", "False", "Pending"].map(str::to_owned);
+    assert_eq!(lines[1][1..7], expected);
+    server
+        .send("DELETE", &path(&identity), &Value::Null)
+        .unwrap();
+}
+
 fn status_is_kept_apart_and_shown(server: &Server) {
     let assignment = objects::good()
         .into_iter()
@@ -259,7 +295,9 @@ fn status_is_kept_apart_and_shown(server: &Server) {
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(
         lines.next().unwrap(),
-        ["NAME", "ASSIGNED", "PENDING", "FAILED", "AGE"]
+        [
+            "NAME", "ASSIGNED", "PENDING", "FAILED", "SYNCED", "REASON", "AGE"
+        ]
     );
     let line = lines.next().unwrap();
     assert_eq!(
@@ -294,10 +332,16 @@ fn people_find_the_kinds(server: &Server) {
     }
     let azure = server.kubectl(&["get", "azure", "-A"]);
     for (word, expected) in [
-        ("azid", "NAME CLIENT ID READY REASON AGE"),
-        ("azidb", "NAME IDENTITY DEFAULT PODS READY AGE"),
-        ("azpol", "NAME NAMESPACES PREFIXES AGE"),
-        ("azmex", "NAME NAMESPACE SERVICE ACCOUNTS PATHS AGE"),
+        (
+            "azid",
+            "NAME CLIENT ID PRINCIPAL ID ASSIGNED WANTED READY REASON AGE",
+        ),
+        ("azidb", "NAME IDENTITY DEFAULT PODS READY REASON AGE"),
+        ("azpol", "NAME NAMESPACES PREFIXES ACCEPTED AGE"),
+        (
+            "azmex",
+            "NAME NAMESPACE SERVICE ACCOUNTS PATHS ACCEPTED AGE",
+        ),
     ] {
         let shown = server.kubectl(&["get", word, "-n", "shop"]);
         let head: Vec<_> = shown.lines().next().unwrap().split_whitespace().collect();

@@ -341,3 +341,18 @@ async fn resource_manager_answers_beside_the_vaults_by_its_names() {
         assert_eq!(last.identity.as_deref(), Some("payments"));
     }
 }
+
+#[tokio::test]
+async fn a_vault_may_be_open_to_everybody_with_a_good_token() {
+    let simulator = start("").await;
+    let open = World::from_yaml(&WORLD.replace("{get: [payments]}", "{get: ['*']}"));
+    let open = Simulator::start(open.unwrap(), Listen::loopback())
+        .await
+        .unwrap();
+    for (simulator, status) in [(&simulator, 403), (&open, 200)] {
+        let token = token(simulator, REPORTS, "https://vault.azure.net").await;
+        assert_eq!(secret(simulator, &token).await.status, status);
+    }
+    let nobody = fetch(&open, "demo.vault.azure.net", SECRET, "").await;
+    assert_eq!(nobody.status, 401);
+}

@@ -58,7 +58,7 @@ pub(super) fn verify(
     Ok(claims)
 }
 
-/// Whether the vault lets this object id do that. Entries name an identity, or are an object id.
+/// Whether the vault lets this object id do that. Entries name an identity, are an object id, or `*`.
 pub(super) fn allowed(world: &World, vault: &Vault, action: &str, oid: &str) -> bool {
     let entries = match (action, &vault.allow.list) {
         ("list", Some(list)) => list,
@@ -66,6 +66,6 @@ pub(super) fn allowed(world: &World, vault: &Vault, action: &str, oid: &str) -> 
     };
     entries.iter().any(|entry| {
         let named = world.principal_id(entry).unwrap_or(entry);
-        named.eq_ignore_ascii_case(oid)
+        entry == "*" || named.eq_ignore_ascii_case(oid)
     })
 }

@@ -178,7 +178,8 @@ impl World {
             for (action, entries) in lists {
                 for entry in entries.into_iter().flatten() {
                     let field = format!("vaults[{index}].allow.{action}");
-                    if self.principal_id(entry).is_none() && guid(&field, entry).is_err() {
+                    let known = entry == "*" || self.principal_id(entry).is_some();
+                    if !known && guid(&field, entry).is_err() {
                         let problem = format!("`{entry}` is neither an identity nor an object id");
                         return Err(invalid(&field, &problem));
                     }

@@ -184,7 +184,7 @@ pub struct Vault {
     pub allow: Allow,
 }
 
-/// A vault's access list. Entries are principal ids or names of identities.
+/// A vault's access list. Entries are principal ids, names of identities, or `*` for everybody with a good token.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Allow {

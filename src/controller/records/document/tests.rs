@@ -80,6 +80,7 @@ fn an_object_of_another_name_is_not_believed() {
 
 #[test]
 fn the_condition_says_what_keeps_it_from_being_in_order() {
+    use AssignmentState::{Assigned, Failed, Pending};
     let says = |told: &Told| {
         let condition = status(told, None, Some(3), Duration::from_secs(9))
             .conditions
@@ -96,7 +97,6 @@ fn the_condition_says_what_keeps_it_from_being_in_order() {
             None,
         )
     };
-    use AssignmentState::{Assigned, Failed, Pending};
     assert_eq!(says(&all(&[Assigned])).0, "True");
     assert_eq!(says(&all(&[Assigned, Pending])).1, "InProgress");
     let (_, reason, message) = says(&all(&[Assigned, Failed, Failed, Failed, Failed]));
