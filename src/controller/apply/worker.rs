@@ -56,6 +56,8 @@ pub(super) struct State {
     pub failures: u32,
     /// Since when a change of before may still be on its way.
     pub in_flight: Option<Instant>,
+    /// How long the change before took, where it was in the same round.
+    pub took: Option<Duration>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }
