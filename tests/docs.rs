@@ -68,6 +68,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--resource-group",
     "--role",
     "--scope",
+    "--type",
     "--years",
 ];
 
