@@ -7,6 +7,7 @@
 mod azure;
 mod core;
 mod dry_run;
+mod source;
 mod term;
 
 use std::sync::Arc;
@@ -16,20 +17,19 @@ use anyhow::Context;
 use prometheus::{Histogram, HistogramOpts, Registry};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::core::Core;
+use self::source::Source;
 use self::term::{Means, Term};
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
 use super::config::Config;
 use super::lease::{self, Guard};
 use super::managed::{self, Mode};
-use super::observe::{self, Observe};
 use super::world::Batch;
-use crate::kubernetes::watch::Timing;
-use crate::kubernetes::{self, Cluster};
+use crate::kubernetes::Cluster;
 use crate::serve::admin::Admin;
 use crate::serve::ready::Readiness;
 use crate::serve::series::{gauge, registered};
@@ -54,7 +54,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     let observed = readiness.latch("watches");
-    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let source = Source::of(&config).await?;
     let arm = azure::arm(&config.azure)?;
     let admin = Drain::new();
     let mut tasks = JoinSet::new();
@@ -65,27 +65,17 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_admin(&config, pages, &admin, &mut tasks).await?;
     let (batches, incoming) = mpsc::channel(BATCHES);
-    tasks.spawn(
-        Observe {
-            cluster: cluster.clone(),
-            batches,
-            latch: observed,
-            metrics: observe::metrics(&registry)?,
-            timing: Timing::default(),
-        }
-        .run(),
-    );
-    let mode = follow_marker(&config, &cluster, &mut tasks);
-    let settings = lease::Settings::new(&config.namespace, &config.lease, &config.name);
-    let (guard, keeper) = lease::lease(&cluster, settings);
-    let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
-    let keeping = tokio::spawn(keeper.run(
-        stop.clone().cancelled_owned(),
-        stopped.clone().cancelled_owned(),
-    ));
+    source.observe(batches, observed, &registry, &mut tasks)?;
+    let mode = follow_marker(&config, source.cluster(), &mut tasks);
+    let stop = CancellationToken::new();
+    let (guard, keeping) = lease(&config, source.cluster(), &stop);
+    let managed = match source.cluster() {
+        Some(cluster) => Some(managed_settings(&config, cluster, &signals.first).await?),
+        None => None,
+    };
     let means = Means {
-        managed: managed_settings(&config, &cluster, &signals.first).await?,
-        cluster,
+        managed,
+        source,
         arm,
         guard,
         pace: config.pace,
@@ -101,8 +91,9 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         Some(ended) = tasks.join_next() => Some(ended?.err().unwrap_or_else(|| anyhow::anyhow!("a task ended too early"))),
     };
     stop.cancel();
-    stopped.cancel();
-    let _ = keeping.await;
+    if let Some(keeping) = keeping {
+        let _ = keeping.await;
+    }
     let ended = admin
         .complete(config.drain, signals.second.cancelled())
         .await;
@@ -186,6 +177,24 @@ async fn lost(guard: &Guard) {
     guard.lost().await;
 }
 
+/// Keeps the lease until `stop`; without a cluster nobody else works, and there is none to keep.
+fn lease(
+    config: &Config,
+    cluster: Option<&Cluster>,
+    stop: &CancellationToken,
+) -> (Guard, Option<JoinHandle<()>>) {
+    let Some(cluster) = cluster else {
+        return (Guard::forever(), None);
+    };
+    let settings = lease::Settings::new(&config.namespace, &config.lease, &config.name);
+    let (guard, keeper) = lease::lease(cluster, settings);
+    let keeping = tokio::spawn(keeper.run(
+        stop.clone().cancelled_owned(),
+        stop.clone().cancelled_owned(),
+    ));
+    (guard, Some(keeping))
+}
+
 /// Metrics and health.
 async fn serve_admin(
     config: &Config,
@@ -209,11 +218,11 @@ async fn serve_admin(
 /// Whether Lanyard is being removed.
 fn follow_marker(
     config: &Config,
-    cluster: &Cluster,
+    cluster: Option<&Cluster>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> watch::Receiver<Mode> {
     let (mode, is) = watch::channel(Mode::Serve);
-    if let Some(marker) = config.removal_marker.clone() {
+    if let Some((marker, cluster)) = config.removal_marker.clone().zip(cluster) {
         let (cluster, namespace) = (cluster.clone(), config.namespace.clone());
         tasks.spawn(async move {
             managed::marker::follow(cluster, namespace, marker, mode).await;
