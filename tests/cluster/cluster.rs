@@ -80,6 +80,16 @@ impl Cluster {
         Ok(path)
     }
 
+    /// A client of the API server, as the administrator: it costs no process for each request.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
+        let options = kube::config::KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        config.proxy_url = None;
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
+    }
+
     /// The folder with every process's log.
     pub fn logs(&self) -> PathBuf {
         self.places.logs()

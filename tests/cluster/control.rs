@@ -7,7 +7,7 @@ use std::path::Path;
 
 use lanyard::lab::{IMDS, WIRE_SERVER};
 
-use crate::plan::{API_PORT, CONTROL, Places, SERVICES, VAULT, issuer};
+use crate::plan::{API_PORT, ARM, CONTROL, Places, SERVICES, VAULT, issuer};
 use crate::programs::Programs;
 use crate::supervise::Service;
 
@@ -155,6 +155,8 @@ impl Control<'_> {
             format!("--imds-listen={IMDS}"),
             format!("--entra-listen={VAULT}:80"),
             format!("--vault-listen={VAULT}:443"),
+            "--arm-listen=off".to_owned(),
+            format!("--arm-tls-listen={ARM}:443"),
             format!("--control={AZURE}"),
             format!("--ca-out={AZURE_CA}"),
             format!("--ready-file={AZURE_READY}"),

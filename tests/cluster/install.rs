@@ -7,8 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
+use kube::api::{DeleteParams, DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use crate::asking::{Answer, Asking, now, once};
@@ -17,6 +16,7 @@ use crate::clients;
 use crate::cluster::Cluster;
 use crate::plan::NODES;
 use crate::pods::Pod;
+use crate::steering;
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// 100 ms is promised; this is for a machine that is busy with two nodes and their pods.
@@ -118,7 +118,7 @@ pub async fn a_bindings_change_of_mind_takes_effect_at_once(cluster: &Cluster) -
     cluster.lanyard().await?;
     let image = clients::image(cluster).await?;
     cast::raise(cluster, NAMESPACE).await?;
-    let bindings = bindings(cluster, NAMESPACE).await?;
+    let bindings = steering::kind(cluster, "AzureIdentityBinding", Some(NAMESPACE)).await?;
     let binding = bindings.get(ORDERS.name).await?;
     let binding = json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentityBinding",
         "metadata": {"name": "of-two-minds"}, "spec": binding.data["spec"]});
@@ -275,7 +275,7 @@ async fn expect(
 }
 
 /// `lanyard explain` on this machine: its exit status, and what it says as JSON.
-async fn explain(cluster: &Cluster, namespace: &str, pod: &str) -> Result<(i32, Value)> {
+pub async fn explain(cluster: &Cluster, namespace: &str, pod: &str) -> Result<(i32, Value)> {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_lanyard"));
     command
         .args([
@@ -325,25 +325,6 @@ async fn event(cluster: &Cluster, namespace: &str, pod: &str) -> Result<()> {
         "TROUBLESHOOTING.md has no such heading"
     );
     Ok(())
-}
-
-/// Straight to the API server: kubectl's own start would be measured otherwise.
-async fn bindings(cluster: &Cluster, namespace: &str) -> Result<Api<DynamicObject>> {
-    let kubeconfig = kube::config::Kubeconfig::read_from(cluster.kubeconfig())?;
-    let mut config = kube::Config::from_custom_kubeconfig(
-        kubeconfig,
-        &kube::config::KubeConfigOptions::default(),
-    )
-    .await?;
-    config.proxy_url = None;
-    config.default_retry = false;
-    let client = kube::Client::try_from(config)?;
-    let kind = GroupVersionKind::gvk("lanyard.dev", "v1alpha1", "AzureIdentityBinding");
-    Ok(Api::namespaced_with(
-        client,
-        namespace,
-        &ApiResource::from_gvk(&kind),
-    ))
 }
 
 /// Runs a pod that asks from its first instant at `address` (the next one of its node if none), sees

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
 mod asking;
+mod assigned;
 mod authority;
 mod cached;
 mod cast;
@@ -14,11 +15,13 @@ mod chart;
 mod clients;
 mod cluster;
 mod control;
+mod created;
 mod faults;
 mod federated;
 mod figures;
 mod images;
 mod install;
+mod leading;
 mod loads;
 mod node;
 mod node_files;
@@ -30,6 +33,7 @@ mod plan;
 mod pods;
 mod process;
 mod programs;
+mod proving;
 mod release;
 mod rights;
 mod rolling;
@@ -40,6 +44,7 @@ mod siege;
 mod smoke;
 mod sources;
 mod stage;
+mod steering;
 mod supervise;
 mod theft;
 mod traces;
@@ -104,7 +109,18 @@ fn lines() -> Vec<Line> {
         play!(theft::a_stolen_agent_token_gets_its_own_nodes_pods_tokens_only),
         play!(authority::tokens_last_while_entra_is_away_and_errors_are_clear_after),
         play!(chart::its_test_proves_interception_from_a_pod),
+        // From here on the release has a controller.
+        play!(assigned::a_controller_comes_and_no_request_fails),
+        play!(assigned::a_binding_becomes_a_token),
+        play!(assigned::a_refused_assignment_is_told_at_once_and_disturbs_no_other),
+        play!(assigned::forty_four_pods_cost_one_patch_and_their_restart_none),
+        play!(assigned::a_late_imds_is_waited_for),
+        play!(leading::a_leader_killed_after_its_patch_is_followed),
+        play!(leading::the_leaders_node_reboots),
+        play!(proving::an_identity_is_assigned_by_each_way_to_sign_in),
+        play!(created::a_managed_identity_lives_and_goes_with_its_object),
         // From here on they take the release away.
+        play!(created::an_uninstall_sees_to_managed_identities),
         play!(chart::an_older_chart_is_upgraded_with_its_crds),
         play!(chart::uninstall_leaves_the_crds_and_the_users_objects),
         play!(chart::uninstall_names_the_node_that_did_not_answer),

@@ -12,6 +12,8 @@ pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 pub const CLOUD: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 2);
 /// The simulated vault and Entra ID, behind the cloud.
 pub const VAULT: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
+/// Simulated Azure Resource Manager, behind the cloud.
+pub const ARM: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 3);
 /// Host names of the simulated vaults.
 pub const VAULT_HOSTS: [&str; 2] = ["demo.vault.azure.net", "other.vault.azure.net"];
 /// Host names of Entra ID; they are at the vaults' address.
@@ -25,11 +27,21 @@ pub const MASQUERADED: std::ops::RangeInclusive<u16> = 61000..=65535;
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
 
+/// Name of the scale set that both nodes are of.
+pub const POOL: &str = "pool";
 const SUBSCRIPTION: &str = "5d9c1e00-0000-4000-8000-000000000001";
 
 /// The issuer of service accounts' tokens: the API server, under the address that the cloud reaches it by.
 pub fn issuer() -> String {
     format!("https://{CONTROL}:{API_PORT}")
+}
+
+/// The ARM resource id of the scale set that both nodes are of, as in the simulated world.
+pub fn scale_set() -> String {
+    format!(
+        "/subscriptions/{SUBSCRIPTION}/resourceGroups/nodes/providers/Microsoft.Compute/\
+         virtualMachineScaleSets/{POOL}"
+    )
 }
 
 /// How pods are wired on a node.
@@ -84,11 +96,7 @@ impl NodePlan {
 
     /// Its ARM resource id, as in the simulated world.
     pub fn resource_id(&self) -> String {
-        format!(
-            "/subscriptions/{SUBSCRIPTION}/resourceGroups/nodes/providers/Microsoft.Compute/\
-             virtualMachineScaleSets/pool/virtualMachines/{}",
-            self.number - 1
-        )
+        format!("{}/virtualMachines/{}", scale_set(), self.number - 1)
     }
 }
 

@@ -8,6 +8,7 @@
 //!   10.100.0.1 on the bridge  10.100.0.2                     10.100.0.11, .12
 //!   API server :6443          169.254.169.254, 168.63.129.16 default route: the cloud
 //!                             10.200.0.2 (vault, Entra ID)   pods 10.244.N.0/24, masqueraded
+//!                             10.200.0.3 (Resource Manager)
 //! ```
 
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use lanyard::lab::{IMDS, WIRE_SERVER};
 
-use crate::plan::{CLOUD, CONTROL, MASQUERADED, NODES, NodePlan, PODS, VAULT};
+use crate::plan::{ARM, CLOUD, CONTROL, MASQUERADED, NODES, NodePlan, PODS, VAULT};
 use crate::process;
 
 /// Makes the bridge and the cloud.
@@ -34,7 +35,7 @@ pub async fn core(first: u32) -> Result<()> {
     let imds = IMDS.ip();
     let lines = format!(
         "link set lo up\naddr add {CLOUD}/24 dev eth0\nlink set eth0 up\naddr add {imds}/32 dev lo\n\
-         addr add {WIRE_SERVER}/32 dev lo\naddr add {VAULT}/32 dev lo\nroute add unreachable default\n{routes}"
+         addr add {WIRE_SERVER}/32 dev lo\naddr add {VAULT}/32 dev lo\naddr add {ARM}/32 dev lo\nroute add unreachable default\n{routes}"
     );
     process::ip(first, Some("cloud"), &lines).await?;
     in_namespace(first, "cloud", "echo 1 >/proc/sys/net/ipv4/ip_forward").await
@@ -60,7 +61,7 @@ pub async fn node(first: u32, plan: &NodePlan) -> Result<()> {
     process::ip(first, Some(&name), &lines).await?;
     let mut script = "echo 1 >/proc/sys/net/ipv4/ip_forward\n".to_owned();
     // As Azure's nodes do for pods; the ports tell a pod's connection from the node's own.
-    for cloud in [*imds, WIRE_SERVER, VAULT] {
+    for cloud in [*imds, WIRE_SERVER, VAULT, ARM] {
         let _ = writeln!(
             script,
             "iptables-{} -w -t nat -A POSTROUTING -s {PODS} -d {cloud}/32 -p tcp -j MASQUERADE --to-ports {}-{}",

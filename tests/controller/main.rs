@@ -12,14 +12,22 @@
     reason = "a test says so by panicking"
 )]
 
+mod azure_fails;
+mod bad_input;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod identities;
+mod leases;
+mod looks;
 mod managed;
+mod nodes;
 #[path = "../crds/objects.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod objects;
+mod ownership;
 mod path;
+mod people;
 mod rig;
 #[path = "../apiserver/server.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
@@ -45,7 +53,18 @@ fn main() -> ExitCode {
     // One API server: one after the other.
     arguments.test_threads = Some(1);
     let server = Arc::new(Mutex::new(None));
-    let trials = [path::TRIALS, managed::TRIALS].concat();
+    let trials = [
+        path::TRIALS,
+        azure_fails::TRIALS,
+        ownership::TRIALS,
+        identities::TRIALS,
+        nodes::TRIALS,
+        leases::TRIALS,
+        managed::TRIALS,
+        bad_input::TRIALS,
+        people::TRIALS,
+    ]
+    .concat();
     let trials = trials.into_iter().map(|(name, look)| {
         let server = server.clone();
         Trial::test(name, move || {

@@ -122,6 +122,11 @@ impl<'a> Rig<'a> {
     /// Starts a controller with quick defaults; `more` flags come last.
     pub fn controller(&mut self, name: &str, more: &[&str]) {
         let args = self.controller_args(more);
+        self.start(name, &args);
+    }
+
+    /// Starts a controller with exactly that command line.
+    pub fn start(&mut self, name: &str, args: &[String]) {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let program = std::path::Path::new(env!("CARGO_BIN_EXE_lanyard"));
         let child = self.server.beside(name, program, &args);
@@ -172,6 +177,29 @@ impl<'a> Rig<'a> {
             .find(|(other, _)| other == name)
             .expect("started");
         kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits until a controller has ended by itself; whether it says that all is well.
+    pub fn ended(&mut self, name: &str, limit: Duration) -> bool {
+        let at = self.controllers.iter().position(|(other, _)| other == name);
+        let (_, mut child) = self.controllers.remove(at.expect("started"));
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.success();
+            }
+            if Instant::now() > deadline {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{name} did not end: {}", self.server.log(name));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A file beside the API server's, in a folder of its own where the name has one.
+    pub fn file(&self, name: &str, content: &[u8]) -> std::path::PathBuf {
+        self.server.file(name, content)
     }
 
     /// Kills a controller at once.
