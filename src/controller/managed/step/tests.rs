@@ -226,7 +226,7 @@ fn azure_being_away_delays_the_removal_visibly_and_never_loses_it() {
         assert_eq!(&*told.outcome.reason, "DeletionDelayed");
         assert!(told.outcome.message.contains("in words"));
         let again = told.again.unwrap();
-        pauses.push((again - stage.now).as_secs());
+        pauses.push(again.saturating_sub(stage.now).as_secs());
         stage.now = again;
         assert!(stage.claim.held && stage.identity.is_some());
         // Also while it is tried again.
