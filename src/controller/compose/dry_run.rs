@@ -74,7 +74,7 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
         timing: Timing::default(),
     };
     let watching = tokio::spawn(observe.run());
-    let mut core = Core::new(super::reconcile_seconds(&registry)?);
+    let mut core = Core::new(super::metrics::reconcile_seconds(&registry)?);
     while !core.complete {
         let batch = incoming.recv().await.context("nobody observes any more")?;
         core.take(batch);

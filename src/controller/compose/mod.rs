@@ -7,19 +7,21 @@
 mod azure;
 mod core;
 mod dry_run;
+mod metrics;
 mod term;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use prometheus::{Histogram, HistogramOpts, Registry};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::core::Core;
+use self::metrics::States;
 use self::term::{Means, Term};
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
@@ -32,7 +34,7 @@ use crate::kubernetes::watch::Timing;
 use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::Readiness;
-use crate::serve::series::{gauge, registered};
+use crate::serve::series::gauge;
 use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, signals};
 pub use dry_run::{Plans, dry_run};
@@ -43,10 +45,8 @@ const BATCHES: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// From one working out of all statuses to the next, at least: it costs time by the number of objects.
 const REPORT: Duration = Duration::from_millis(250);
-/// From a tenth of a millisecond to the two seconds of everything at once.
-const SECONDS: [f64; 11] = [
-    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0,
-];
+/// And without any change, at most.
+const REMIND: Duration = Duration::from_mins(1);
 
 /// Runs the controller until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let observed = readiness.latch("watches");
     let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
-    let arm = azure::arm(&config.azure)?;
+    let arm = azure::arm(&config.azure)?.telling(azure::counting(&registry)?);
     let admin = Drain::new();
     let mut tasks = JoinSet::new();
     let pages = Admin {
@@ -95,7 +95,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         mode,
         name: config.name.clone(),
     };
-    let core = Core::new(reconcile_seconds(&registry)?);
+    let core = Core::new(metrics::reconcile_seconds(&registry)?);
     let failed = tokio::select! {
         ended = lead(&means, core, incoming, &registry, &signals.first) => ended.err(),
         Some(ended) = tasks.join_next() => Some(ended?.err().unwrap_or_else(|| anyhow::anyhow!("a task ended too early"))),
@@ -123,6 +123,7 @@ async fn lead(
         "lanyard_controller_leader",
         "1 while this one holds the lease and works, 0 while it stands by.",
     )?;
+    let states = States::register(registry)?;
     let mut term: Option<Term> = None;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -135,6 +136,7 @@ async fn lead(
             () = lost(&means.guard), if term.is_some() => {
                 tracing::warn!("the lease is lost: nothing is written any more until it is held again");
                 leads.set(0);
+                states.clear();
                 // Not waited for: the next leader may work already, and each write has its own end.
                 term = None;
             }
@@ -150,12 +152,17 @@ async fn lead(
             () = tokio::time::sleep_until(report_at), if changed && term.is_some() => {
                 if let Some(term) = &mut term {
                     term.report(&core);
+                    states.count(&means.board);
                 }
                 (changed, report_at) = (false, tokio::time::Instant::now() + REPORT);
             }
-            _ = tick.tick() => if let Some(term) = &mut term {
-                term.tick(&core);
-            },
+            _ = tick.tick() => {
+                // Some of what is told is about time that has passed.
+                changed |= report_at.elapsed() > REMIND;
+                if let Some(term) = &mut term {
+                    term.tick(&core);
+                }
+            }
         }
         if term.is_none() && core.complete && means.guard.until().is_some() {
             term = begin(means, &core).await;
@@ -262,15 +269,4 @@ async fn managed_settings(
         grace: config.pace.removal_grace,
         refresh: config.pace.drift_interval,
     })
-}
-
-fn reconcile_seconds(registry: &Registry) -> prometheus::Result<Histogram> {
-    let opts = HistogramOpts::new(
-        "lanyard_controller_reconcile_seconds",
-        "Time to take in what was observed together and to work out what is wanted because of it.",
-    );
-    registered(
-        registry,
-        Histogram::with_opts(opts.buckets(SECONDS.to_vec()))?,
-    )
 }
