@@ -30,7 +30,11 @@ impl Calls {
         let mut calls = Self::default();
         let mut operations: BTreeMap<&str, String> = BTreeMap::new();
         for entry in journal {
-            let Some(arm) = entry.arm.as_ref().filter(|_| entry.listener == Listener::Arm) else {
+            let Some(arm) = entry
+                .arm
+                .as_ref()
+                .filter(|_| entry.listener == Listener::Arm)
+            else {
                 continue;
             };
             calls.throttled += usize::from(entry.status == Some(429));

@@ -55,7 +55,9 @@ pub fn measure(stage: &Stage, table: &mut Table) {
     // Their operations end before anything else is measured.
     stage.until("the operations to end", || {
         let running = stage.sim().arm().resources().computes;
-        running.iter().all(|one| one.state == lanyard::sim::arm::ProvisioningState::Succeeded)
+        running
+            .iter()
+            .all(|one| one.state == lanyard::sim::arm::ProvisioningState::Succeeded)
     });
     stage.until_idle();
 }

@@ -99,7 +99,10 @@ fn whole(size: Size) -> World {
     let mut world = World::default();
     let all = cast::policy(&[&cast::admitting()]);
     let facts = AzureIdentityPolicy::new("", spec(&all)).facts("all");
-    world.apply(Change::Policy("all".into(), Some(Arc::new(seen(&all, facts)))));
+    world.apply(Change::Policy(
+        "all".into(),
+        Some(Arc::new(seen(&all, facts))),
+    ));
     for number in 0..size.nodes() {
         let object = cast::node(number);
         let id = object["spec"]["providerID"].as_str().unwrap();

@@ -39,7 +39,10 @@ pub fn median_and_most(values: &[f64]) -> (f64, f64) {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let last = values.last().copied().unwrap_or(f64::NAN);
-    (values.get(values.len() / 2).copied().unwrap_or(f64::NAN), last)
+    (
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+        last,
+    )
 }
 
 /// The figure that 99 of 100 are not above.

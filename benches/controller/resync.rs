@@ -46,7 +46,11 @@ pub fn measure(stage: &mut Stage, empty: f64, table: &mut Table) {
     ));
     let full = stage.memory("VmRSS");
     table.row(
-        &format!("memory of the controller at {} pods, {} nodes", stage.size.pods(), stage.size.nodes()),
+        &format!(
+            "memory of the controller at {} pods, {} nodes",
+            stage.size.pods(),
+            stage.size.nodes()
+        ),
         &format!("{full:.1} MiB (at most {:.1})", stage.memory("VmHWM")),
         "≤ 120 MiB",
         Some(full <= 120.0),
@@ -56,8 +60,14 @@ pub fn measure(stage: &mut Stage, empty: f64, table: &mut Table) {
         "memory without pods {empty:.1} MiB: {each:.0} bytes for a pod"
     ));
     for (what, prefixes) in [
-        ("that changes nothing", vec![cast::admitting(), cast::refusing()]),
-        ("after which no identity is admitted", vec![cast::refusing()]),
+        (
+            "that changes nothing",
+            vec![cast::admitting(), cast::refusing()],
+        ),
+        (
+            "after which no identity is admitted",
+            vec![cast::refusing()],
+        ),
     ] {
         let before = (stage.cpu(), stage.series());
         stage.writer.one(&Job {

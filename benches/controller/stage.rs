@@ -131,7 +131,9 @@ impl Stage {
     /// Until the controller has read everything and leads.
     pub fn until_it_leads(&self) {
         self.until("the lease", || {
-            self.server.log(&self.log_name()).contains("leading: the records")
+            self.server
+                .log(&self.log_name())
+                .contains("leading: the records")
         });
     }
 
@@ -157,7 +159,9 @@ impl Stage {
     }
 
     fn assigned(&self) -> usize {
-        let all = self.writer.get("/apis/lanyard.dev/v1alpha1/azureassignments");
+        let all = self
+            .writer
+            .get("/apis/lanyard.dev/v1alpha1/azureassignments");
         let items = all["items"].as_array().cloned().unwrap_or_default();
         let states = |item: &Value| {
             let identities = item["status"]["identities"].as_array();

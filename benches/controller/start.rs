@@ -109,9 +109,9 @@ pub fn cold(stage: &mut Stage, table: &mut Table) {
         path: format!("{POLICIES}/all"),
         body: admitting,
     });
-    stage
-        .writer
-        .one(&Job::delete("/apis/lanyard.dev/v1alpha1/azureassignments".to_owned()));
+    stage.writer.one(&Job::delete(
+        "/apis/lanyard.dev/v1alpha1/azureassignments".to_owned(),
+    ));
     stage.azure();
     let begun = Instant::now();
     stage.start();

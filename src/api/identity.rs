@@ -85,8 +85,7 @@ pub struct AzureIdentitySpec {
     #[schemars(transform = source::LIST.schema(), transform = Rules(&[source::TWICE]))]
     pub token_sources: Option<Vec<TokenSource>>,
     /// Lets Lanyard create the identity in Azure and remove it with this object. Then `clientID`,
-    /// `objectID` and `resourceID` are left out: the status tells them. Comes with a later version of
-    /// Lanyard.
+    /// `objectID` and `resourceID` are left out: the status tells them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIdentity>,
     /// Never take the identity off a virtual machine or scale set again, even when no pod uses it

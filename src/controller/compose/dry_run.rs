@@ -1,6 +1,6 @@
 //! What the controller would do, without doing it: `--dry-run`.
 //!
-//! In: the Kubernetes API and ARM, both only read. Out: a plan for each compute resource. Ends when
+//! In: the Kubernetes API (or a folder of manifests) and ARM, both only read. Out: a plan for each compute resource. Ends when
 //! everything was observed once and every compute resource read, or failed to be.
 
 use std::collections::BTreeMap;
@@ -14,17 +14,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::core::Core;
+use super::source::Source;
 use crate::azure::arm::{ArmClient, ArmErrorKind};
 use crate::controller::apply::Wanted;
 use crate::controller::config::{Config, Pace};
 use crate::controller::desire::Refusal;
 use crate::controller::known::{Existence, Shown};
-use crate::controller::observe::{self, Observe};
 use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
-use crate::controller::records::{KubernetesRecords, Records};
-use crate::kubernetes;
-use crate::kubernetes::watch::Timing;
+use crate::controller::records::Records;
 use crate::model::ids::ArmId;
 use crate::serve::clock;
 use crate::serve::ready::Readiness;
@@ -66,25 +64,20 @@ pub struct ComputePlan {
 
 /// Works out the plans.
 pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
-    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let source = Source::of(&config).await?;
     let arm = super::azure::arm(&config.azure)?;
     let (batches, mut incoming) = mpsc::channel(super::BATCHES);
     let registry = Registry::new();
-    let observe = Observe {
-        cluster: cluster.clone(),
-        batches,
-        latch: Readiness::default().latch("watches"),
-        metrics: observe::metrics(&registry)?,
-        timing: Timing::default(),
-    };
-    let watching = tokio::spawn(observe.run());
+    let latch = Readiness::default().latch("watches");
+    let mut watching = JoinSet::new();
+    source.observe(batches, latch, &registry, &mut watching)?;
     let mut core = Core::new(super::metrics::reconcile_seconds(&registry)?);
     while !core.complete {
         let batch = incoming.recv().await.context("nobody observes any more")?;
         core.take(batch);
     }
-    watching.abort();
-    let kept = KubernetesRecords::new(cluster).all().await?;
+    drop(watching);
+    let kept = source.records().all().await?;
     let mut wanted: BTreeMap<ArmId, (Wanted, Record)> = core
         .all_wanted()
         .into_iter()
