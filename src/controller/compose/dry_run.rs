@@ -67,7 +67,7 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
     let latch = Readiness::default().latch("watches");
     let mut watching = JoinSet::new();
     source.observe(batches, latch, &registry, &mut watching)?;
-    let mut core = Core::new(super::reconcile_seconds(&registry)?);
+    let mut core = Core::new(super::metrics::reconcile_seconds(&registry)?);
     while !core.complete {
         let batch = incoming.recv().await.context("nobody observes any more")?;
         core.take(batch);

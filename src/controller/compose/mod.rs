@@ -7,6 +7,8 @@
 mod azure;
 mod core;
 mod dry_run;
+mod lead;
+mod metrics;
 mod source;
 mod term;
 
@@ -14,40 +16,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use prometheus::{Histogram, HistogramOpts, Registry};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::core::Core;
+use self::lead::Leader;
 use self::source::Source;
-use self::term::{Means, Term};
+use self::term::Means;
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
 use super::config::Config;
 use super::lease::{self, Guard};
 use super::managed::{self, Mode};
-use super::world::Batch;
 use crate::kubernetes::Cluster;
 use crate::serve::admin::Admin;
 use crate::serve::ready::Readiness;
-use crate::serve::series::{gauge, registered};
 use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, signals};
 pub use dry_run::{Plans, dry_run};
 
 /// Batches that wait to be taken in.
 const BATCHES: usize = 64;
-/// Between looks at what has become due without an event.
-const TICK: Duration = Duration::from_secs(1);
-/// From one working out of all statuses to the next, at least: it costs time by the number of objects.
-const REPORT: Duration = Duration::from_millis(250);
-/// From a tenth of a millisecond to the two seconds of everything at once.
-const SECONDS: [f64; 11] = [
-    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0,
-];
-
+/// Between attempts to ask the API server which cluster this is.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Runs the controller until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let signals = signals().context("cannot take signals")?;
@@ -55,7 +49,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let observed = readiness.latch("watches");
     let source = Source::of(&config).await?;
-    let arm = azure::arm(&config.azure)?;
+    let arm = azure::arm(&config.azure)?.telling(azure::counting(&registry)?);
     let admin = Drain::new();
     let mut tasks = JoinSet::new();
     let pages = Admin {
@@ -85,9 +79,10 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         mode,
         name: config.name.clone(),
     };
-    let core = Core::new(reconcile_seconds(&registry)?);
+    let core = Core::new(metrics::reconcile_seconds(&registry)?);
+    let leader = Leader::new(means, core, &registry)?;
     let failed = tokio::select! {
-        ended = lead(&means, core, incoming, &registry, &signals.first) => ended.err(),
+        ended = leader.run(incoming, &signals.first) => ended.err(),
         Some(ended) = tasks.join_next() => Some(ended?.err().unwrap_or_else(|| anyhow::anyhow!("a task ended too early"))),
     };
     stop.cancel();
@@ -99,82 +94,6 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         .await;
     tracing::info!(?ended, "ended");
     failed.map_or(Ok(()), Err)
-}
-
-/// Takes in what is observed, and works while this process leads. Ends with the signal.
-async fn lead(
-    means: &Means,
-    mut core: Core,
-    mut batches: mpsc::Receiver<Batch>,
-    registry: &Registry,
-    end: &CancellationToken,
-) -> anyhow::Result<()> {
-    let leads = gauge(
-        registry,
-        "lanyard_controller_leader",
-        "1 while this one holds the lease and works, 0 while it stands by.",
-    )?;
-    let mut term: Option<Term> = None;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = means.board.subscribe();
-    // What is told to people is worked out anew a short while after something changed, not each time.
-    let (mut changed, mut report_at) = (true, tokio::time::Instant::now());
-    loop {
-        tokio::select! {
-            () = end.cancelled() => break,
-            () = lost(&means.guard), if term.is_some() => {
-                tracing::warn!("the lease is lost: nothing is written any more until it is held again");
-                leads.set(0);
-                // Not waited for: the next leader may work already, and each write has its own end.
-                term = None;
-            }
-            batch = batches.recv() => {
-                let batch = batch.context("nobody observes any more")?;
-                let taken = core.take(batch);
-                changed |= !taken.changes.is_empty();
-                if let Some(term) = &mut term {
-                    term.pass_on(&core, &taken);
-                }
-            }
-            Ok(()) = told.changed() => changed = true,
-            () = tokio::time::sleep_until(report_at), if changed && term.is_some() => {
-                if let Some(term) = &mut term {
-                    term.report(&core);
-                }
-                (changed, report_at) = (false, tokio::time::Instant::now() + REPORT);
-            }
-            _ = tick.tick() => if let Some(term) = &mut term {
-                term.tick(&core);
-            },
-        }
-        if term.is_none() && core.complete && means.guard.until().is_some() {
-            term = begin(means, &core).await;
-            leads.set(i64::from(term.is_some()));
-            changed = true;
-        }
-    }
-    if let Some(term) = term {
-        term.end().await;
-    }
-    Ok(())
-}
-
-async fn begin(means: &Means, core: &Core) -> Option<Term> {
-    match Term::begin(means, core).await {
-        Ok(term) => {
-            tracing::info!("leading: the records are read");
-            Some(term)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the records cannot be read; trying again");
-            None
-        }
-    }
-}
-
-async fn lost(guard: &Guard) {
-    guard.lost().await;
 }
 
 /// Keeps the lease until `stop`; without a cluster nobody else works, and there is none to keep.
@@ -247,7 +166,7 @@ async fn managed_settings(
         }
         tokio::select! {
             () = end.cancelled() => anyhow::bail!("ended before the API server could be asked"),
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(AGAIN) => {}
         }
     };
     let issuer = match &config.issuer {
@@ -271,15 +190,4 @@ async fn managed_settings(
         grace: config.pace.removal_grace,
         refresh: config.pace.drift_interval,
     })
-}
-
-fn reconcile_seconds(registry: &Registry) -> prometheus::Result<Histogram> {
-    let opts = HistogramOpts::new(
-        "lanyard_controller_reconcile_seconds",
-        "Time to take in what was observed together and to work out what is wanted because of it.",
-    );
-    registered(
-        registry,
-        Histogram::with_opts(opts.buckets(SECONDS.to_vec()))?,
-    )
 }

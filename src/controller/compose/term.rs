@@ -60,6 +60,7 @@ pub struct Term {
     reporter: Option<Reporter>,
     named: watch::Sender<Arc<BTreeSet<ArmId>>>,
     board: Arc<Board>,
+    mode: watch::Receiver<Mode>,
     _asking: JoinSet<anyhow::Result<()>>,
     _doubts: mpsc::Sender<ArmId>,
 }
@@ -116,6 +117,7 @@ impl Term {
                 .map(|cluster| Reporter::begin(cluster, &means.guard, &means.name, now)),
             named,
             board: means.board.clone(),
+            mode: means.mode.clone(),
             _asking: asking,
             _doubts: doubts,
         })
@@ -123,8 +125,12 @@ impl Term {
 
     /// Passes on what a batch changed.
     pub fn pass_on(&mut self, core: &Core, taken: &Taken) {
+        // What is being removed begins nothing.
+        let serves = *self.mode.borrow() == Mode::Serve;
         for wanted in taken.computes.iter().filter_map(|id| core.wanted(id)) {
-            self.applier.want(wanted);
+            if serves {
+                self.applier.want(wanted);
+            }
         }
         for change in &taken.changes {
             if let Change::Assignment(name, None) = change {

@@ -9,6 +9,10 @@ use crate::model::ids::ObjectName;
 
 /// An `AzureIdentity` with `spec.managed`, and what else in the cluster bears on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each with a meaning of its own"
+)]
 pub struct Claim {
     /// Namespace and name.
     pub name: ObjectName,

@@ -120,10 +120,7 @@ impl Known {
             self.owned_by = None;
             self.raw = None;
         }
-        match leaving {
-            false => self.leaving = None,
-            true => self.leaving = self.leaving.or(Some(now)),
-        }
+        self.leaving = leaving.then(|| self.leaving.unwrap_or(now));
         let (Some(issuer), Some((_, shown))) = (&settings.issuer, &self.federated) else {
             return;
         };
