@@ -143,11 +143,15 @@ impl Play {
         );
         let patch = patches.first().map_or(u64::MAX, |one| one.seq);
         let journal = self.cast.journal(before).await?;
-        let mut asks = journal.iter().filter(|one| {
-            one.listener == Listener::Imds && one.identity.as_deref() == Some("orders")
-        });
+        let asks: Vec<&Entry> = journal
+            .iter()
+            .filter(|one| {
+                one.listener == Listener::Imds && one.identity.as_deref() == Some("orders")
+            })
+            .collect();
         self.story.expect(
-            asks.all(|one| one.seq > patch && one.status == Some(200)),
+            asks.first().is_some_and(|one| one.seq > patch)
+                && asks.iter().all(|one| one.status == Some(200)),
             "IMDS was asked for orders only once it was assigned: no request in vain",
         );
         self.orders = Some(pod);
