@@ -17,7 +17,7 @@ use crate::controller::board::Board;
 use crate::controller::config::Pace;
 use crate::controller::identities::Identities;
 use crate::controller::lease::Guard;
-use crate::controller::managed::{Managed, Mode, Settings};
+use crate::controller::managed::{Managed, Mode, Paced, Settings};
 use crate::controller::records::{KubernetesRecords, RecordError, Records};
 use crate::controller::report::Reporter;
 use crate::controller::world::Change;
@@ -55,7 +55,7 @@ pub struct Means {
 /// What works during one term.
 pub struct Term {
     applier: Applier<ArmClient, KubernetesRecords, Guard>,
-    managed: Managed<ArmClient, Cluster, Guard>,
+    managed: Managed<Paced, Cluster, Guard>,
     reporter: Reporter,
     named: watch::Sender<Arc<BTreeSet<ArmId>>>,
     board: Arc<Board>,
@@ -96,7 +96,10 @@ impl Term {
         applier.begin(kept, core.all_wanted());
         let mut managed = Managed::new(
             (
-                means.arm.clone(),
+                Paced {
+                    arm: means.arm.clone(),
+                    paces: means.paces.clone(),
+                },
                 means.cluster.clone(),
                 means.guard.clone(),
             ),
