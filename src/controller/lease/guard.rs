@@ -55,6 +55,13 @@ impl Guard {
         self.current().map(|term| term.until)
     }
 
+    /// Which time of holding the lease this is; `None`: it is not held. Another number: somebody else
+    /// may have held it in between.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.current().map(|term| term.number)
+    }
+
     /// Waits until the lease is held.
     pub async fn held(&self) {
         let mut term = self.term.clone();
