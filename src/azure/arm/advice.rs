@@ -14,6 +14,18 @@ use crate::model::ids::ArmId;
 const LISTED: usize = 3;
 
 impl ArmError {
+    /// Azure's words and what to do about them, for a condition or an Event. Without times and request
+    /// ids, so that the same trouble is the same text.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let advice = self.advice();
+        if advice.is_empty() {
+            self.to_string()
+        } else {
+            format!("{self}; {advice}")
+        }
+    }
+
     /// What to do about it; empty where waiting is all.
     #[must_use]
     pub fn advice(&self) -> String {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::core::Core;
-use crate::azure::arm::{ArmClient, ArmErrorKind};
+use crate::azure::arm::ArmClient;
 use crate::controller::apply::Wanted;
 use crate::controller::config::{Config, Pace};
 use crate::controller::known::{Existence, Shown};
@@ -119,12 +119,8 @@ async fn existences(arm: &ArmClient, core: &Core) -> BTreeMap<ArmId, Existence> 
         let arm = arm.clone();
         reads.spawn(async move {
             let existence = match arm.identity(&id, READ).await {
-                Ok(shown) => Existence::Exists {
-                    client_id: shown.client_id,
-                    principal_id: shown.principal_id,
-                    tenant_id: shown.tenant_id,
-                },
-                Err(error) if error.kind == ArmErrorKind::NotFound => Existence::Missing,
+                Ok(shown) => Existence::of(&shown),
+                Err(error) if error.is_absence() => Existence::Missing,
                 Err(_) => Existence::Unknown,
             };
             (id, existence)
@@ -154,16 +150,10 @@ async fn one(
     };
     let shown = match arm.compute(&desire.compute, READ).await {
         Ok(shown) => shown,
-        Err(error) => return empty(Some(format!("{error}: {}", error.advice()))),
+        Err(error) => return empty(Some(error.in_full())),
     };
     let now = clock::since_epoch();
-    let identities = shown.identities.into_iter();
-    let shown = Shown {
-        at: now,
-        identities: identities
-            .map(|(id, principal)| (id, principal.principal_id))
-            .collect(),
-    };
+    let shown = Shown::of(&shown, now);
     let Plan { record, patch, .. } = plan(&Situation {
         desire,
         immutable: &wanted.immutable,

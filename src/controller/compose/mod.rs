@@ -24,7 +24,7 @@ use self::term::{Means, Term};
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
 use super::config::Config;
-use super::lease::{self, Guard};
+use super::lease;
 use super::managed::{self, Mode};
 use super::observe::{self, Observe};
 use super::world::Batch;
@@ -132,7 +132,7 @@ async fn lead(
     loop {
         tokio::select! {
             () = end.cancelled() => break,
-            () = lost(&means.guard), if term.is_some() => {
+            () = means.guard.lost(), if term.is_some() => {
                 tracing::warn!("the lease is lost: nothing is written any more until it is held again");
                 leads.set(0);
                 // Not waited for: the next leader may work already, and each write has its own end.
@@ -180,10 +180,6 @@ async fn begin(means: &Means, core: &Core) -> Option<Term> {
             None
         }
     }
-}
-
-async fn lost(guard: &Guard) {
-    guard.lost().await;
 }
 
 /// Metrics and health.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::apply::Paces;
+use super::apply::{Paces, subscription_of};
 use super::board::{Board, Trouble};
 use super::known::Existence;
 use crate::azure::arm::{ArmClient, ArmError, ArmErrorKind, IdentityShown};
@@ -28,8 +28,6 @@ const MOST: usize = 8;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long a subscription is left alone that throttles without saying how long.
 const THROTTLED: Duration = Duration::from_secs(30);
-/// ARM's code for an identity whose resource group was deleted, and the identity with it.
-const GROUP_GONE: &str = "ResourceGroupNotFound";
 
 /// Who knows identities.
 pub trait Knows: Clone + Send + Sync + 'static {
@@ -124,11 +122,11 @@ impl<A: Knows> Identities<A> {
         now: Duration,
     ) {
         let (looked, existence, trouble) = match answer {
-            Ok(shown) => (Looked::Exists, Some(exists(&shown)), None),
+            Ok(shown) => (Looked::Exists, Some(Existence::of(&shown)), None),
             Err(error) if error.kind == ArmErrorKind::NotFound => {
                 (Looked::Missing, Some(Existence::Missing), None)
             }
-            Err(error) if error.code == GROUP_GONE => {
+            Err(error) if error.is_absence() => {
                 let trouble = self.trouble(&error, None);
                 (Looked::Missing, Some(Existence::Missing), Some(trouble))
             }
@@ -155,7 +153,7 @@ impl<A: Knows> Identities<A> {
     }
 
     fn admitted(&self, rests: &mut Rests, id: &ArmId) -> Result<(), Instant> {
-        let subscription = subscription(id);
+        let subscription = subscription_of(id);
         match rests.get(&subscription) {
             Some(until) if *until > Instant::now() => return Err(*until),
             Some(_) => drop(rests.remove(&subscription)),
@@ -171,7 +169,7 @@ impl<A: Knows> Identities<A> {
             return;
         }
         let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
-        let rest = rests.entry(subscription(id)).or_insert(until);
+        let rest = rests.entry(subscription_of(id)).or_insert(until);
         *rest = until.max(*rest);
         if error.code.to_ascii_lowercase().starts_with("subscription") {
             self.paces.rest(id, until);
@@ -179,35 +177,16 @@ impl<A: Knows> Identities<A> {
     }
 
     fn trouble(&self, error: &ArmError, wait: Option<Duration>) -> Trouble {
-        let advice = error.advice();
-        let message = if advice.is_empty() {
-            error.to_string()
-        } else {
-            format!("{error}; {advice}")
-        };
         Trouble {
             reason: error.kind.reason().into(),
-            message: message.into(),
+            message: error.in_full().into(),
             until: wait.map(|wait| (self.now)() + wait),
         }
     }
 }
 
 /// Until when the identities of a subscription are left alone, by its id in lower case.
-type Rests = BTreeMap<String, Instant>;
-
-fn subscription(id: &ArmId) -> String {
-    let subscription = id.as_written().split('/').nth(2);
-    subscription.unwrap_or_default().to_ascii_lowercase()
-}
-
-fn exists(shown: &IdentityShown) -> Existence {
-    Existence::Exists {
-        client_id: shown.client_id,
-        principal_id: shown.principal_id,
-        tenant_id: shown.tenant_id,
-    }
-}
+type Rests = BTreeMap<Arc<str>, Instant>;
 
 #[cfg(test)]
 mod tests;
