@@ -97,6 +97,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         loop {
             let prepared = self.around().arm.prepare(WRITE_LIMIT).await;
             prepared.map_err(|error| Halt::Failed(trouble(&error), error.retry_after))?;
+            // What leads by now may be a later term of this process, with workers of its own.
+            if self.is_closing() {
+                return Err(Halt::Closing);
+            }
             if self.around().lease.lasts(WRITE_LEASE) {
                 break;
             }

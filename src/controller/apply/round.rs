@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pace::{Access, NotBefore, subscription_of};
 use super::setbacks::Look;
@@ -21,6 +21,7 @@ use crate::controller::known::Shown;
 use crate::controller::plan::{Patch, Plan, Situation, TOO_MANY, plan};
 use crate::controller::record::Record;
 use crate::controller::records::{RecordError, Records};
+use crate::kubernetes::CallError;
 use crate::model::backoff;
 
 /// A read takes at most this long.
@@ -341,7 +342,15 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if !is_known {
             self.lead(Duration::ZERO).await?;
             let now = (self.around().now)();
-            let written = self.around().records.write(&told, now).await;
+            // A conflict is written over: not any more where another leader may be who caused it.
+            let end = self.around().lease.until().unwrap_or_else(Instant::now);
+            let write = self.around().records.write(&told, now);
+            let written = timeout_at(end, write).await.unwrap_or_else(|_| {
+                Err(RecordError::Call {
+                    name: self.compute.assignment_name(),
+                    source: CallError::Late,
+                })
+            });
             written.map_err(Halt::Unwritten)?;
             self.state.written = Some(told.clone());
         }
