@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use lanyard::agent::events::reason::Reason;
+use lanyard::azure::arm::ArmErrorKind;
 use lanyard::cli::Cli;
 use lanyard::model::fault::FaultKind;
 
@@ -52,6 +53,23 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--id",
     "--key-id",
     "--query",
+    "--all-namespaces",
+    "--assignee",
+    "--assignee-object-id",
+    "--assignee-principal-type",
+    "--display-name",
+    "--for",
+    "--follow",
+    "--from-literal",
+    "--key",
+    "--output",
+    "--password",
+    "--reset-then-reuse-values",
+    "--resource-group",
+    "--role",
+    "--scope",
+    "--type",
+    "--years",
 ];
 
 fn root() -> &'static Path {
@@ -95,13 +113,10 @@ fn flags(command: &clap::Command, found: &mut BTreeSet<String>) {
     }
 }
 
-fn all_sources() -> String {
-    let mut text = String::new();
-    let mut folders = vec![
-        root().join("src"),
-        root().join("tests"),
-        root().join("benches"),
-    ];
+/// Every file of Rust under these folders, but this one.
+fn source_files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -109,11 +124,18 @@ fn all_sources() -> String {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("docs.rs")
             {
-                text.push_str(&std::fs::read_to_string(path).unwrap());
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
             }
         }
     }
-    text
+    files
+}
+
+fn all_sources() -> String {
+    let folders = ["src", "tests", "benches"];
+    let files = folders.into_iter().flat_map(source_files);
+    files.map(|(_, text)| text).collect()
 }
 
 #[test]
@@ -229,7 +251,7 @@ fn every_invariant_names_tests_that_exist() {
     let sources = all_sources();
     let text = read("ARCHITECTURE.md");
     let table = text.split("## Invariants and their tests").nth(1).unwrap();
-    for number in [1, 2, 3, 4, 5, 6, 7, 10] {
+    for number in 1..=10 {
         let row = table
             .lines()
             .find(|line| line.starts_with(&format!("| {number} |")))
@@ -269,5 +291,112 @@ fn every_link_leads_somewhere() {
                 );
             }
         }
+    }
+}
+
+/// Every series that some part of the program registers: a whole string in the sources.
+fn registered_series() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (path, text) in source_files("src") {
+        // The demo names beginnings of series; tests assert on single lines.
+        if path.components().any(|part| part.as_os_str() == "demo") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let literals = text.split('"').skip(1).filter(|word| {
+            let rest = word.strip_prefix("lanyard_");
+            rest.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        });
+        found.extend(literals.map(str::to_owned));
+    }
+    found
+}
+
+/// Whoever builds a dashboard finds every series, and none that is not there.
+#[test]
+fn every_registered_series_is_in_the_table_and_no_other() {
+    let text = read("docs/metrics.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.filter_map(|row| row.split(['`', '{']).next());
+    let documented: BTreeSet<String> = names
+        .filter(|name| name.starts_with("lanyard_"))
+        .map(str::to_owned)
+        .collect();
+    let registered = registered_series();
+    assert!(registered.len() > 40, "{registered:?}");
+    let missing: Vec<_> = registered.difference(&documented).collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+    let gone: Vec<_> = documented.difference(&registered).collect();
+    assert!(gone.is_empty(), "only in docs/metrics.md: {gone:?}");
+}
+
+/// Reasons of conditions that the controller's sources write out.
+fn condition_reasons() -> BTreeSet<String> {
+    const BEFORE: &[&str] = &[
+        "Verdict::no(",
+        "Verdict::yes(",
+        "not_ready(",
+        "plainly(",
+        "told(",
+        "unwrap_or(",
+        "reason: ",
+        "=> ",
+        "\"False\", ",
+        "\"True\", ",
+        ": &str = ",
+        "=> (",
+    ];
+    let mut found = BTreeSet::new();
+    for (path, text) in source_files("src/controller") {
+        if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for before in BEFORE {
+            for (at, _) in text.match_indices(before) {
+                let rest = text[at + before.len()..].trim_start();
+                let Some(word) = rest
+                    .strip_prefix('"')
+                    .and_then(|rest| rest.split('"').next())
+                else {
+                    continue;
+                };
+                let camel = word.starts_with(|c: char| c.is_ascii_uppercase())
+                    && word.bytes().all(|b| b.is_ascii_alphanumeric())
+                    && word.len() > 3;
+                if camel {
+                    found.insert(word.to_owned());
+                }
+            }
+        }
+    }
+    found.extend(ArmErrorKind::ALL.map(|kind| kind.reason().to_owned()));
+    found
+}
+
+/// A condition's or an Event's reason is what people search for.
+#[test]
+fn every_reason_of_the_controller_is_in_troubleshooting() {
+    // Types, statuses and names of conditions; what is said of an identity that does not exist.
+    const OTHERS: &[&str] = &[
+        "Ready",
+        "Azure",
+        "NoIdentity",
+        "Created",
+        "ResourceGroupNotFound",
+        "AzureIdentity",
+        "StatefulSet",
+    ];
+    let text = read("TROUBLESHOOTING.md");
+    let reasons = condition_reasons();
+    assert!(reasons.len() > 40, "{reasons:?}");
+    for reason in reasons {
+        let told = text.contains(&format!("\n### {reason}\n"))
+            || text.contains(&format!("\n| `{reason}` |"));
+        assert!(
+            told || OTHERS.contains(&&*reason),
+            "no heading and no row for {reason}"
+        );
     }
 }

@@ -84,8 +84,8 @@ pub struct AzureIdentitySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = source::LIST.schema(), transform = Rules(&[source::TWICE]))]
     pub token_sources: Option<Vec<TokenSource>>,
-    /// Lets Lanyard's controller create the identity in Azure and remove it with this object. Then
-    /// `clientID`, `objectID` and `resourceID` are left out: the status tells them.
+    /// Lets Lanyard create the identity in Azure and remove it with this object. Then `clientID`,
+    /// `objectID` and `resourceID` are left out: the status tells them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIdentity>,
     /// Never take the identity off a virtual machine or scale set again, even when no pod uses it

@@ -99,6 +99,10 @@ fn a_stuck_scale_set_delays_no_other(rig: &mut Rig<'_>) {
         let object = rig.object("azureidentities", "shop", "pay");
         object["status"]["assignedNodes"] == 1 && object["status"]["wantedNodes"] == 2
     });
+    rig.sim()
+        .arm()
+        .set_operations("pool", Operations::World)
+        .unwrap();
     rig.sim().arm().release("pool", None).unwrap();
     rig.until_assigned(&set_id("pool"), "more");
     assert_eq!(rig.patches_of("pool").len(), 2, "{:?}", rig.patches());
@@ -131,7 +135,7 @@ fn poisoned(rig: &mut Rig<'_>, how: Poison, most: usize) {
     assert!(count <= most, "{count} PATCHes: {:?}", rig.patches());
     rig.until("its condition", || {
         let (status, reason, message) = rig.ready("shop", "i13");
-        status == "False" && reason == "BadIdentity" && message.contains("i13")
+        status == "False" && reason == "BadIdentity" && message.contains("FailedIdentityOperation")
     });
     rig.until("a good one's condition", || {
         rig.ready("shop", "i07").0 == "True"
@@ -327,9 +331,13 @@ fn an_operation_that_never_ends(rig: &mut Rig<'_>) {
         rig.synced(&set_id("pool")).1 == "OperationTimeout"
     });
     rig.until("the identity's condition", || {
-        rig.ready("shop", "pay").1 == "OperationTimeout"
+        let (_, reason, _) = rig.ready("shop", "pay");
+        ["OperationTimeout", "Conflict"].contains(&&*reason)
     });
-    assert_eq!(rig.patches().len(), 1, "{:?}", rig.patches());
+    // Whatever is tried after that time, Azure has the one operation.
+    let patches = rig.patches().into_iter();
+    let taken = patches.filter(|one| said(one).operation.is_some());
+    assert_eq!(taken.count(), 1, "{:?}", rig.patches());
     rig.sim()
         .arm()
         .set_operations("pool", Operations::World)

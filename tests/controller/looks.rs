@@ -128,11 +128,6 @@ impl Rig<'_> {
         }
     }
 
-    /// A pod of a node that is going: its label `app` is nobody's.
-    pub fn bystander(&self, node: &str) {
-        self.pod("shop", &format!("bystander-{node}"), node, "nobody");
-    }
-
     /// Deletes a node.
     pub fn delete_node(&self, name: &str) {
         let path = format!("/api/v1/nodes/{name}");

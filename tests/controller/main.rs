@@ -21,6 +21,7 @@ mod identities;
 mod leases;
 mod looks;
 mod managed;
+mod managed_faults;
 mod nodes;
 #[path = "../crds/objects.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         nodes::TRIALS,
         leases::TRIALS,
         managed::TRIALS,
+        managed_faults::TRIALS,
         bad_input::TRIALS,
         people::TRIALS,
     ]

@@ -36,15 +36,15 @@ pub const TRIALS: Trials = &[
 ];
 
 const FINALIZER: &str = "lanyard.dev/managed-identity";
-const ISSUER: &str = "--service-account-issuer=https://issuer.example";
+pub const ISSUER: &str = "--service-account-issuer=https://issuer.example";
 const KIND: &str = "azureidentities";
 
-fn group() -> String {
+pub fn group() -> String {
     format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/ids")
 }
 
 /// An Azure with that resource group, a policy that allows it, and a scale set with a node.
-fn begin(rig: &mut Rig<'_>) {
+pub fn begin(rig: &mut Rig<'_>) {
     rig.azure(&world(&["other"], &["pool"], &[], ""));
     rig.instance("node-1", "pool");
     policy(rig);
@@ -60,7 +60,7 @@ fn policy(rig: &Rig<'_>) {
 }
 
 /// A managed identity of the namespace `shop`, bound to the service account `web`.
-fn managed(rig: &Rig<'_>, name: &str, more: &Value) {
+pub fn managed(rig: &Rig<'_>, name: &str, more: &Value) {
     let mut managed = json!({"resourceGroup": group(), "location": "westeurope"});
     for (field, value) in more.as_object().into_iter().flatten() {
         managed[field] = value.clone();
@@ -79,7 +79,7 @@ fn managed(rig: &Rig<'_>, name: &str, more: &Value) {
 }
 
 /// The ARM id that the status tells.
-fn told(rig: &Rig<'_>, name: &str) -> Option<String> {
+pub fn told(rig: &Rig<'_>, name: &str) -> Option<String> {
     let object = rig.object(KIND, "shop", name);
     object["status"]["resourceID"].as_str().map(str::to_owned)
 }
@@ -92,7 +92,7 @@ fn made(rig: &Rig<'_>, name: &str) -> Option<String> {
 }
 
 /// Identities of Lanyard's in Azure.
-fn in_azure(rig: &Rig<'_>) -> Vec<String> {
+pub fn in_azure(rig: &Rig<'_>) -> Vec<String> {
     let shown = rig.sim().arm().resources().identities.into_iter();
     shown
         .map(|one| one.id)
@@ -111,16 +111,16 @@ fn credentials(rig: &Rig<'_>) -> usize {
         .count()
 }
 
-fn delete(rig: &Rig<'_>, name: &str) {
+pub fn delete(rig: &Rig<'_>, name: &str) {
     let path = format!("/apis/lanyard.dev/v1alpha1/namespaces/shop/{KIND}/{name}");
     rig.send("DELETE", &path, &Value::Null).unwrap();
 }
 
-fn is_gone(rig: &Rig<'_>, name: &str) -> bool {
+pub fn is_gone(rig: &Rig<'_>, name: &str) -> bool {
     rig.object(KIND, "shop", name) == Value::Null
 }
 
-fn is_held(rig: &Rig<'_>, name: &str) -> bool {
+pub fn is_held(rig: &Rig<'_>, name: &str) -> bool {
     let object = rig.object(KIND, "shop", name);
     let finalizers = object["metadata"]["finalizers"].as_array();
     finalizers.is_some_and(|all| all.iter().any(|one| one == FINALIZER))

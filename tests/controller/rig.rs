@@ -19,7 +19,7 @@ use crate::server::Server;
 
 /// The subscription of everything here.
 pub const SUBSCRIPTION: &str = "5d9c1e00-0000-4000-8000-000000000001";
-const NAMESPACE: &str = "lanyard-system";
+const NAMESPACES: [&str; 3] = ["lanyard-system", "shop", "till"];
 const TENANT: &str = "72f988bf-0000-4000-8000-0000000000aa";
 const CLIENT: &str = "c0000000-0000-4000-8000-000000000001";
 /// How long anything may take on a loaded machine.
@@ -84,7 +84,7 @@ pub fn world(identities: &[&str], sets: &[&str], vms: &[&str], more: &str) -> St
 impl<'a> Rig<'a> {
     /// Nothing is there but the API server and its namespaces.
     pub fn new(server: &'a Server) -> Self {
-        for name in [NAMESPACE, "shop", "till"] {
+        for name in NAMESPACES {
             let _ = server.send(
                 "POST",
                 "/api/v1/namespaces",
@@ -394,32 +394,39 @@ impl Drop for Rig<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let ours = "azureidentities,azureidentitybindings,azureidentitypolicies,azuremetadataexceptions,azureassignments,pods";
         // A managed identity's finalizer has nobody left to take it off.
-        let all = self.kubectl(&["get", "azureidentities", "-A", "-o", "json"]);
-        let all: Value = serde_json::from_str(&all).unwrap_or_default();
+        let all = self.send(
+            "GET",
+            "/apis/lanyard.dev/v1alpha1/azureidentities",
+            &Value::Null,
+        );
+        let all = all.unwrap_or_default();
         for object in all["items"].as_array().into_iter().flatten() {
-            let (namespace, name) = (
-                &object["metadata"]["namespace"],
-                &object["metadata"]["name"],
-            );
-            let (namespace, name) = (namespace.as_str().unwrap(), name.as_str().unwrap());
-            self.merge(
-                "azureidentities",
-                namespace,
-                name,
-                &json!({"metadata": {"finalizers": null}}),
-            );
+            let meta = &object["metadata"];
+            if meta["finalizers"].is_array() {
+                let (namespace, name) = (meta["namespace"].as_str(), meta["name"].as_str());
+                let none = json!({"metadata": {"finalizers": null}});
+                self.merge("azureidentities", namespace.unwrap(), name.unwrap(), &none);
+            }
         }
-        for kinds in [ours, "nodes,leases"] {
-            let mut args = vec!["delete", kinds, "--all", "-A", "--ignore-not-found"];
-            args.extend([
-                "--grace-period=0",
-                "--force",
-                "--wait=true",
-                "--timeout=30s",
-            ]);
-            self.kubectl(&args);
+        let ours = "/apis/lanyard.dev/v1alpha1";
+        let mut all = ["azureidentitypolicies", "azuremetadataexceptions"]
+            .map(|plural| format!("{ours}/{plural}"))
+            .to_vec();
+        for namespace in NAMESPACES {
+            let kinds = ["azureidentities", "azureidentitybindings"];
+            all.extend(kinds.map(|plural| format!("{ours}/namespaces/{namespace}/{plural}")));
+            let leases = "/apis/coordination.k8s.io/v1/namespaces";
+            all.push(format!("/api/v1/namespaces/{namespace}/pods"));
+            all.push(format!("{leases}/{namespace}/leases"));
+        }
+        all.extend([
+            format!("{ours}/azureassignments"),
+            "/api/v1/nodes".to_owned(),
+        ]);
+        for collection in all {
+            let path = format!("{collection}?gracePeriodSeconds=0");
+            self.send("DELETE", &path, &Value::Null).unwrap();
         }
     }
 }

@@ -16,6 +16,7 @@ mod named;
 mod operation;
 mod resources;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,13 +45,17 @@ const IDENTITY_API: &str = "2023-01-31";
 const USER: &str = concat!("lanyard/", env!("CARGO_PKG_VERSION"));
 
 /// The client. Cheap to clone: clones share connections and tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ArmClient {
     endpoint: Endpoint,
     https: HttpsClient,
     access: Access,
     now: fn() -> Duration,
+    tell: Option<Tell>,
 }
+
+/// Is told of each request that was answered, or was not: its method, and of what kind the error was.
+pub type Tell = Arc<dyn Fn(&Method, Option<ArmErrorKind>) + Send + Sync>;
 
 /// A request: what differs from one to the next.
 #[derive(Debug)]
@@ -98,7 +103,15 @@ impl ArmClient {
             https,
             access,
             now,
+            tell: None,
         })
+    }
+
+    /// The same, telling somebody of each request: for metrics.
+    #[must_use]
+    pub fn telling(mut self, tell: Tell) -> Self {
+        self.tell = Some(tell);
+        self
     }
 
     /// Sees to it that a token is at hand: a write right after it needs no other request.
@@ -271,11 +284,23 @@ impl ArmClient {
             })?;
             let left = until.saturating_duration_since(Instant::now());
             let reply = self.https.send(request, left).await;
-            let reply = reply.map_err(|error| silence(&error, resource))?;
-            if reply.status.is_success() {
-                return Ok(reply);
+            let reply = reply.map_err(|error| silence(&error, resource));
+            let reply = match reply {
+                Ok(reply) if reply.status.is_success() => Ok(reply),
+                Ok(reply) => Err((self.refusal(&reply, call.asked), true)),
+                Err(error) => Err((error, false)),
+            };
+            if let Some(tell) = &self.tell {
+                tell(
+                    &call.method,
+                    reply.as_ref().err().map(|(error, _)| error.kind),
+                );
             }
-            let error = self.refusal(&reply, call.asked);
+            let error = match reply {
+                Ok(reply) => return Ok(reply),
+                Err((error, false)) => return Err(error),
+                Err((error, true)) => error,
+            };
             let is_another = wants_another_token(&error) && self.access.refused(&token);
             if !(is_first && is_another) {
                 return Err(error);

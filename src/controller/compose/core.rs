@@ -11,7 +11,7 @@ use crate::controller::apply::Wanted;
 use crate::controller::desire::{Ledger, Touched};
 use crate::controller::world::{Batch, Change, World};
 use crate::model::compute::Compute;
-use crate::model::ids::ArmId;
+use crate::model::ids::{ArmId, ObjectName};
 
 /// World and ledger.
 pub struct Core {
@@ -48,8 +48,10 @@ impl Core {
     pub fn take(&mut self, batch: Batch) -> Taken {
         let begun = Instant::now();
         let mut touched = Touched::default();
+        let mut edited = Vec::new();
         for change in &batch.changes {
             touched.note(change);
+            edited.extend(self.edited(change));
             self.world.apply(change.clone());
         }
         let mut computes = BTreeSet::new();
@@ -60,11 +62,24 @@ impl Core {
         } else if self.complete && !touched.is_empty() {
             computes = self.ledger.update(&self.world, &touched);
         }
+        // Who corrects an identity that Azure minded wants it tried again, though the same is wanted.
+        for name in edited {
+            computes.extend(self.ledger.identity(&name).computes.into_keys());
+        }
         self.seconds.observe(begun.elapsed().as_secs_f64());
         Taken {
             changes: batch.changes,
             computes,
         }
+    }
+
+    /// The identity whose spec a change edits.
+    fn edited(&self, change: &Change) -> Option<ObjectName> {
+        let Change::Identity(name, Some(now)) = change else {
+            return None;
+        };
+        let before = self.world.identities.get(name)?;
+        (before.meta.generation != now.meta.generation).then(|| name.clone())
     }
 
     /// What is wanted of a compute resource; `None` where its id is none.

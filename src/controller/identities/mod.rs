@@ -179,7 +179,7 @@ impl<A: Knows> Identities<A> {
     fn trouble(&self, error: &ArmError, wait: Option<Duration>) -> Trouble {
         Trouble {
             reason: error.kind.reason().into(),
-            message: error.in_full().into(),
+            message: error.in_full_to_assign().into(),
             until: wait.map(|wait| (self.now)() + wait),
         }
     }

@@ -53,7 +53,7 @@ impl Guard {
         Self { term }
     }
 
-    /// A guard that never ends: for tests.
+    /// A guard that never ends: where there is no cluster to share with others, and for tests.
     #[must_use]
     pub fn forever() -> Self {
         let term = Term {
@@ -67,6 +67,13 @@ impl Guard {
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
         self.current().map(|term| term.until)
+    }
+
+    /// Which time of holding the lease this is; `None`: it is not held. Another number: somebody else
+    /// may have held it in between.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.current().map(|term| term.number)
     }
 
     /// Waits until the lease is held.
