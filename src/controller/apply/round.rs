@@ -18,10 +18,11 @@ use crate::azure::arm::{ArmError, ArmErrorKind, ComputeShown, ProvisioningState}
 use crate::controller::board::{Told, Trouble};
 use crate::controller::desired::ComputeDesire;
 use crate::controller::known::Shown;
-use crate::controller::plan::{Patch, Plan, Situation, plan};
+use crate::controller::plan::{Patch, Plan, Situation, TOO_MANY, plan};
 use crate::controller::record::Record;
 use crate::controller::records::{RecordError, Records};
 use crate::kubernetes::CallError;
+use crate::model::backoff;
 
 /// A read takes at most this long.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -32,9 +33,9 @@ const UNVERSIONED: Duration = Duration::from_secs(5);
 /// Waits for our own rate are slept through up to this one.
 const SHORT: Duration = Duration::from_secs(2);
 /// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
+const PAUSES: backoff::Bounds = (Duration::from_secs(5), Duration::from_mins(10));
 /// The same where the record could not be written.
-const RECORD_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const RECORD_PAUSES: backoff::Bounds = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long 429 without `Retry-After` lasts.
 const THROTTLED: Duration = Duration::from_secs(30);
 
@@ -219,14 +220,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     pub(super) fn see(&mut self, raw: ComputeShown) {
-        let identities = raw.identities.iter();
-        let identities = identities.map(|(id, principal)| (id.clone(), principal.principal_id));
         let at = Instant::now();
         self.state.seen = Some(Seen {
-            shown: Shown {
-                at: (self.around().now)(),
-                identities: identities.collect(),
-            },
+            shown: Shown::of(&raw, (self.around().now)()),
             at,
             stale: at + self.drift(),
             raw,
@@ -425,10 +421,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     /// The pause after one more failure: doubling, not the same for all.
-    fn pause(&mut self, (first, longest): (Duration, Duration)) -> Duration {
-        let doubled = first.saturating_mul(1 << self.state.failures.min(10));
+    fn pause(&mut self, bounds: backoff::Bounds) -> Duration {
+        let pause = backoff::pause(bounds, self.state.failures);
         self.state.failures = self.state.failures.saturating_add(1);
-        doubled.min(longest).mul_f64(0.8 + 0.4 * fastrand::f64())
+        pause.mul_f64(0.8 + 0.4 * fastrand::f64())
     }
 }
 
@@ -436,7 +432,7 @@ fn too_many(left_out: usize) -> Trouble {
     let words = format!(
         "{left_out} more identities are wanted here than an AzureAssignment holds; they come when others go. Spread their pods over more node pools, or use the token source `federated`"
     );
-    plainly("TooMany", &words)
+    plainly(TOO_MANY, &words)
 }
 
 /// Until when something is waited for is not written: it changes all the time.
