@@ -19,7 +19,7 @@ use crate::serve::telemetry::{self, LogFormat};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "In Azure it needs `Virtual Machine Contributor` on the resource groups of the nodes, and `Managed Identity \
-Operator` on those of the identities (for spec.managed: `Managed Identity Contributor`). Several may run: one \
+Operator` on those of the identities (for spec.managed `Managed Identity Contributor`, too). Several may run: one \
 works, by a Lease.\n\nThe chart runs it with controller.enabled=true."
 )]
 pub struct Args {
@@ -153,7 +153,7 @@ struct AzureArgs {
     )]
     credential_dir: PathBuf,
 
-    /// A mounted service account token of the audience api://AzureADTokenExchange. Read again when it
+    /// A mounted service account token of the audience `api://AzureADTokenExchange`. Read again when it
     /// changes.
     #[arg(
         long,

@@ -42,6 +42,20 @@ impl ArmError {
         }
     }
 
+    /// The same about reading an identity that Lanyard only assigns: the role that assigning needs lets
+    /// read, and one that lets create and delete would be too much.
+    #[must_use]
+    pub fn advice_to_assign(&self) -> String {
+        let origin = self.origin.as_deref();
+        match origin.and_then(|origin| origin.resource.as_ref()) {
+            Some(identity) if self.kind == ArmErrorKind::Forbidden => format!(
+                "run: {}",
+                self.assignment("Managed Identity Operator", identity.as_written())
+            ),
+            _ => self.advice(),
+        }
+    }
+
     fn assignments(&self) -> String {
         let listed = self.identities.iter().take(LISTED);
         let lines: Vec<_> = listed

@@ -18,6 +18,7 @@ use super::source::Source;
 use crate::azure::arm::{ArmClient, ArmErrorKind};
 use crate::controller::apply::Wanted;
 use crate::controller::config::{Config, Pace};
+use crate::controller::desire::Refusal;
 use crate::controller::known::{Existence, Shown};
 use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
@@ -36,6 +37,9 @@ const AT_ONCE: usize = 8;
 pub struct Plans {
     /// The plans, by ARM id.
     pub computes: Vec<ComputePlan>,
+    /// Identities that pods may use and that would not be assigned, or cannot be looked at, and why:
+    /// by the name of the `AzureIdentity`, or by ARM id.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// What would be done to one compute resource.
@@ -90,7 +94,9 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
             .or_insert_with(|| (Wanted::nothing(one.compute), Record::default()))
             .1 = one.record;
     }
-    let existence = existences(&arm, &core).await;
+    let (existence, unread) = existences(&arm, &core).await;
+    let mut refused = refusals(&core);
+    refused.extend(unread);
     let mut computes = Vec::new();
     for (wanted, record) in wanted.into_values() {
         if wanted.desire.wanted.is_empty() && record.entries.is_empty() {
@@ -98,35 +104,69 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
         }
         computes.push(one(&arm, &wanted, &record, &existence, config.pace).await);
     }
-    Ok(Plans { computes })
+    Ok(Plans { computes, refused })
 }
 
-/// What ARM says of all identities that are named.
-async fn existences(arm: &ArmClient, core: &Core) -> BTreeMap<ArmId, Existence> {
+/// Identities that pods may use, get from IMDS, and that nothing is assigned of. Managed ones are no
+/// part of a dry run.
+fn refusals(core: &Core) -> BTreeMap<String, String> {
+    let names = core.world.identities.keys();
+    names
+        .filter_map(|name| {
+            let used = core.ledger.identity(name);
+            let refusal = used.refusal.filter(|_| used.pods > 0)?;
+            let is_fine = matches!(
+                refusal,
+                Refusal::NotByImds | Refusal::NotCreated | Refusal::Deleting
+            );
+            let why = || format!("{}: {refusal}", refusal.reason());
+            (!is_fine).then(|| (name.to_string(), why()))
+        })
+        .collect()
+}
+
+/// What ARM says of all identities that are named, and why it says nothing of some.
+async fn existences(
+    arm: &ArmClient,
+    core: &Core,
+) -> (BTreeMap<ArmId, Existence>, BTreeMap<String, String>) {
     let mut found = BTreeMap::new();
+    let mut unread = BTreeMap::new();
+    let mut take = |(id, looked): (ArmId, Result<Existence, String>)| {
+        let existence = looked.unwrap_or_else(|why| {
+            unread.insert(id.to_string(), why);
+            Existence::Unknown
+        });
+        found.insert(id, existence);
+    };
     let mut reads = JoinSet::new();
     for id in core.ledger.named().clone() {
         while reads.len() >= AT_ONCE {
-            found.extend(reads.join_next().await.and_then(Result::ok));
+            reads
+                .join_next()
+                .await
+                .and_then(Result::ok)
+                .into_iter()
+                .for_each(&mut take);
         }
         let arm = arm.clone();
         reads.spawn(async move {
-            let existence = match arm.identity(&id, READ).await {
-                Ok(shown) => Existence::Exists {
+            let looked = match arm.identity(&id, READ).await {
+                Ok(shown) => Ok(Existence::Exists {
                     client_id: shown.client_id,
                     principal_id: shown.principal_id,
                     tenant_id: shown.tenant_id,
-                },
-                Err(error) if error.kind == ArmErrorKind::NotFound => Existence::Missing,
-                Err(_) => Existence::Unknown,
+                }),
+                Err(error) if error.kind == ArmErrorKind::NotFound => Ok(Existence::Missing),
+                Err(error) => Err(format!("{error}: {}", error.advice_to_assign())),
             };
-            (id, existence)
+            (id, looked)
         });
     }
     while let Some(one) = reads.join_next().await {
-        found.extend(one.ok());
+        one.into_iter().for_each(&mut take);
     }
-    found
+    (found, unread)
 }
 
 async fn one(
@@ -216,6 +256,16 @@ impl Plans {
                 let _ = writeln!(text, "    {id} ({})", one.identities[id]);
             }
         }
+        for (of, why) in &self.refused {
+            let _ = writeln!(text, "! {of}: {why}");
+        }
+        let unplanned = self.computes.iter().filter(|one| one.problem.is_some());
+        match unplanned.count() {
+            0 => {}
+            count => {
+                let _ = writeln!(text, "{count} compute resources could not be planned.");
+            }
+        }
         let (mut calls, all) = (0, self.computes.len());
         for one in &self.computes {
             calls += usize::from(!one.add.is_empty() || !one.remove.is_empty());
@@ -225,5 +275,34 @@ impl Plans {
             "{calls} of {all} compute resources would be changed. Nothing was written."
         );
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_planned_is_not_told_as_in_order() {
+        let scale_set = "/subscriptions/s/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachineScaleSets/pool";
+        let plans = Plans {
+            computes: vec![ComputePlan {
+                compute_id: scale_set.parse().unwrap(),
+                nodes: 2,
+                add: Vec::new(),
+                remove: Vec::new(),
+                identities: BTreeMap::new(),
+                problem: Some("Forbidden".to_owned()),
+            }],
+            refused: BTreeMap::from([("shop/till".to_owned(), "NoResourceID: why".to_owned())]),
+        };
+        let text = plans.printed(false).unwrap();
+        for line in [
+            "! shop/till: NoResourceID: why\n",
+            "1 compute resources could not be planned.\n",
+            "0 of 1 compute resources would be changed.",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

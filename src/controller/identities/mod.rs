@@ -179,7 +179,7 @@ impl<A: Knows> Identities<A> {
     }
 
     fn trouble(&self, error: &ArmError, wait: Option<Duration>) -> Trouble {
-        let advice = error.advice();
+        let advice = error.advice_to_assign();
         let message = if advice.is_empty() {
             error.to_string()
         } else {
