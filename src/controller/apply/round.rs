@@ -108,8 +108,13 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             self.state.seen = None;
             return Ok(Step::Again);
         }
+        let patch = plan.patch.and_then(|patch| self.not_set_aside(patch, now));
+        if patch.is_none() && self.state.in_flight.is_some() {
+            // A removal of before may be on its way: what is there still is not yet what stays.
+            self.wait_for_others()?;
+        }
         self.state.record = Arc::new(self.with_client_ids(plan.record));
-        let Some(patch) = plan.patch.and_then(|patch| self.not_set_aside(patch, now)) else {
+        let Some(patch) = patch else {
             let left_out = plan.left_out.len();
             self.state.trouble = (left_out > 0).then(|| too_many(left_out));
             return self.rest(plan.again, now).await;
