@@ -60,9 +60,10 @@ test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… f
 	$(CARGO) test --test apiserver -- $(FILTER)
 	$(CARGO) test --test controller -- $(FILTER)
 
-bench: deps ## What the agent costs, side by side with a bare server; see BENCHMARKS.md
+bench: programs ## What the agent costs, side by side with a bare server, and the controller; see BENCHMARKS.md
 	$(CARGO) bench --bench path
 	$(CARGO) bench --bench obtain
+	$(CARGO) bench --bench controller
 
 image: ## The container image for amd64, without a container engine: target/image/lanyard-amd64.tar
 	@deploy/install-deps image-amd64

@@ -224,7 +224,7 @@ impl AzureIdentity {
 
     fn missing_client_id(&self) -> &'static str {
         if self.spec.managed.is_some() {
-            "is not known: no controller has created the identity yet (`managed` comes with a later version of Lanyard)"
+            "is not known: no controller has created the identity yet; `kubectl get azid` says why"
         } else {
             "is required where no controller fills it in"
         }

@@ -153,7 +153,7 @@ struct AzureArgs {
     )]
     credential_dir: PathBuf,
 
-    /// A mounted service account token of the audience api://AzureADTokenExchange. Read again when it
+    /// A mounted service account token of the audience `api://AzureADTokenExchange`. Read again when it
     /// changes.
     #[arg(
         long,

@@ -161,7 +161,7 @@ async fn managed_settings(
         match managed::cluster::uid(cluster).await {
             Ok(uid) => break uid,
             Err(error) => {
-                tracing::warn!(%error, "the namespace kube-system cannot be read; trying again")
+                tracing::warn!(%error, "the namespace kube-system cannot be read; trying again");
             }
         }
         tokio::select! {
@@ -170,24 +170,27 @@ async fn managed_settings(
         }
     };
     let issuer = match &config.issuer {
-        Some(issuer) => Some(issuer.as_str().into()),
-        None => {
-            let found = cluster.issuer().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the API server was asked in vain who issues service account tokens");
-                None
-            });
-            if found.is_none() {
-                tracing::warn!(
-                    "the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials"
-                );
-            }
-            found.map(Into::into)
-        }
+        Some(issuer) => Some(issuer.clone()),
+        None => asked_issuer(cluster).await,
     };
     Ok(managed::Settings {
         cluster: uid,
-        issuer,
+        issuer: issuer.map(Into::into),
         grace: config.pace.removal_grace,
         refresh: config.pace.drift_interval,
     })
+}
+
+/// Who issues the cluster's service account tokens, as the API server says.
+async fn asked_issuer(cluster: &Cluster) -> Option<String> {
+    let found = cluster.issuer().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the API server was asked in vain who issues service account tokens");
+        None
+    });
+    if found.is_none() {
+        tracing::warn!(
+            "the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials"
+        );
+    }
+    found
 }

@@ -215,7 +215,8 @@ mod tests {
             now = now.max(schedule.next().unwrap());
             let id = schedule.take(now).unwrap();
             schedule.looked(&id, Looked::Missing, now, 0.5);
-            pauses.push((schedule.next().unwrap() - now).as_secs());
+            let pause = schedule.next().unwrap().checked_sub(now);
+            pauses.push(pause.unwrap().as_secs());
         }
         assert_eq!(pauses, [30, 60, 120, 240, 480, 600, 600]);
         now = schedule.next().unwrap();

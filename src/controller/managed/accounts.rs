@@ -123,11 +123,11 @@ mod tests {
         pairs.iter().map(owned).collect()
     }
 
-    fn selector(pairs: &[(&str, &str)]) -> Option<LabelSelector> {
-        Some(LabelSelector {
+    fn selector(pairs: &[(&str, &str)]) -> LabelSelector {
+        LabelSelector {
             match_labels: labels(pairs),
             expressions: Vec::new(),
-        })
+        }
     }
 
     fn world(subject: Subject) -> World {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn stated_accounts_count_before_there_are_pods() {
         let subject = Subject {
-            pod_selector: selector(&[("app", "web")]),
+            pod_selector: Some(selector(&[("app", "web")])),
             service_accounts: vec!["web".into(), "worker".into()],
             namespace_selector: None,
         };
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(found(&own), ["shop/web", "shop/worker"]);
         assert!(!follows_pods(&own, &ObjectName::new("shop", "payments")));
         let several = world(Subject {
-            namespace_selector: selector(&[("team", "a")]),
+            namespace_selector: Some(selector(&[("team", "a")])),
             service_accounts: vec!["web".into()],
             ..subject
         });
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn without_stated_accounts_those_of_the_pods_that_use_it_count() {
         let mut own = world(Subject {
-            pod_selector: selector(&[("app", "web")]),
+            pod_selector: Some(selector(&[("app", "web")])),
             service_accounts: Vec::new(),
             namespace_selector: None,
         });
@@ -216,7 +216,7 @@ mod tests {
         let mut all = world(Subject {
             pod_selector: None,
             service_accounts: Vec::new(),
-            namespace_selector: selector(&[("team", "a")]),
+            namespace_selector: Some(selector(&[("team", "a")])),
         });
         pod(&mut all, ("bank", "p1"), "silent", None);
         pod(&mut all, ("bank", "p2"), "short", Some(&["payments"]));

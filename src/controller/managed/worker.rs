@@ -181,8 +181,9 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
             }
         }
         let now = (self.shared.now)();
-        self.last = answer.is_ok().then(|| action.clone());
+        let done = answer.is_ok();
         self.known.learn(&action, answer, claim, now);
+        self.last = done.then_some(action);
     }
 
     /// Until something changed, or that long.

@@ -45,7 +45,9 @@ impl Folder {
         for document in documents_of(&self.path)? {
             match document {
                 Ok(document) => objects.extend(followed(document)),
-                Err(problem) => drop(problems.insert(problem)),
+                Err(problem) => {
+                    problems.insert(problem);
+                }
             }
         }
         let mut changes = Vec::new();
@@ -58,7 +60,7 @@ impl Folder {
                 match mirror.read(&text) {
                     Ok(one) => drop(read.insert(one.name.clone(), one)),
                     Err(problem) => {
-                        drop(problems.insert(format!("a {}: {problem}", kind.singular())))
+                        problems.insert(format!("a {}: {problem}", kind.singular()));
                     }
                 }
             }

@@ -9,7 +9,7 @@ use super::super::Managed;
 use super::super::claim::Written;
 use super::super::known::Shown;
 use super::*;
-use crate::api::identity::AzureIdentity;
+use crate::api::identity::{AzureIdentity, AzureIdentitySpec};
 use crate::api::managed::ManagedIdentity;
 use crate::controller::world::{Change, Meta, Seen, World};
 use crate::model::facts::{LabelSelector, PolicyFacts, PolicyScope};
@@ -138,7 +138,7 @@ fn world(names: &[&str]) -> World {
     };
     world.apply(Change::Policy("p".into(), Some(Arc::new(seen))));
     for name in names {
-        let mut object = AzureIdentity::new(name, Default::default());
+        let mut object = AzureIdentity::new(name, AzureIdentitySpec::default());
         object.spec.managed = Some(ManagedIdentity {
             resource_group: GROUP.into(),
             location: "westeurope".into(),
