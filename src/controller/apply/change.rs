@@ -4,6 +4,7 @@
 //! invariant 8: nothing is sent by one whose lease may end before the request does; a request whose
 //! outcome is not known is looked for before another one is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -34,6 +35,9 @@ const LEASE_POLL: Duration = Duration::from_millis(200);
 /// Between two looks at an operation.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// The longest pause that Azure may ask for between them.
+const LONGEST_LOOK: Duration = Duration::from_mins(2);
+
 /// How a change that Azure took ended otherwise than well.
 enum Ended {
     /// Azure says why.
@@ -51,6 +55,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             Ok(sent) => sent,
             Err(error) => {
                 self.around().metrics.patched(Patched::by(error.kind));
+                self.disown(&part, &error);
                 return self.minded(wanted, &part, error);
             }
         };
@@ -76,8 +81,27 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             }
             Err(Ended::Halt(halt)) => {
                 self.around().metrics.patched(Patched::Unknown);
+                self.state.unsure.extend(part.add.iter().cloned());
                 self.state.seen = None;
                 Err(halt)
+            }
+        }
+    }
+
+    /// The intent is written down as owned. A request that was refused added nothing: who adds the same
+    /// identity meanwhile, by hand, owns it.
+    fn disown(&mut self, part: &Patch, error: &ArmError) {
+        let state = &mut self.state;
+        let entries = &state.record.entries;
+        state.unsure.retain(|id| entries.contains_key(id));
+        if error.may_have_happened() {
+            state.unsure.extend(part.add.iter().cloned());
+            return;
+        }
+        let record = Arc::make_mut(&mut state.record);
+        for id in part.add.difference(&state.unsure) {
+            if let Some(entry) = record.entries.get_mut(id) {
+                entry.owned = false;
             }
         }
     }
@@ -104,6 +128,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 break;
             }
             self.lead(WRITE_LIMIT + MARGIN).await?;
+        }
+        // A term that ended writes nothing in the next one, though this process may lead again.
+        if self.is_closing() {
+            return Err(Halt::Closing);
         }
         let late = || ArmError::new(ArmErrorKind::Unavailable, "no answer to a change in time");
         let sent = self.around().arm.patch(&self.compute, &patch, WRITE_LIMIT);
@@ -134,6 +162,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         state.in_flight = None;
         for id in part.add.union(&part.remove) {
             state.setbacks.clear(id);
+            state.unsure.remove(id);
         }
         if let Some(culprit) = state.search.took(part)
             && let Some(error) = state.minded.clone()
@@ -223,7 +252,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         after: Duration,
     ) -> Result<ComputeShown, Ended> {
         let deadline = Instant::now() + self.around().pace.operation_timeout;
-        let mut pause = after.clamp(LOOKS.0, Duration::from_mins(2));
+        let mut pause = after.clamp(LOOKS.0, LONGEST_LOOK);
         loop {
             if !self.sleep_until(Instant::now() + pause).await {
                 return Err(Ended::Halt(Halt::Closing));
@@ -242,7 +271,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) if is_done(&shown, part) => return Ok(shown),
                 Ok(_) => match self.ask(operation).await? {
                     Asked::Done(shown) => return Ok(shown),
-                    Asked::Running(after) => pause = after.unwrap_or(pause).clamp(LOOKS.0, LOOKS.1),
+                    Asked::Running(after) => {
+                        pause = after.unwrap_or(pause).clamp(LOOKS.0, LONGEST_LOOK)
+                    }
                 },
                 Err(error)
                     if matches!(
@@ -289,6 +320,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) => Ok(Asked::Done(shown)),
                 Err(error) => failed(trouble(&error), error.retry_after),
             },
+            // The next look waits for it.
+            Err(error) if error.kind == ArmErrorKind::Throttled => {
+                self.throttled(&error);
+                Ok(Asked::Running(None))
+            }
             Err(error) if error.is_transient() => Ok(Asked::Running(error.retry_after)),
             Err(error) => failed(trouble(&error), error.retry_after),
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::pace::{Access, NotBefore, subscription_of};
 use super::setbacks::Look;
@@ -21,6 +21,7 @@ use crate::controller::known::Shown;
 use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
 use crate::controller::records::{RecordError, Records};
+use crate::kubernetes::CallError;
 
 /// A read takes at most this long.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -345,12 +346,27 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if !is_known {
             self.lead(Duration::ZERO).await?;
             let now = (self.around().now)();
-            let written = self.around().records.write(&told, now).await;
-            written.map_err(Halt::Unwritten)?;
+            let written = self.around().records.write(&told, now);
+            self.while_leading(written).await.map_err(Halt::Unwritten)?;
             self.state.written = Some(told.clone());
         }
         self.around().board.tell(told);
         Ok(())
+    }
+
+    /// A write of the record, cut off where the lease ends: the next leader's must not be overwritten.
+    async fn while_leading(
+        &self,
+        write: impl Future<Output = Result<(), RecordError>>,
+    ) -> Result<(), RecordError> {
+        let until = self.around().lease.until();
+        let written = timeout_at(until.unwrap_or_else(Instant::now), write).await;
+        written.unwrap_or_else(|_| {
+            Err(RecordError::Call {
+                name: self.compute.assignment_name(),
+                source: CallError::Late,
+            })
+        })
     }
 
     /// What ends a round early is told, and paused for.
@@ -399,7 +415,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             if self.lead(Duration::ZERO).await.is_err() {
                 return Ok(());
             }
-            self.around().records.forget(&self.compute).await?;
+            let forgotten = self.around().records.forget(&self.compute);
+            self.while_leading(forgotten).await?;
             self.state.written = None;
         }
         self.state.record = Arc::default();

@@ -7,7 +7,7 @@
 
 mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::apply::Paces;
+use super::apply::{Access, Paces};
 use super::board::{Board, Trouble};
 use super::known::Existence;
 use crate::azure::arm::{ArmClient, ArmError, ArmErrorKind, IdentityShown};
@@ -71,14 +71,12 @@ impl<A: Knows> Identities<A> {
         let start = Instant::now();
         let mut schedule = Schedule::new(self.interval);
         let mut calls: JoinSet<(ArmId, Result<IdentityShown, ArmError>)> = JoinSet::new();
-        // Subscriptions whose identities Azure wants left alone.
-        let mut rests: Rests = BTreeMap::new();
         self.want(&mut schedule, start.elapsed());
         loop {
             while calls.len() < MOST
                 && let Some(id) = schedule.take(start.elapsed())
             {
-                match self.admitted(&mut rests, &id) {
+                match self.paces.identity(&id, Access::Read) {
                     Ok(()) => {
                         let arm = self.arm.clone();
                         calls.spawn(async move {
@@ -86,7 +84,7 @@ impl<A: Knows> Identities<A> {
                             (id, known)
                         });
                     }
-                    Err(at) => schedule.postpone(&id, at.duration_since(start)),
+                    Err(wait) => schedule.postpone(&id, wait.at.duration_since(start)),
                 }
             }
             let next = schedule.next().filter(|_| calls.len() < MOST);
@@ -95,7 +93,7 @@ impl<A: Knows> Identities<A> {
                 Some(called) = calls.join_next() => {
                     let (id, answer) = called?;
                     if let Err(error) = &answer {
-                        self.rest(&mut rests, &id, error);
+                        self.rest(&id, error);
                     }
                     self.take(&mut schedule, &id, answer, start.elapsed());
                 }
@@ -154,27 +152,13 @@ impl<A: Knows> Identities<A> {
         }
     }
 
-    fn admitted(&self, rests: &mut Rests, id: &ArmId) -> Result<(), Instant> {
-        let subscription = subscription(id);
-        match rests.get(&subscription) {
-            Some(until) if *until > Instant::now() => return Err(*until),
-            Some(_) => drop(rests.remove(&subscription)),
-            None => {}
-        }
-        self.paces.read(id).map_err(|wait| wait.at)
-    }
-
     /// Leaves the identities of a throttled subscription alone, and where it is throttled as a whole,
     /// everything in it.
-    fn rest(&self, rests: &mut Rests, id: &ArmId, error: &ArmError) {
-        if error.kind != ArmErrorKind::Throttled {
-            return;
-        }
-        let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
-        let rest = rests.entry(subscription(id)).or_insert(until);
-        *rest = until.max(*rest);
-        if error.code.to_ascii_lowercase().starts_with("subscription") {
-            self.paces.rest(id, until);
+    fn rest(&self, id: &ArmId, error: &ArmError) {
+        if error.kind == ArmErrorKind::Throttled {
+            let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
+            let all = error.code.to_ascii_lowercase().starts_with("subscription");
+            self.paces.identities_wait(id, until, all);
         }
     }
 
@@ -191,14 +175,6 @@ impl<A: Knows> Identities<A> {
             until: wait.map(|wait| (self.now)() + wait),
         }
     }
-}
-
-/// Until when the identities of a subscription are left alone, by its id in lower case.
-type Rests = BTreeMap<String, Instant>;
-
-fn subscription(id: &ArmId) -> String {
-    let subscription = id.as_written().split('/').nth(2);
-    subscription.unwrap_or_default().to_ascii_lowercase()
 }
 
 fn exists(shown: &IdentityShown) -> Existence {
