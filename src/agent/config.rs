@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::intercept::BackendChoice;
 use super::obtain::ObtainConfig;
+use crate::model::compute::Compute;
 use crate::model::ids::Guid;
 use crate::serve::Limits;
 
@@ -65,9 +66,18 @@ pub struct EntraConfig {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A folder of manifests.
-    Folder(PathBuf),
+    Folder(FolderSource),
     /// The Kubernetes API.
     Kubernetes(KubernetesSource),
+}
+
+/// A folder of manifests.
+#[derive(Clone, Debug)]
+pub struct FolderSource {
+    /// The folder.
+    pub path: PathBuf,
+    /// This node's virtual machine or scale set, where tokens wait for an identity to be assigned to it.
+    pub compute: Option<Compute>,
 }
 
 /// What the agent needs to know about its cluster.

@@ -85,8 +85,7 @@ pub struct AzureIdentitySpec {
     #[schemars(transform = source::LIST.schema(), transform = Rules(&[source::TWICE]))]
     pub token_sources: Option<Vec<TokenSource>>,
     /// Lets Lanyard create the identity in Azure and remove it with this object. Then `clientID`,
-    /// `objectID` and `resourceID` are left out: the status tells them. Comes with a later version of
-    /// Lanyard.
+    /// `objectID` and `resourceID` are left out: the status tells them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed: Option<ManagedIdentity>,
     /// Never take the identity off a virtual machine or scale set again, even when no pod uses it
@@ -225,7 +224,7 @@ impl AzureIdentity {
 
     fn missing_client_id(&self) -> &'static str {
         if self.spec.managed.is_some() {
-            "is not known: no controller has created the identity yet (`managed` comes with a later version of Lanyard)"
+            "is not known: no controller has created the identity yet; `kubectl get azid` says why"
         } else {
             "is required where no controller fills it in"
         }

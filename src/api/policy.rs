@@ -54,7 +54,7 @@ pub struct AzureIdentityPolicySpec {
     #[schemars(transform = TENANTS.schema())]
     pub tenant_ids: Option<Vec<String>>,
     /// Resource groups, by ARM id, in which an `AzureIdentity` of theirs may say `managed`: Lanyard creates
-    /// and removes identities there. Left out: none. Comes with a later version of Lanyard.
+    /// and removes identities there. Left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = GROUPS.schema())]
     pub managed_resource_groups: Option<Vec<String>>,

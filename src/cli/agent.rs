@@ -9,11 +9,12 @@ use anyhow::Context;
 
 use super::duration;
 use crate::agent::config::{
-    Assignments, Config, Enforcement, EntraConfig, KubernetesSource, Source,
+    Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, Source,
 };
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
 use crate::azure::cloud::Cloud;
+use crate::model::compute::Compute;
 use crate::model::ids::Guid;
 use crate::serve::Limits;
 use crate::serve::telemetry::{self, LogFormat};
@@ -178,7 +179,10 @@ impl Args {
     fn config(self) -> anyhow::Result<Config> {
         let self_test = self.self_test.unwrap_or(self.manifests.is_none());
         let source = match self.manifests {
-            Some(folder) => Source::Folder(folder),
+            Some(path) => Source::Folder(FolderSource {
+                path,
+                compute: self.kubernetes.compute()?,
+            }),
             None => Source::Kubernetes(self.kubernetes.source()?),
         };
         Ok(Config {
@@ -245,7 +249,7 @@ impl EntraArgs {
     }
 }
 
-/// Flags about the cluster; without effect where `--manifests` is given.
+/// Flags about the cluster; without effect where `--manifests` is given, but for those about assignments.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Kubernetes")]
 struct KubernetesArgs {
@@ -270,6 +274,16 @@ struct KubernetesArgs {
     #[arg(long, env = "LANYARD_ASSIGNMENTS", value_enum, default_value_t = Assignments::default())]
     assignments: Assignments,
 
+    /// With --manifests and --assignments=required: the virtual machine or scale set that this node is, as
+    /// an ARM id or as its spec.providerID says it. From Kubernetes the Node object says it.
+    #[arg(
+        long,
+        env = "LANYARD_COMPUTE_ID",
+        value_name = "ARM_ID",
+        requires = "manifests"
+    )]
+    compute_id: Option<Compute>,
+
     /// Remove the taint `lanyard.dev/agent-not-ready` from this node once the rules are verified.
     #[arg(long, env = "LANYARD_STARTUP_TAINT", value_name = "BOOL", default_value_t = false,
           default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
@@ -281,6 +295,17 @@ struct KubernetesArgs {
 }
 
 impl KubernetesArgs {
+    /// What this node is, where assignments count and no Node object says it.
+    fn compute(self) -> anyhow::Result<Option<Compute>> {
+        match (self.assignments, self.compute_id) {
+            (Assignments::Ignored, _) => Ok(None),
+            (Assignments::Required, Some(compute)) => Ok(Some(compute)),
+            (Assignments::Required, None) => anyhow::bail!(
+                "--compute-id is missing: with --manifests it says whose assignments --assignments=required is about"
+            ),
+        }
+    }
+
     fn source(self) -> anyhow::Result<KubernetesSource> {
         let node = self.node_name.filter(|name| !name.is_empty()).context(
             "--node-name is missing: it says whose pods to watch (or give --manifests to run standalone)",

@@ -19,7 +19,7 @@ use crate::serve::telemetry::{self, LogFormat};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "In Azure it needs `Virtual Machine Contributor` on the resource groups of the nodes, and `Managed Identity \
-Operator` on those of the identities (for spec.managed: `Managed Identity Contributor`). Several may run: one \
+Operator` on those of the identities (for spec.managed `Managed Identity Contributor`, too). Several may run: one \
 works, by a Lease.\n\nThe chart runs it with controller.enabled=true."
 )]
 pub struct Args {
@@ -71,6 +71,12 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Kubernetes")]
 struct KubernetesArgs {
+    /// Standalone: a folder of YAML manifests (pods, nodes, namespaces and the kinds of
+    /// `lanyard.dev/v1alpha1`) in the API server's place, followed for changes. AzureAssignments are written
+    /// into it; statuses, Events and the Lease need a cluster, as does spec.managed.
+    #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
+    manifests: Option<PathBuf>,
+
     /// Kubeconfig; absent: the service account of the pod, else the one that kubectl uses.
     #[arg(long, env = "LANYARD_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -147,7 +153,7 @@ struct AzureArgs {
     )]
     credential_dir: PathBuf,
 
-    /// A mounted service account token of the audience api://AzureADTokenExchange. Read again when it
+    /// A mounted service account token of the audience `api://AzureADTokenExchange`. Read again when it
     /// changes.
     #[arg(
         long,
@@ -242,6 +248,7 @@ impl Args {
             kubernetes, pace, ..
         } = self;
         Ok(Config {
+            manifests: kubernetes.manifests,
             kubeconfig: kubernetes.kubeconfig,
             namespace: kubernetes.namespace,
             lease: kubernetes.lease_name,

@@ -12,9 +12,10 @@ use crate::lab::{self, Interrupt};
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Shows the whole job on this machine, without a cluster and without a network: a \
-simulated Azure, a node with the agent, and three pods, each a network namespace of its own. Takes \
-a few seconds, works as an ordinary user where the kernel allows user namespaces, touches nothing \
-outside and leaves nothing behind. Exits with an error if anything it claims was not observed."
+simulated Azure, a node with the agent, and pods, each a network namespace of its own; then the \
+controller, which assigns an identity to the node's machine and takes it back. Takes some seconds, \
+works as an ordinary user where the kernel allows user namespaces, touches nothing outside and leaves \
+nothing behind. Exits with an error if anything it claims was not observed."
 )]
 pub struct Args {
     /// Leave everything up at the end, until Ctrl-C, and say how to enter a pod.

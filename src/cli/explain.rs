@@ -8,9 +8,9 @@ use kube::api::ListParams;
 use serde_json::Value;
 
 use super::output::{Output, print};
-use crate::agent::manifests;
 use crate::api::account;
 use crate::explain::{self, Explanation, Found, Question, Verdict};
+use crate::kubernetes::folder::documents_of;
 use crate::kubernetes::{self, CallError, Cluster, Kind};
 use crate::model::ids::{ArmId, Guid, ObjectName};
 use crate::model::query::Selector;
@@ -121,8 +121,8 @@ impl Args {
 }
 
 fn in_folder(folder: &Path) -> anyhow::Result<Found> {
-    let documents = manifests::documents_of(folder)
-        .with_context(|| format!("--manifests {}", folder.display()))?;
+    let documents =
+        documents_of(folder).with_context(|| format!("--manifests {}", folder.display()))?;
     let mut found = Found::default();
     for document in documents {
         match document {
@@ -231,8 +231,7 @@ async fn on_node(cluster: &Cluster, node: &str, found: &mut Found) {
 }
 
 fn unreadable(kind: Kind, error: &CallError) -> String {
-    let missing = matches!(error, CallError::Kube(kube::Error::Api(status)) if status.code == 404);
-    if missing {
+    if error.status() == Some(404) {
         format!(
             "the kind {} is not installed (`lanyard crds | kubectl apply -f -`, or the chart)",
             kind.kind

@@ -50,7 +50,7 @@ pub enum Command {
     Health(health::Args),
     /// Azure as a node sees it, on this machine: IMDS, Entra ID and a Key Vault, described by a YAML file.
     Simulate(simulate::Args),
-    /// Show the whole job on this machine, without a cluster: simulator, agent, three pods.
+    /// Show the whole job on this machine, without a cluster: simulator, agent, controller, pods.
     Demo(demo::Args),
     /// Run a program of yours as if in a pod with an identity: it finds a (simulated) token at 169.254.169.254.
     Dev(dev::Args),

@@ -65,11 +65,13 @@ impl Default for Board {
 impl Board {
     /// Tells how far a compute resource is.
     pub fn tell(&self, told: Told) {
-        let id = told.compute.id.clone();
-        let before = self.computes.write().insert(id, told.clone());
-        if before.as_ref() != Some(&told) {
-            self.changed();
+        let mut computes = self.computes.write();
+        if computes.get(&told.compute.id) == Some(&told) {
+            return;
         }
+        computes.insert(told.compute.id.clone(), told);
+        drop(computes);
+        self.changed();
     }
 
     /// A compute resource is gone, and with it its record.
@@ -81,14 +83,14 @@ impl Board {
 
     /// Tells what is known of an identity.
     pub fn tell_existence(&self, identity: &ArmId, existence: Existence) {
-        let before = self
-            .identities
-            .write()
-            .insert(identity.clone(), existence.clone());
-        if before.as_ref() != Some(&existence) {
-            self.existences.send_modify(|generation| *generation += 1);
-            self.changed();
+        let mut identities = self.identities.write();
+        if identities.get(identity) == Some(&existence) {
+            return;
         }
+        identities.insert(identity.clone(), existence);
+        drop(identities);
+        self.existences.send_modify(|generation| *generation += 1);
+        self.changed();
     }
 
     /// Nobody names the identity any more.
@@ -158,11 +160,12 @@ impl Board {
     /// Tells how far a managed identity is.
     pub fn tell_managed(&self, identity: &ObjectName, outcome: ManagedOutcome) {
         let mut managed = self.managed.write();
-        let before = managed.insert(identity.clone(), outcome.clone());
-        drop(managed);
-        if before.as_ref() != Some(&outcome) {
-            self.changed();
+        if managed.get(identity) == Some(&outcome) {
+            return;
         }
+        managed.insert(identity.clone(), outcome);
+        drop(managed);
+        self.changed();
     }
 
     /// A managed identity's object (of this UID) is gone.

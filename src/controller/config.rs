@@ -10,6 +10,8 @@ use crate::model::ids::Guid;
 /// The controller's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Standalone: a folder of manifests in the API server's place.
+    pub manifests: Option<PathBuf>,
     /// Kubeconfig; `None`: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
     /// The controller's own namespace: its Lease and the removal marker are there.

@@ -5,7 +5,7 @@
 //! binding → observe → desire → plan → apply → report
 //! ```
 //!
-//! In: the Kubernetes API, Azure Resource Manager. Out: PATCHes of compute resources,
+//! In: the Kubernetes API, Azure Resource Manager. Out: changes of compute resources,
 //! `AzureAssignment`s, statuses, Events. Holds invariant 8: ARM is asked as little as possible, what
 //! Lanyard did not add is never removed, and nothing is written by one whose lease may have ended.
 

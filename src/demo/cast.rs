@@ -30,6 +30,9 @@ pub struct KnownWorld {
     /// Its user-assigned identities.
     #[serde(default)]
     pub identities: Vec<KnownIdentity>,
+    /// Its applications.
+    #[serde(default)]
+    pub applications: Vec<KnownApplication>,
 }
 
 /// A world file's tenant.
@@ -37,6 +40,19 @@ pub struct KnownWorld {
 pub struct KnownTenant {
     /// GUID.
     pub id: String,
+}
+
+/// An application of a world file that proves itself by a secret.
+#[derive(Clone, Debug, Deserialize)]
+pub struct KnownApplication {
+    /// Its name in the world file.
+    pub name: String,
+    /// Client id, a GUID.
+    #[serde(rename = "clientID")]
+    pub client_id: String,
+    /// Its secrets, simulated ones.
+    #[serde(default)]
+    pub secrets: Vec<String>,
 }
 
 /// An identity of a world file.
@@ -59,6 +75,13 @@ impl KnownWorld {
     /// Reads a world file's text.
     pub fn parse(text: &str) -> Result<Self> {
         serde_saphyr::from_str(text).context("the world file's tenant or identities")
+    }
+
+    /// The application of that name.
+    pub fn application(&self, name: &str) -> Result<&KnownApplication> {
+        let mut all = self.applications.iter();
+        let found = all.find(|application| application.name == name);
+        found.with_context(|| format!("the world has no application `{name}`"))
     }
 
     /// The identity of that name.

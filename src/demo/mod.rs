@@ -4,6 +4,7 @@
 //! in this run, or a person's own program run as if in a pod. Blocks on the programs it starts.
 //! Invariant: it uses the same binary and flags as a cluster does; nothing is faked but Azure.
 
+mod assigning;
 pub mod cast;
 pub mod curl;
 pub mod dev;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::lab::{Agent, Lab, VAULT_HOST, until};
+use crate::lab::{Agent, Lab, Pod, Process, VAULT_HOST, until};
 use cast::Cast;
 use curl::Asked;
 use story::Story;
@@ -39,6 +40,9 @@ struct Play {
     cast: Cast,
     backend: String,
     agent: Option<Agent>,
+    controller: Option<Process>,
+    /// The pod of the controller's chapter.
+    orders: Option<Pod>,
     /// The journal's number when the agent first became ready: nothing of a pod's may come after.
     guarded_since: u64,
     seen: Seen,
@@ -68,7 +72,7 @@ pub async fn run(config: Config) -> Result<()> {
     let lab = Lab::new(&config.program, &logs).await?;
     let story = Story::new(config.colour);
     println!("Lanyard: every pod its own Azure managed identity. The whole way, on this machine:");
-    println!("network namespaces for Azure, a node and three pods; nothing outside is touched.");
+    println!("network namespaces for Azure, a node and its pods; nothing outside is touched.");
     let cast = Cast::raise(lab, &[]).await.context("the simulated Azure")?;
     let Config { keep, backend, .. } = config;
     let seen = Seen::default();
@@ -77,6 +81,8 @@ pub async fn run(config: Config) -> Result<()> {
         cast,
         backend,
         agent: None,
+        controller: None,
+        orders: None,
         guarded_since: 0,
         seen,
     };
@@ -117,6 +123,9 @@ impl Play {
         self.stranger().await?;
         self.the_agent_is_killed().await?;
         self.the_agent_comes_back().await?;
+        self.the_controller_starts().await?;
+        self.an_identity_is_assigned().await?;
+        self.an_identity_is_taken_back().await?;
         self.who_got_what().await
     }
 

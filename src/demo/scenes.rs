@@ -135,7 +135,7 @@ impl Play {
         Ok(())
     }
 
-    fn expect_token(&mut self, asked: &Asked, oid: &str, name: &str) {
+    pub(super) fn expect_token(&mut self, asked: &Asked, oid: &str, name: &str) {
         let claims = asked.claims();
         if let Some(claims) = &claims {
             let (oid, appid, aud) = (&claims.oid, &claims.appid, &claims.aud);

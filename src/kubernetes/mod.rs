@@ -1,12 +1,13 @@
 //! The Kubernetes API as its clients here see it: how to connect, and how long to wait for what.
 //!
 //! In: a kubeconfig or the pod's own service account. Out: a client, and what follows kinds of objects
-//! ([`watch`]). Used by agent and controller, by the admission webhook, and by the commands for a
+//! ([`watch`]); or, without a cluster, a [`folder`] of manifests. Used by agent and controller, by the admission webhook, and by the commands for a
 //! person's shell.
 
 mod client;
 mod collection;
 pub mod event;
+pub mod folder;
 mod objects;
 mod secret;
 mod token;

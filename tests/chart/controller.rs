@@ -1,5 +1,5 @@
-//! The controller as the chart runs it: its pod, who it is to Azure, its rights, what others may not write,
-//! and what is refused before it is rendered.
+//! The controller as the chart runs it: its pod, who it is to Azure, and what is refused before it is
+//! rendered.
 
 use clap::Parser as _;
 use lanyard::cli::Cli;
@@ -10,15 +10,15 @@ use crate::{helm, root, template};
 const CLIENT: &str = "controller.azure.clientID=5d9c1e00-0000-4000-8000-000000000001";
 const TENANT: &str = "azure.tenantID=72f988bf-0000-4000-8000-00000000000a";
 const SECRET: &str = "controller.azure.secretName=arm";
-const ACCOUNT: &str = "system:serviceaccount:lanyard-system:lanyard-controller";
 
-fn render(sets: &[&str]) -> Vec<Value> {
+/// The chart's objects with these values.
+pub fn render(sets: &[&str]) -> Vec<Value> {
     let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     template("lanyard", &args)
 }
 
 /// With the controller, signed in by that.
-fn with(auth: &str, more: &[&str]) -> Vec<Value> {
+pub fn with(auth: &str, more: &[&str]) -> Vec<Value> {
     let auth_value = format!("controller.azure.auth={auth}");
     let mut sets = vec!["controller.enabled=true", &auth_value];
     if auth != "nodeIdentity" {
@@ -31,7 +31,8 @@ fn with(auth: &str, more: &[&str]) -> Vec<Value> {
     render(&sets)
 }
 
-fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+/// The object of this kind and name.
+pub fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     let named = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     let found = objects.iter().find(named);
     found.unwrap_or_else(|| panic!("no {kind} {name}"))
@@ -277,108 +278,6 @@ fn with_the_nodes_identity_it_is_on_the_hosts_network() {
         strategy["rollingUpdate"],
         json!({"maxSurge": 0, "maxUnavailable": 1})
     );
-}
-
-fn rights(role: &Value) -> Vec<String> {
-    let rules = role["rules"].as_array().unwrap();
-    let words = |value: &Value| -> Vec<String> {
-        let list = value.as_array().cloned().unwrap_or_default();
-        list.iter()
-            .map(|one| one.as_str().unwrap().to_owned())
-            .collect()
-    };
-    let mut told: Vec<String> = rules
-        .iter()
-        .flat_map(|rule| {
-            let what = [words(&rule["resources"]), words(&rule["nonResourceURLs"])].concat();
-            let (names, verbs) = (words(&rule["resourceNames"]), words(&rule["verbs"]));
-            what.into_iter()
-                .map(move |one| format!("{one} {names:?} {}", verbs.join(" ")))
-        })
-        .collect();
-    told.sort();
-    told
-}
-
-#[test]
-fn its_rights_are_these() {
-    let objects = with("federated", &[]);
-    assert_eq!(
-        rights(find(&objects, "ClusterRole", "lanyard-controller")),
-        [
-            "/.well-known/openid-configuration [] get",
-            "azureassignments [] get list watch create update patch delete",
-            "azureassignments/status [] update patch",
-            "azureidentities [] get list watch patch",
-            "azureidentities/status [] update patch",
-            "azureidentitybindings [] get list watch",
-            "azureidentitybindings/status [] update patch",
-            "azureidentitypolicies [] get list watch",
-            "azureidentitypolicies/status [] update patch",
-            "azuremetadataexceptions [] get list watch",
-            "azuremetadataexceptions/status [] update patch",
-            "deployments [] get",
-            "events [] create patch",
-            "namespaces [] get list watch",
-            "nodes [] get list watch",
-            "pods [] get list watch",
-            "statefulsets [] get",
-        ]
-    );
-    assert_eq!(
-        rights(find(&objects, "Role", "lanyard-controller")),
-        [
-            "configmaps [\"lanyard-removal\"] get list watch",
-            "leases [\"lanyard-controller\"] get update",
-            "leases [] create",
-        ]
-    );
-    let bound = objects.iter().filter(|object| {
-        object["subjects"]
-            .to_string()
-            .contains("\"lanyard-controller\"")
-    });
-    assert_eq!(bound.count(), 2, "another binding gives it more");
-}
-
-#[test]
-fn nobody_else_writes_what_agents_believe() {
-    let objects = with("federated", &[]);
-    for name in ["lanyard-controller", "lanyard-controller-writes"] {
-        let policy = &find(&objects, "ValidatingAdmissionPolicy", name)["spec"];
-        assert_eq!(policy["failurePolicy"], "Fail");
-        assert!(
-            policy["matchConditions"].to_string().contains(ACCOUNT),
-            "{name}"
-        );
-        let binding = &find(&objects, "ValidatingAdmissionPolicyBinding", name)["spec"];
-        assert_eq!(
-            *binding,
-            json!({"policyName": name, "validationActions": ["Deny"]})
-        );
-    }
-}
-
-#[test]
-fn what_becomes_of_managed_identities_is_said_to_the_job() {
-    let job = |objects: &[Value]| {
-        let job = find(objects, "Job", "lanyard-removal");
-        job["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
-    };
-    assert!(!job(&render(&[])).contains("managed-identities"));
-    let objects = with("federated", &[]);
-    assert!(job(&objects).contains("--managed-identities=retain"));
-    // Also without a controller: there may have been one.
-    for objects in [&objects, &render(&[])] {
-        let role = find(objects, "ClusterRole", "lanyard-removal");
-        assert_eq!(rights(role), ["azureidentities [] list patch"]);
-        assert_eq!(
-            role["metadata"]["annotations"]["helm.sh/hook"],
-            "pre-delete"
-        );
-    }
-    let objects = with("federated", &["uninstall.managedIdentities=delete"]);
-    assert!(job(&objects).contains("--managed-identities=delete"));
 }
 
 #[test]

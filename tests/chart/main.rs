@@ -19,6 +19,7 @@ mod controller;
 mod image;
 mod kept_twice;
 mod rendered;
+mod rights;
 mod sources;
 
 use std::path::{Path, PathBuf};

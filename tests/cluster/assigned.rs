@@ -22,7 +22,7 @@ use crate::plan::{NODES, POOL};
 use crate::steering::{self, Auth, LIMIT};
 
 /// Long enough for the release to change: controllers start, and both nodes' agents change over.
-const CHANGE: Duration = Duration::from_mins(1);
+const CHANGE: Duration = Duration::from_secs(45);
 /// From Assigned to the token; for a machine that is busy.
 const AT_ONCE: f64 = 3.0;
 /// The debounce and 200 ms are promised; this is for a machine that is busy.
@@ -161,7 +161,8 @@ async fn told(cluster: &Cluster, namespace: &str, name: &str, client_id: &str) -
         let line = cluster
             .kubectl(&["get", "azid,azidb,azas", "-n", namespace])
             .await?;
-        ensure!(line.contains(client_id) && line.contains("True"), "{line}");
+        let principal = status["principalID"].as_str().unwrap_or_default();
+        ensure!(line.contains(principal) && line.contains("True"), "{line}");
         Ok(true)
     };
     cluster

@@ -49,10 +49,19 @@ fn columns_say_how_it_stands(rig: &mut Rig<'_>) {
         "NAME CLIENT ID PRINCIPAL ID ASSIGNED WANTED READY REASON AGE"
     );
     let pay = row(&table, "pay");
-    let ids = "10000000-0000-4000-8000-000000000000 20000000-0000-4000-8000-000000000000";
+    // It states no client id: the one that was found is in the wide table.
+    let principal = "20000000-0000-4000-8000-000000000000";
     assert!(
-        pay.starts_with(&format!("pay {ids} 1 1 True Assigned")),
+        pay.starts_with(&format!("pay {principal} 1 1 True Assigned")),
         "{pay}"
+    );
+    let wide = row(
+        &rig.kubectl(&["get", "azid", "-n", "shop", "-o", "wide"]),
+        "pay",
+    );
+    assert!(
+        wide.contains("10000000-0000-4000-8000-000000000000"),
+        "{wide}"
     );
     let idle = row(&table, "idle");
     assert!(idle.contains("0 0 True Unused"), "{idle}");

@@ -103,7 +103,7 @@ pub fn bad() -> Vec<Bad> {
     table("bad")
 }
 
-/// What a server takes and this version of the agent refuses.
+/// What a server takes and the agent refuses: for this version, or until the controller said more.
 pub fn later() -> Vec<Bad> {
     table("later")
 }

@@ -49,6 +49,12 @@ fn told_well(out: &str) -> Result<()> {
         "refused, in the words SDKs understand",
         "nothing leaks",
         "the rules stand without the agent",
+        "payments and reports are there already: Assigned, and not one PATCH was sent",
+        "the token is for the identity `orders`",
+        "one PATCH, which adds orders and touches nothing else",
+        "IMDS was asked for orders only once it was assigned",
+        "one PATCH, which removes orders and nothing else",
+        "payments and reports, which Lanyard did not add, stay on the VM",
         "Every claim above was observed in this run",
     ] {
         ensure!(out.contains(claim), "the demo does not tell: {claim}");

@@ -1,7 +1,6 @@
 //! Pods, bindings and identities: a folder or the Kubernetes API, and local evidence → directory.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::spawn;
 use crate::agent::checkpoint::{Content, Store};
-use crate::agent::config::{Config, KubernetesSource, Source};
+use crate::agent::config::{Config, FolderSource, KubernetesSource, Source};
 use crate::agent::credentials::{self, Credentials};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
@@ -22,8 +21,9 @@ use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{ALWAYS, Health, Timing, Watch, WatchMetrics};
-use crate::agent::world::Batch;
+use crate::agent::world::{Batch, Change};
 use crate::kubernetes::Cluster;
+use crate::model::compute::Compute;
 use crate::model::grant::{Asker, Grant};
 use crate::serve::ready::Readiness;
 
@@ -101,22 +101,34 @@ pub async fn feed(
 
 fn from_folder(
     config: &Config,
-    folder: &Path,
+    source: &FolderSource,
     parts: &Parts<'_>,
     sender: mpsc::Sender<Batch>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
+    let folder = &source.path;
     anyhow::ensure!(
         folder.is_dir(),
         "--manifests {}: no such folder",
         folder.display()
     );
     let accounts = config.workload_identity;
-    spawn(
-        tasks,
-        manifests::follow(folder.to_owned(), accounts, sender),
-    );
-    let secrets = credentials::folder::follow(folder.to_owned(), parts.credentials.clone());
+    let compute = source.compute.as_ref().map(Compute::assignment_name);
+    let followed = folder.clone();
+    spawn(tasks, async move {
+        // Before anything else is told: nobody is answered until it is known whether assignments count.
+        if let Some(name) = compute {
+            let batch = Batch {
+                changes: vec![Change::Compute(name.into())],
+                ..Batch::default()
+            };
+            if sender.send(batch).await.is_err() {
+                return Ok(());
+            }
+        }
+        manifests::follow(followed, accounts, sender).await
+    });
+    let secrets = credentials::folder::follow(folder.clone(), parts.credentials.clone());
     spawn(tasks, secrets);
     Ok(())
 }

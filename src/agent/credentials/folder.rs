@@ -11,7 +11,7 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Credentials, Seen, Wanted};
-use crate::agent::manifests::{Changes, secret_documents};
+use crate::kubernetes::folder::{Changes, secret_documents};
 use crate::kubernetes::{SecretData, decoded};
 use crate::model::ids::ObjectName;
 

@@ -14,6 +14,27 @@ use crate::model::ids::ArmId;
 const LISTED: usize = 3;
 
 impl ArmError {
+    /// Azure's words and what to do about them, for a condition or an Event. Without times and request
+    /// ids, so that the same trouble is the same text.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        self.followed_by(&self.advice())
+    }
+
+    /// The same where an identity was read that is to be assigned.
+    #[must_use]
+    pub fn in_full_to_assign(&self) -> String {
+        self.followed_by(&self.advice_to_assign())
+    }
+
+    fn followed_by(&self, advice: &str) -> String {
+        if advice.is_empty() {
+            self.to_string()
+        } else {
+            format!("{self}; {advice}")
+        }
+    }
+
     /// What to do about it; empty where waiting is all.
     #[must_use]
     pub fn advice(&self) -> String {
@@ -39,6 +60,20 @@ impl ArmError {
             | ArmErrorKind::Conflict
             | ArmErrorKind::Precondition
             | ArmErrorKind::Unavailable => String::new(),
+        }
+    }
+
+    /// The same about reading an identity that Lanyard only assigns: the role that assigning needs lets
+    /// read, and one that lets create and delete would be too much.
+    #[must_use]
+    pub fn advice_to_assign(&self) -> String {
+        let origin = self.origin.as_deref();
+        match origin.and_then(|origin| origin.resource.as_ref()) {
+            Some(identity) if self.kind == ArmErrorKind::Forbidden => format!(
+                "run: {}",
+                self.assignment("Managed Identity Operator", identity.as_written())
+            ),
+            _ => self.advice(),
         }
     }
 

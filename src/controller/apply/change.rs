@@ -4,6 +4,7 @@
 //! invariant 8: nothing is sent by one whose lease may end before the request does; a request whose
 //! outcome is not known is looked for before another one is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -21,18 +22,18 @@ use crate::azure::arm::{
     ArmError, ArmErrorKind, ComputeShown, IdentityPatch, MOST_IDENTITIES, Progress,
     ProvisioningState,
 };
+use crate::controller::lease::{WRITE_LEASE, WRITE_LIMIT};
 use crate::controller::plan::Patch;
 use crate::controller::records::Records;
 use crate::model::ids::ArmId;
 
-/// A write takes at most this long: then it is dropped.
-pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(8);
-/// For what lies between the check of the lease and the first byte.
-const MARGIN: Duration = Duration::from_secs(1);
 /// How often the lease is looked at that is too short.
 const LEASE_POLL: Duration = Duration::from_millis(200);
 /// Between two looks at an operation.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The longest pause that Azure may ask for between them.
+const LONGEST_LOOK: Duration = Duration::from_mins(2);
 
 /// How a change that Azure took ended otherwise than well.
 enum Ended {
@@ -51,6 +52,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             Ok(sent) => sent,
             Err(error) => {
                 self.around().metrics.patched(Patched::by(error.kind));
+                self.disown(&part, &error);
                 return self.minded(wanted, &part, error);
             }
         };
@@ -79,8 +81,27 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             }
             Err(Ended::Halt(halt)) => {
                 self.around().metrics.patched(Patched::Unknown);
+                self.state.unsure.extend(part.add.iter().cloned());
                 self.state.seen = None;
                 Err(halt)
+            }
+        }
+    }
+
+    /// The intent is written down as owned. A request that was refused added nothing: who adds the same
+    /// identity meanwhile, by hand, owns it.
+    fn disown(&mut self, part: &Patch, error: &ArmError) {
+        let state = &mut self.state;
+        let entries = &state.record.entries;
+        state.unsure.retain(|id| entries.contains_key(id));
+        if error.may_have_happened() {
+            state.unsure.extend(part.add.iter().cloned());
+            return;
+        }
+        let record = Arc::make_mut(&mut state.record);
+        for id in part.add.difference(&state.unsure) {
+            if let Some(entry) = record.entries.get_mut(id) {
+                entry.owned = false;
             }
         }
     }
@@ -103,10 +124,18 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         loop {
             let prepared = self.around().arm.prepare(WRITE_LIMIT).await;
             prepared.map_err(|error| Halt::Failed(trouble(&error), error.retry_after))?;
-            if self.leads_for(WRITE_LIMIT + MARGIN) {
+            // What leads by now may be a later term of this process, with workers of its own.
+            if self.is_closing() {
+                return Err(Halt::Closing);
+            }
+            if self.around().lease.lasts(WRITE_LEASE) {
                 break;
             }
-            self.lead(WRITE_LIMIT + MARGIN).await?;
+            self.lead(WRITE_LEASE).await?;
+        }
+        // A term that ended writes nothing in the next one, though this process may lead again.
+        if self.is_closing() {
+            return Err(Halt::Closing);
         }
         let late = || ArmError::new(ArmErrorKind::Unavailable, "no answer to a change in time");
         let sent = self.around().arm.patch(&self.compute, &patch, WRITE_LIMIT);
@@ -115,15 +144,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             .unwrap_or_else(|_| Err(late())))
     }
 
-    /// Whether the lease lasts longer than this.
-    fn leads_for(&self, time: Duration) -> bool {
-        let until = self.around().lease.until();
-        until.is_some_and(|until| until > Instant::now() + time)
-    }
-
     /// Waits until the lease lasts longer than this.
     pub(super) async fn lead(&self, time: Duration) -> Result<(), Halt> {
-        while !self.leads_for(time) {
+        while !self.around().lease.lasts(time) {
             if !self.sleep_until(Instant::now() + LEASE_POLL).await {
                 return Err(Halt::Closing);
             }
@@ -137,6 +160,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         state.in_flight = None;
         for id in part.add.union(&part.remove) {
             state.setbacks.clear(id);
+            state.unsure.remove(id);
         }
         if let Some(culprit) = state.search.took(part)
             && let Some(error) = state.minded.clone()
@@ -227,7 +251,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         after: Duration,
     ) -> Result<ComputeShown, Ended> {
         let deadline = Instant::now() + self.around().pace.operation_timeout;
-        let mut pause = after.clamp(LOOKS.0, Duration::from_mins(2));
+        let mut pause = after.clamp(LOOKS.0, LONGEST_LOOK);
         let mut first = self.state.took.take().map(|took| took.max(pause));
         loop {
             let at = Instant::now() + first.take().unwrap_or(pause);
@@ -248,7 +272,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) if is_done(&shown, part) => return Ok(shown),
                 Ok(_) => match self.ask(operation).await? {
                     Asked::Done(shown) => return Ok(shown),
-                    Asked::Running(after) => pause = after.unwrap_or(pause).clamp(LOOKS.0, LOOKS.1),
+                    Asked::Running(after) => {
+                        pause = after.unwrap_or(pause).clamp(LOOKS.0, LONGEST_LOOK)
+                    }
                 },
                 Err(error)
                     if matches!(
@@ -295,6 +321,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) => Ok(Asked::Done(shown)),
                 Err(error) => failed(trouble(&error), error.retry_after),
             },
+            // The next look waits for it.
+            Err(error) if error.kind == ArmErrorKind::Throttled => {
+                self.throttled(&error);
+                Ok(Asked::Running(None))
+            }
             Err(error) if error.is_transient() => Ok(Asked::Running(error.retry_after)),
             Err(error) => failed(trouble(&error), error.retry_after),
         }

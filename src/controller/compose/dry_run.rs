@@ -1,6 +1,6 @@
 //! What the controller would do, without doing it: `--dry-run`.
 //!
-//! In: the Kubernetes API and ARM, both only read. Out: a plan for each compute resource. Ends when
+//! In: the Kubernetes API (or a folder of manifests) and ARM, both only read. Out: a plan for each compute resource. Ends when
 //! everything was observed once and every compute resource read, or failed to be.
 
 use std::collections::BTreeMap;
@@ -14,16 +14,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::core::Core;
-use crate::azure::arm::{ArmClient, ArmErrorKind};
+use super::source::Source;
+use crate::azure::arm::ArmClient;
 use crate::controller::apply::Wanted;
 use crate::controller::config::{Config, Pace};
+use crate::controller::desire::Refusal;
 use crate::controller::known::{Existence, Shown};
-use crate::controller::observe::{self, Observe};
 use crate::controller::plan::{Patch, Plan, Situation, plan};
 use crate::controller::record::Record;
-use crate::controller::records::{KubernetesRecords, Records};
-use crate::kubernetes;
-use crate::kubernetes::watch::Timing;
+use crate::controller::records::Records;
 use crate::model::ids::ArmId;
 use crate::serve::clock;
 use crate::serve::ready::Readiness;
@@ -38,6 +37,9 @@ const AT_ONCE: usize = 8;
 pub struct Plans {
     /// The plans, by ARM id.
     pub computes: Vec<ComputePlan>,
+    /// Identities that pods may use and that would not be assigned, or cannot be looked at, and why:
+    /// by the name of the `AzureIdentity`, or by ARM id.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// What would be done to one compute resource.
@@ -62,25 +64,20 @@ pub struct ComputePlan {
 
 /// Works out the plans.
 pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
-    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let source = Source::of(&config).await?;
     let arm = super::azure::arm(&config.azure)?;
     let (batches, mut incoming) = mpsc::channel(super::BATCHES);
     let registry = Registry::new();
-    let observe = Observe {
-        cluster: cluster.clone(),
-        batches,
-        latch: Readiness::default().latch("watches"),
-        metrics: observe::metrics(&registry)?,
-        timing: Timing::default(),
-    };
-    let watching = tokio::spawn(observe.run());
+    let latch = Readiness::default().latch("watches");
+    let mut watching = JoinSet::new();
+    source.observe(batches, latch, &registry, &mut watching)?;
     let mut core = Core::new(super::metrics::reconcile_seconds(&registry)?);
     while !core.complete {
         let batch = incoming.recv().await.context("nobody observes any more")?;
         core.take(batch);
     }
-    watching.abort();
-    let kept = KubernetesRecords::new(cluster).all().await?;
+    drop(watching);
+    let kept = source.records().all().await?;
     let mut wanted: BTreeMap<ArmId, (Wanted, Record)> = core
         .all_wanted()
         .into_iter()
@@ -97,7 +94,9 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
             .or_insert_with(|| (Wanted::nothing(one.compute), Record::default()))
             .1 = one.record;
     }
-    let existence = existences(&arm, &core).await;
+    let (existence, unread) = existences(&arm, &core).await;
+    let mut refused = refusals(&core);
+    refused.extend(unread);
     let mut computes = Vec::new();
     for (wanted, record) in wanted.into_values() {
         if wanted.desire.wanted.is_empty() && record.entries.is_empty() {
@@ -105,35 +104,65 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
         }
         computes.push(one(&arm, &wanted, &record, &existence, config.pace).await);
     }
-    Ok(Plans { computes })
+    Ok(Plans { computes, refused })
 }
 
-/// What ARM says of all identities that are named.
-async fn existences(arm: &ArmClient, core: &Core) -> BTreeMap<ArmId, Existence> {
+/// Identities that pods may use, get from IMDS, and that nothing is assigned of. Managed ones are no
+/// part of a dry run.
+fn refusals(core: &Core) -> BTreeMap<String, String> {
+    let names = core.world.identities.keys();
+    names
+        .filter_map(|name| {
+            let used = core.ledger.identity(name);
+            let refusal = used.refusal.filter(|_| used.pods > 0)?;
+            let is_fine = matches!(
+                refusal,
+                Refusal::NotByImds | Refusal::NotCreated | Refusal::Deleting
+            );
+            let why = || format!("{}: {refusal}", refusal.reason());
+            (!is_fine).then(|| (name.to_string(), why()))
+        })
+        .collect()
+}
+
+/// What ARM says of all identities that are named, and why it says nothing of some.
+async fn existences(
+    arm: &ArmClient,
+    core: &Core,
+) -> (BTreeMap<ArmId, Existence>, BTreeMap<String, String>) {
     let mut found = BTreeMap::new();
+    let mut unread = BTreeMap::new();
+    let mut take = |(id, looked): (ArmId, Result<Existence, String>)| {
+        let existence = looked.unwrap_or_else(|why| {
+            unread.insert(id.to_string(), why);
+            Existence::Unknown
+        });
+        found.insert(id, existence);
+    };
     let mut reads = JoinSet::new();
     for id in core.ledger.named().clone() {
         while reads.len() >= AT_ONCE {
-            found.extend(reads.join_next().await.and_then(Result::ok));
+            reads
+                .join_next()
+                .await
+                .and_then(Result::ok)
+                .into_iter()
+                .for_each(&mut take);
         }
         let arm = arm.clone();
         reads.spawn(async move {
-            let existence = match arm.identity(&id, READ).await {
-                Ok(shown) => Existence::Exists {
-                    client_id: shown.client_id,
-                    principal_id: shown.principal_id,
-                    tenant_id: shown.tenant_id,
-                },
-                Err(error) if error.kind == ArmErrorKind::NotFound => Existence::Missing,
-                Err(_) => Existence::Unknown,
+            let looked = match arm.identity(&id, READ).await {
+                Ok(shown) => Ok(Existence::of(&shown)),
+                Err(error) if error.is_absence() => Ok(Existence::Missing),
+                Err(error) => Err(error.in_full_to_assign()),
             };
-            (id, existence)
+            (id, looked)
         });
     }
     while let Some(one) = reads.join_next().await {
-        found.extend(one.ok());
+        one.into_iter().for_each(&mut take);
     }
-    found
+    (found, unread)
 }
 
 async fn one(
@@ -154,16 +183,10 @@ async fn one(
     };
     let shown = match arm.compute(&desire.compute, READ).await {
         Ok(shown) => shown,
-        Err(error) => return empty(Some(format!("{error}: {}", error.advice()))),
+        Err(error) => return empty(Some(error.in_full())),
     };
     let now = clock::since_epoch();
-    let identities = shown.identities.into_iter();
-    let shown = Shown {
-        at: now,
-        identities: identities
-            .map(|(id, principal)| (id, principal.principal_id))
-            .collect(),
-    };
+    let shown = Shown::of(&shown, now);
     let Plan { record, patch, .. } = plan(&Situation {
         desire,
         immutable: &wanted.immutable,
@@ -223,6 +246,16 @@ impl Plans {
                 let _ = writeln!(text, "    {id} ({})", one.identities[id]);
             }
         }
+        for (of, why) in &self.refused {
+            let _ = writeln!(text, "! {of}: {why}");
+        }
+        let unplanned = self.computes.iter().filter(|one| one.problem.is_some());
+        match unplanned.count() {
+            0 => {}
+            count => {
+                let _ = writeln!(text, "{count} compute resources could not be planned.");
+            }
+        }
         let (mut calls, all) = (0, self.computes.len());
         for one in &self.computes {
             calls += usize::from(!one.add.is_empty() || !one.remove.is_empty());
@@ -232,5 +265,34 @@ impl Plans {
             "{calls} of {all} compute resources would be changed. Nothing was written."
         );
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_planned_is_not_told_as_in_order() {
+        let scale_set = "/subscriptions/s/resourceGroups/nodes/providers/Microsoft.Compute/virtualMachineScaleSets/pool";
+        let plans = Plans {
+            computes: vec![ComputePlan {
+                compute_id: scale_set.parse().unwrap(),
+                nodes: 2,
+                add: Vec::new(),
+                remove: Vec::new(),
+                identities: BTreeMap::new(),
+                problem: Some("Forbidden".to_owned()),
+            }],
+            refused: BTreeMap::from([("shop/till".to_owned(), "NoResourceID: why".to_owned())]),
+        };
+        let text = plans.printed(false).unwrap();
+        for line in [
+            "! shop/till: NoResourceID: why\n",
+            "1 compute resources could not be planned.\n",
+            "0 of 1 compute resources would be changed.",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -7,7 +7,9 @@
 mod azure;
 mod core;
 mod dry_run;
+mod lead;
 mod metrics;
+mod source;
 mod term;
 
 use std::sync::Arc;
@@ -17,36 +19,29 @@ use anyhow::Context;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::core::Core;
-use self::metrics::States;
-use self::term::{Means, Term};
+use self::lead::Leader;
+use self::source::Source;
+use self::term::Means;
 use super::apply::{ApplyMetrics, Paces, Rates};
 use super::board::Board;
 use super::config::Config;
 use super::lease::{self, Guard};
 use super::managed::{self, Mode};
-use super::observe::{self, Observe};
-use super::world::Batch;
-use crate::kubernetes::watch::Timing;
-use crate::kubernetes::{self, Cluster};
+use crate::kubernetes::Cluster;
 use crate::serve::admin::Admin;
 use crate::serve::ready::Readiness;
-use crate::serve::series::gauge;
 use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, signals};
 pub use dry_run::{Plans, dry_run};
 
 /// Batches that wait to be taken in.
 const BATCHES: usize = 64;
-/// Between looks at what has become due without an event.
-const TICK: Duration = Duration::from_secs(1);
-/// From one working out of all statuses to the next, at least: it costs time by the number of objects.
-const REPORT: Duration = Duration::from_millis(250);
-/// And without any change, at most.
-const REMIND: Duration = Duration::from_mins(1);
+/// Between attempts to ask the API server which cluster this is.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the controller until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
@@ -54,7 +49,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let registry = Registry::new();
     let readiness = Readiness::default();
     let observed = readiness.latch("watches");
-    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+    let source = Source::of(&config).await?;
     let arm = azure::arm(&config.azure)?.telling(azure::counting(&registry)?);
     let admin = Drain::new();
     let mut tasks = JoinSet::new();
@@ -65,27 +60,17 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_admin(&config, pages, &admin, &mut tasks).await?;
     let (batches, incoming) = mpsc::channel(BATCHES);
-    tasks.spawn(
-        Observe {
-            cluster: cluster.clone(),
-            batches,
-            latch: observed,
-            metrics: observe::metrics(&registry)?,
-            timing: Timing::default(),
-        }
-        .run(),
-    );
-    let mode = follow_marker(&config, &cluster, &mut tasks);
-    let settings = lease::Settings::new(&config.namespace, &config.lease, &config.name);
-    let (guard, keeper) = lease::lease(&cluster, settings);
-    let (stop, stopped) = (CancellationToken::new(), CancellationToken::new());
-    let keeping = tokio::spawn(keeper.run(
-        stop.clone().cancelled_owned(),
-        stopped.clone().cancelled_owned(),
-    ));
+    source.observe(batches, observed, &registry, &mut tasks)?;
+    let mode = follow_marker(&config, source.cluster(), &mut tasks);
+    let stop = CancellationToken::new();
+    let (guard, keeping) = lease(&config, source.cluster(), &stop);
+    let managed = match source.cluster() {
+        Some(cluster) => Some(managed_settings(&config, cluster, &signals.first).await?),
+        None => None,
+    };
     let means = Means {
-        managed: managed_settings(&config, &cluster, &signals.first).await?,
-        cluster,
+        managed,
+        source,
         arm,
         guard,
         pace: config.pace,
@@ -96,13 +81,15 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         name: config.name.clone(),
     };
     let core = Core::new(metrics::reconcile_seconds(&registry)?);
+    let leader = Leader::new(means, core, &registry)?;
     let failed = tokio::select! {
-        ended = lead(&means, core, incoming, &registry, &signals.first) => ended.err(),
+        ended = leader.run(incoming, &signals.first) => ended.err(),
         Some(ended) = tasks.join_next() => Some(ended?.err().unwrap_or_else(|| anyhow::anyhow!("a task ended too early"))),
     };
     stop.cancel();
-    stopped.cancel();
-    let _ = keeping.await;
+    if let Some(keeping) = keeping {
+        let _ = keeping.await;
+    }
     let ended = admin
         .complete(config.drain, signals.second.cancelled())
         .await;
@@ -110,87 +97,22 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-/// Takes in what is observed, and works while this process leads. Ends with the signal.
-async fn lead(
-    means: &Means,
-    mut core: Core,
-    mut batches: mpsc::Receiver<Batch>,
-    registry: &Registry,
-    end: &CancellationToken,
-) -> anyhow::Result<()> {
-    let leads = gauge(
-        registry,
-        "lanyard_controller_leader",
-        "1 while this one holds the lease and works, 0 while it stands by.",
-    )?;
-    let states = States::register(registry)?;
-    let mut term: Option<Term> = None;
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = means.board.subscribe();
-    // What is told to people is worked out anew a short while after something changed, not each time.
-    let (mut changed, mut report_at) = (true, tokio::time::Instant::now());
-    loop {
-        tokio::select! {
-            () = end.cancelled() => break,
-            () = lost(&means.guard), if term.is_some() => {
-                tracing::warn!("the lease is lost: nothing is written any more until it is held again");
-                leads.set(0);
-                states.clear();
-                // Not waited for: the next leader may work already, and each write has its own end.
-                term = None;
-            }
-            batch = batches.recv() => {
-                let batch = batch.context("nobody observes any more")?;
-                let taken = core.take(batch);
-                changed |= !taken.changes.is_empty();
-                if let Some(term) = &mut term {
-                    term.pass_on(&core, &taken);
-                }
-            }
-            Ok(()) = told.changed() => changed = true,
-            () = tokio::time::sleep_until(report_at), if changed && term.is_some() => {
-                if let Some(term) = &mut term {
-                    term.report(&core);
-                    states.count(&means.board);
-                }
-                (changed, report_at) = (false, tokio::time::Instant::now() + REPORT);
-            }
-            _ = tick.tick() => {
-                // Some of what is told is about time that has passed.
-                changed |= report_at.elapsed() > REMIND;
-                if let Some(term) = &mut term {
-                    term.tick(&core);
-                }
-            }
-        }
-        if term.is_none() && core.complete && means.guard.until().is_some() {
-            term = begin(means, &core).await;
-            leads.set(i64::from(term.is_some()));
-            changed = true;
-        }
-    }
-    if let Some(term) = term {
-        term.end().await;
-    }
-    Ok(())
-}
-
-async fn begin(means: &Means, core: &Core) -> Option<Term> {
-    match Term::begin(means, core).await {
-        Ok(term) => {
-            tracing::info!("leading: the records are read");
-            Some(term)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the records cannot be read; trying again");
-            None
-        }
-    }
-}
-
-async fn lost(guard: &Guard) {
-    guard.lost().await;
+/// Keeps the lease until `stop`; without a cluster nobody else works, and there is none to keep.
+fn lease(
+    config: &Config,
+    cluster: Option<&Cluster>,
+    stop: &CancellationToken,
+) -> (Guard, Option<JoinHandle<()>>) {
+    let Some(cluster) = cluster else {
+        return (Guard::forever(), None);
+    };
+    let settings = lease::Settings::new(&config.namespace, &config.lease, &config.name);
+    let (guard, keeper) = lease::lease(cluster, settings);
+    let keeping = tokio::spawn(keeper.run(
+        stop.clone().cancelled_owned(),
+        stop.clone().cancelled_owned(),
+    ));
+    (guard, Some(keeping))
 }
 
 /// Metrics and health.
@@ -216,11 +138,11 @@ async fn serve_admin(
 /// Whether Lanyard is being removed.
 fn follow_marker(
     config: &Config,
-    cluster: &Cluster,
+    cluster: Option<&Cluster>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> watch::Receiver<Mode> {
     let (mode, is) = watch::channel(Mode::Serve);
-    if let Some(marker) = config.removal_marker.clone() {
+    if let Some((marker, cluster)) = config.removal_marker.clone().zip(cluster) {
         let (cluster, namespace) = (cluster.clone(), config.namespace.clone());
         tasks.spawn(async move {
             managed::marker::follow(cluster, namespace, marker, mode).await;
@@ -240,33 +162,36 @@ async fn managed_settings(
         match managed::cluster::uid(cluster).await {
             Ok(uid) => break uid,
             Err(error) => {
-                tracing::warn!(%error, "the namespace kube-system cannot be read; trying again")
+                tracing::warn!(%error, "the namespace kube-system cannot be read; trying again");
             }
         }
         tokio::select! {
             () = end.cancelled() => anyhow::bail!("ended before the API server could be asked"),
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(AGAIN) => {}
         }
     };
     let issuer = match &config.issuer {
-        Some(issuer) => Some(issuer.as_str().into()),
-        None => {
-            let found = cluster.issuer().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the API server was asked in vain who issues service account tokens");
-                None
-            });
-            if found.is_none() {
-                tracing::warn!(
-                    "the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials"
-                );
-            }
-            found.map(Into::into)
-        }
+        Some(issuer) => Some(issuer.clone()),
+        None => asked_issuer(cluster).await,
     };
     Ok(managed::Settings {
         cluster: uid,
-        issuer,
+        issuer: issuer.map(Into::into),
         grace: config.pace.removal_grace,
         refresh: config.pace.drift_interval,
     })
+}
+
+/// Who issues the cluster's service account tokens, as the API server says.
+async fn asked_issuer(cluster: &Cluster) -> Option<String> {
+    let found = cluster.issuer().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the API server was asked in vain who issues service account tokens");
+        None
+    });
+    if found.is_none() {
+        tracing::warn!(
+            "the issuer of service account tokens is not known: name it with --service-account-issuer, or managed identities get no federated credentials"
+        );
+    }
+    found
 }

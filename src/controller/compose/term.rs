@@ -11,14 +11,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::{Core, Taken};
+use super::source::{KeptThere, Source};
 use crate::azure::arm::ArmClient;
 use crate::controller::apply::{Applier, ApplyMetrics, Paces, Surroundings};
 use crate::controller::board::Board;
 use crate::controller::config::Pace;
 use crate::controller::identities::Identities;
 use crate::controller::lease::Guard;
-use crate::controller::managed::{Managed, Mode, Settings};
-use crate::controller::records::{KubernetesRecords, RecordError, Records};
+use crate::controller::managed::{Managed, Mode, Paced, Settings};
+use crate::controller::records::{RecordError, Records};
 use crate::controller::report::Reporter;
 use crate::controller::world::Change;
 use crate::kubernetes::Cluster;
@@ -30,8 +31,8 @@ const LAST_WRITES: Duration = Duration::from_secs(9);
 
 /// What all terms of this process share.
 pub struct Means {
-    /// The API server.
-    pub cluster: Cluster,
+    /// Where objects come from and records are kept.
+    pub source: Source,
     /// Azure Resource Manager.
     pub arm: ArmClient,
     /// Whether this process leads.
@@ -46,17 +47,17 @@ pub struct Means {
     pub metrics: Arc<ApplyMetrics>,
     /// Whether Lanyard stays.
     pub mode: watch::Receiver<Mode>,
-    /// What holds for all managed identities.
-    pub managed: Settings,
+    /// What holds for all managed identities; without a cluster there are none.
+    pub managed: Option<Settings>,
     /// Who this replica is, in Events.
     pub name: String,
 }
 
 /// What works during one term.
 pub struct Term {
-    applier: Applier<ArmClient, KubernetesRecords, Guard>,
-    managed: Managed<ArmClient, Cluster, Guard>,
-    reporter: Reporter,
+    applier: Applier<ArmClient, KeptThere, Guard>,
+    managed: Option<Managed<Paced, Cluster, Guard>>,
+    reporter: Option<Reporter>,
     named: watch::Sender<Arc<BTreeSet<ArmId>>>,
     board: Arc<Board>,
     mode: watch::Receiver<Mode>,
@@ -67,7 +68,7 @@ pub struct Term {
 impl Term {
     /// Begins with everything that is wanted.
     pub async fn begin(means: &Means, core: &Core) -> Result<Self, RecordError> {
-        let records = KubernetesRecords::new(means.cluster.clone());
+        let records = means.source.records();
         let kept = records.all().await?;
         let applier = Applier::new(Surroundings {
             arm: means.arm.clone(),
@@ -95,23 +96,29 @@ impl Term {
             .run(),
         );
         applier.begin(kept, core.all_wanted());
-        let mut managed = Managed::new(
-            (
-                means.arm.clone(),
-                means.cluster.clone(),
-                means.guard.clone(),
-            ),
-            means.managed.clone(),
-            means.board.clone(),
-            means.mode.clone(),
-            clock::since_epoch,
-        );
-        managed.start(&core.world);
+        let cluster = means.source.cluster();
+        let managed = cluster.zip(means.managed.as_ref());
+        let managed = managed.map(|(cluster, settings)| {
+            let azure = Paced {
+                arm: means.arm.clone(),
+                paces: means.paces.clone(),
+            };
+            let mut managed = Managed::new(
+                (azure, cluster.clone(), means.guard.clone()),
+                settings.clone(),
+                means.board.clone(),
+                means.mode.clone(),
+                clock::since_epoch,
+            );
+            managed.start(&core.world);
+            managed
+        });
         let now = clock::since_epoch();
         Ok(Self {
             applier,
             managed,
-            reporter: Reporter::begin(&means.cluster, &means.guard, &means.name, now),
+            reporter: cluster
+                .map(|cluster| Reporter::begin(cluster, &means.guard, &means.name, now)),
             named,
             board: means.board.clone(),
             mode: means.mode.clone(),
@@ -134,7 +141,9 @@ impl Term {
                 self.applier.lost(name);
             }
         }
-        self.managed.update(&core.world, &taken.changes);
+        if let Some(managed) = &mut self.managed {
+            managed.update(&core.world, &taken.changes);
+        }
         self.named.send_if_modified(|before| {
             let differs = **before != *core.ledger.named();
             if differs {
@@ -146,21 +155,26 @@ impl Term {
 
     /// What becomes due without a change.
     pub fn tick(&mut self, core: &Core) {
-        self.managed.update(&core.world, &[]);
+        if let Some(managed) = &mut self.managed {
+            managed.update(&core.world, &[]);
+        }
     }
 
     /// Tells people how everything is.
     pub fn report(&mut self, core: &Core) {
         let now = clock::since_epoch();
-        self.reporter
-            .report(&core.world, &core.ledger, &self.board, now);
+        if let Some(reporter) = &mut self.reporter {
+            reporter.report(&core.world, &core.ledger, &self.board, now);
+        }
     }
 
     /// Ends it: no new writes; waits for those that were sent.
     pub async fn end(self) {
-        tokio::join!(
-            self.applier.stop(LAST_WRITES),
-            self.managed.end(LAST_WRITES)
-        );
+        let managed = async {
+            if let Some(managed) = self.managed {
+                managed.end(LAST_WRITES).await;
+            }
+        };
+        tokio::join!(self.applier.stop(LAST_WRITES), managed);
     }
 }

@@ -54,7 +54,7 @@ fn pods_that_are_replaced_change_nothing() {
     assert_eq!(it.ledger.desire(&compute("pool1")), before);
 }
 
-/// The same name again on another node: a StatefulSet's pod after its node was drained.
+/// The same name again on another node: a `StatefulSet`'s pod after its node was drained.
 #[test]
 fn a_pod_that_moves_takes_its_identities_along() {
     let mut it = Observed::teams();

@@ -7,7 +7,7 @@
 
 mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::apply::Paces;
+use super::apply::{Access, Paces};
 use super::board::{Board, Trouble};
 use super::known::Existence;
 use crate::azure::arm::{ArmClient, ArmError, ArmErrorKind, IdentityShown};
@@ -28,8 +28,6 @@ const MOST: usize = 8;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long a subscription is left alone that throttles without saying how long.
 const THROTTLED: Duration = Duration::from_secs(30);
-/// ARM's code for an identity whose resource group was deleted, and the identity with it.
-const GROUP_GONE: &str = "ResourceGroupNotFound";
 
 /// Who knows identities.
 pub trait Knows: Clone + Send + Sync + 'static {
@@ -71,14 +69,12 @@ impl<A: Knows> Identities<A> {
         let start = Instant::now();
         let mut schedule = Schedule::new(self.interval);
         let mut calls: JoinSet<(ArmId, Result<IdentityShown, ArmError>)> = JoinSet::new();
-        // Subscriptions whose identities Azure wants left alone.
-        let mut rests: Rests = BTreeMap::new();
         self.want(&mut schedule, start.elapsed());
         loop {
             while calls.len() < MOST
                 && let Some(id) = schedule.take(start.elapsed())
             {
-                match self.admitted(&mut rests, &id) {
+                match self.paces.identity(&id, Access::Read) {
                     Ok(()) => {
                         let arm = self.arm.clone();
                         calls.spawn(async move {
@@ -86,7 +82,7 @@ impl<A: Knows> Identities<A> {
                             (id, known)
                         });
                     }
-                    Err(at) => schedule.postpone(&id, at.duration_since(start)),
+                    Err(wait) => schedule.postpone(&id, wait.at.duration_since(start)),
                 }
             }
             let next = schedule.next().filter(|_| calls.len() < MOST);
@@ -95,7 +91,7 @@ impl<A: Knows> Identities<A> {
                 Some(called) = calls.join_next() => {
                     let (id, answer) = called?;
                     if let Err(error) = &answer {
-                        self.rest(&mut rests, &id, error);
+                        self.rest(&id, error);
                     }
                     self.take(&mut schedule, &id, answer, start.elapsed());
                 }
@@ -124,11 +120,11 @@ impl<A: Knows> Identities<A> {
         now: Duration,
     ) {
         let (looked, existence, trouble) = match answer {
-            Ok(shown) => (Looked::Exists, Some(exists(&shown)), None),
+            Ok(shown) => (Looked::Exists, Some(Existence::of(&shown)), None),
             Err(error) if error.kind == ArmErrorKind::NotFound => {
                 (Looked::Missing, Some(Existence::Missing), None)
             }
-            Err(error) if error.code == GROUP_GONE => {
+            Err(error) if error.is_absence() => {
                 let trouble = self.trouble(&error, None);
                 (Looked::Missing, Some(Existence::Missing), Some(trouble))
             }
@@ -154,60 +150,25 @@ impl<A: Knows> Identities<A> {
         }
     }
 
-    fn admitted(&self, rests: &mut Rests, id: &ArmId) -> Result<(), Instant> {
-        let subscription = subscription(id);
-        match rests.get(&subscription) {
-            Some(until) if *until > Instant::now() => return Err(*until),
-            Some(_) => drop(rests.remove(&subscription)),
-            None => {}
-        }
-        self.paces.read(id).map_err(|wait| wait.at)
-    }
-
     /// Leaves the identities of a throttled subscription alone, and where it is throttled as a whole,
     /// everything in it.
-    fn rest(&self, rests: &mut Rests, id: &ArmId, error: &ArmError) {
-        if error.kind != ArmErrorKind::Throttled {
-            return;
-        }
-        let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
-        let rest = rests.entry(subscription(id)).or_insert(until);
-        *rest = until.max(*rest);
-        if error.code.to_ascii_lowercase().starts_with("subscription") {
-            self.paces.rest(id, until);
+    fn rest(&self, id: &ArmId, error: &ArmError) {
+        if error.kind == ArmErrorKind::Throttled {
+            let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
+            let all = error.code.to_ascii_lowercase().starts_with("subscription");
+            self.paces.identities_wait(id, until, all);
         }
     }
 
     fn trouble(&self, error: &ArmError, wait: Option<Duration>) -> Trouble {
-        let advice = error.advice();
-        let message = if advice.is_empty() {
-            error.to_string()
-        } else {
-            format!("{error}; {advice}")
-        };
         Trouble {
             reason: error.kind.reason().into(),
-            message: message.into(),
+            message: error.in_full_to_assign().into(),
             until: wait.map(|wait| (self.now)() + wait),
         }
     }
 }
 
-/// Until when the identities of a subscription are left alone, by its id in lower case.
-type Rests = BTreeMap<String, Instant>;
-
-fn subscription(id: &ArmId) -> String {
-    let subscription = id.as_written().split('/').nth(2);
-    subscription.unwrap_or_default().to_ascii_lowercase()
-}
-
-fn exists(shown: &IdentityShown) -> Existence {
-    Existence::Exists {
-        client_id: shown.client_id,
-        principal_id: shown.principal_id,
-        tenant_id: shown.tenant_id,
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -138,7 +138,7 @@ async fn one_that_is_missing_and_then_made_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_no_absence() {
     let scene = scene(&["i", "j"], |azure| {
-        azure.answers(&id("i"), Ok(principal(1)))
+        azure.answers(&id("i"), Ok(principal(1)));
     });
     scene.after(1).await;
     let forbidden = ArmError::new(ArmErrorKind::Forbidden, "no role");

@@ -5,7 +5,7 @@
 //! they have pods or not: a first pod is to find its credential there. An entry that names none means the
 //! accounts of the pods that it matches now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::controller::world::{Pod, World};
 use crate::model::facts::Subject;
@@ -18,23 +18,28 @@ pub fn bound<'a>(
     identities: impl IntoIterator<Item = &'a ObjectName>,
 ) -> BTreeMap<ObjectName, BTreeSet<ObjectName>> {
     let mut bound = BTreeMap::new();
-    let mut by_pods = Vec::new();
+    // A pass costs the pods times the entries that can be about them, not all entries.
+    let (mut own, mut any) = (HashMap::<&str, Vec<_>>::new(), Vec::new());
     for identity in identities {
         let mut accounts = BTreeSet::new();
         for subject in subjects(world, identity) {
-            if subject.service_accounts.is_empty() {
-                by_pods.push((identity, subject));
-            } else {
+            if !subject.service_accounts.is_empty() {
                 stated(world, identity, subject, &mut accounts);
+            } else if subject.namespace_selector.is_some() {
+                any.push((identity, subject));
+            } else {
+                let entries = own.entry(&*identity.namespace).or_default();
+                entries.push((identity, subject));
             }
         }
         bound.insert(identity.clone(), accounts);
     }
-    if by_pods.is_empty() {
+    if own.is_empty() && any.is_empty() {
         return bound;
     }
     for (name, pod) in &world.pods {
-        for (identity, subject) in &by_pods {
+        let entries = own.get(&*name.namespace).into_iter().flatten();
+        for (identity, subject) in entries.chain(&any) {
             if takes(subject, identity, name, pod, world)
                 && let Some(accounts) = bound.get_mut(*identity)
             {
@@ -123,11 +128,11 @@ mod tests {
         pairs.iter().map(owned).collect()
     }
 
-    fn selector(pairs: &[(&str, &str)]) -> Option<LabelSelector> {
-        Some(LabelSelector {
+    fn selector(pairs: &[(&str, &str)]) -> LabelSelector {
+        LabelSelector {
             match_labels: labels(pairs),
             expressions: Vec::new(),
-        })
+        }
     }
 
     fn world(subject: Subject) -> World {
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn stated_accounts_count_before_there_are_pods() {
         let subject = Subject {
-            pod_selector: selector(&[("app", "web")]),
+            pod_selector: Some(selector(&[("app", "web")])),
             service_accounts: vec!["web".into(), "worker".into()],
             namespace_selector: None,
         };
@@ -182,7 +187,7 @@ mod tests {
         assert_eq!(found(&own), ["shop/web", "shop/worker"]);
         assert!(!follows_pods(&own, &ObjectName::new("shop", "payments")));
         let several = world(Subject {
-            namespace_selector: selector(&[("team", "a")]),
+            namespace_selector: Some(selector(&[("team", "a")])),
             service_accounts: vec!["web".into()],
             ..subject
         });
@@ -192,7 +197,7 @@ mod tests {
     #[test]
     fn without_stated_accounts_those_of_the_pods_that_use_it_count() {
         let mut own = world(Subject {
-            pod_selector: selector(&[("app", "web")]),
+            pod_selector: Some(selector(&[("app", "web")])),
             service_accounts: Vec::new(),
             namespace_selector: None,
         });
@@ -216,7 +221,7 @@ mod tests {
         let mut all = world(Subject {
             pod_selector: None,
             service_accounts: Vec::new(),
-            namespace_selector: selector(&[("team", "a")]),
+            namespace_selector: Some(selector(&[("team", "a")])),
         });
         pod(&mut all, ("bank", "p1"), "silent", None);
         pod(&mut all, ("bank", "p2"), "short", Some(&["payments"]));

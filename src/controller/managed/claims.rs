@@ -124,7 +124,7 @@ mod tests {
     const GROUP: &str = "/subscriptions/s/resourceGroups/shop";
     const UID: &str = "0b000000-0000-4000-8000-000000000002";
 
-    fn world(groups: &[&str], sources: serde_json::Value) -> World {
+    fn world(groups: &[&str], sources: &serde_json::Value) -> World {
         let mut world = World::default();
         world.apply(Change::Namespace("shop".into(), Some(Arc::default())));
         let policy = Seen {
@@ -176,10 +176,10 @@ mod tests {
             ("/subscriptions/s/resourceGroups/sho", false),
             ("/subscriptions/s", false),
         ] {
-            let world = world(&[group], json!([{"imds": {}}]));
+            let world = world(&[group], &json!([{"imds": {}}]));
             assert_eq!(one(&world, false).admitted, admitted, "{group}");
         }
-        let mut unknown = world(&[GROUP], json!([{"imds": {}}]));
+        let mut unknown = world(&[GROUP], &json!([{"imds": {}}]));
         unknown.namespaces.clear();
         assert!(!one(&unknown, false).admitted);
     }
@@ -194,13 +194,13 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(one(&world(&[], sources), false).federated, federated);
+            assert_eq!(one(&world(&[], &sources), false).federated, federated);
         }
     }
 
     #[test]
     fn what_cannot_be_used_concerns_us_as_long_as_we_hold_it() {
-        let mut world = world(&[GROUP], json!([{"nodeSystemAssigned": {}}]));
+        let mut world = world(&[GROUP], &json!([{"nodeSystemAssigned": {}}]));
         assert!(claims(&world, [&name()], false)[&name()].is_none());
         let mut seen = (*world.identities[&name()]).clone();
         seen.meta.finalizers = vec!["other".into(), FINALIZER.into()];
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn where_it_is_assigned_counts_while_it_is_to_go() {
-        let mut world = world(&[GROUP], json!([{"imds": {}}]));
+        let mut world = world(&[GROUP], &json!([{"imds": {}}]));
         let id = format!(
             "{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/lanyard-C-{UID}"
         );

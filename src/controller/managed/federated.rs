@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     const ISSUER: &str = "https://issuer.example";
-    const GRACE: Duration = Duration::from_secs(900);
+    const GRACE: Duration = Duration::from_mins(15);
     const S: fn(u64) -> Duration = Duration::from_secs;
 
     fn accounts(count: usize) -> BTreeSet<ObjectName> {

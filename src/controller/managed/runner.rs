@@ -150,23 +150,20 @@ impl<A: Azure, O: Objects, L: Leading> Managed<A, O, L> {
                 continue;
             };
             let running = self.workers.get(&name);
-            match running.filter(|of| of.borrow().uid == claim.uid) {
-                Some(worker) => {
-                    worker.send_if_modified(|before| {
-                        let changed = **before != claim;
-                        if changed {
-                            *before = Arc::new(claim);
-                        }
-                        changed
-                    });
-                }
+            if let Some(worker) = running.filter(|of| of.borrow().uid == claim.uid) {
+                worker.send_if_modified(|before| {
+                    let changed = **before != claim;
+                    if changed {
+                        *before = Arc::new(claim);
+                    }
+                    changed
+                });
+            } else {
                 // Another object of the same name is another identity.
-                None => {
-                    let (sender, claims) = watch::channel(Arc::new(claim));
-                    let worker = Worker::new(&self.shared, claims);
-                    self.running.spawn(worker.run());
-                    self.workers.insert(name, sender);
-                }
+                let (sender, claims) = watch::channel(Arc::new(claim));
+                let worker = Worker::new(&self.shared, claims);
+                self.running.spawn(worker.run());
+                self.workers.insert(name, sender);
             }
         }
     }

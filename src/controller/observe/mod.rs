@@ -1,9 +1,10 @@
 //! What the controller sees of Kubernetes: pods, nodes, namespaces and our kinds, one watch for each.
 //!
-//! In: the API server. Out: batches of changes of the [world](super::world), the last first one marked
+//! In: the API server, or a folder of manifests. Out: batches of changes of the [world](super::world), the last first one marked
 //! `complete`; a latch and series. Blocks on the network and on a full channel only. Holds that an edit
 //! that changes nothing that counts is no change, and that a malformed object harms no other.
 
+pub mod folder;
 mod intern;
 mod nodes;
 mod ours;

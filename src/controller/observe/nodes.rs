@@ -70,7 +70,7 @@ mod tests {
 
     const SET: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool";
 
-    fn read(computes: &mut Computes, id: Value) -> Node {
+    fn read(computes: &mut Computes, id: &Value) -> Node {
         let node = json!({"metadata": {"name": "n", "uid": "u"}, "spec": {"providerID": id}, "status": {"images": [{}]}});
         computes
             .read(&serde_json::value::to_raw_value(&node).unwrap())
@@ -82,7 +82,7 @@ mod tests {
         let mut computes = Computes::default();
         let mut of = |instance: u32| {
             let id = json!(format!("azure://{SET}/virtualMachines/{instance}"));
-            read(&mut computes, id).compute.unwrap()
+            read(&mut computes, &id).compute.unwrap()
         };
         assert!(Arc::ptr_eq(&of(0), &of(17)));
     }
@@ -95,7 +95,7 @@ mod tests {
             json!("aws:///eu-west-1a/i-0123"),
             json!("kind://docker/x"),
         ] {
-            let node = read(&mut Computes::default(), id);
+            let node = read(&mut Computes::default(), &id);
             assert!(node.compute.is_err());
             assert_eq!(&*node.uid, "u");
         }
@@ -108,7 +108,7 @@ mod tests {
             let id = format!(
                 "azure:///subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm-{n}"
             );
-            read(&mut computes, json!(id));
+            read(&mut computes, &json!(id));
         }
         assert!(computes.0.len() < 1_000, "{}", computes.0.len());
     }

@@ -5,14 +5,17 @@
 //! each call. Holds that what is written before a PATCH is there when the PATCH is sent (invariant 8).
 
 mod document;
+mod folder;
 mod kubernetes;
 #[cfg(test)]
 pub(super) mod memory;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use document::{record, spec, status};
+pub use folder::FolderRecords;
 pub use kubernetes::KubernetesRecords;
 
 use super::board::Told;
@@ -39,6 +42,14 @@ pub enum RecordError {
         name: String,
         /// What failed.
         source: CallError,
+    },
+    /// A file, where records are kept in a folder.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// Which.
+        file: PathBuf,
+        /// What failed.
+        source: std::io::Error,
     },
     /// Somebody else writes it all the time.
     #[error(

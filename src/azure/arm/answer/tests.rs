@@ -403,3 +403,16 @@ fn advice_holds_nothing_for_a_shell_to_run() {
     let advice = error.asked_by(Some(CALLER.parse().unwrap())).advice();
     assert!(advice.contains(CALLER) && advice.ends_with("--role 'Managed Identity Contributor' --scope '/subscriptions/s/resourceGroups/shop'"), "{advice}");
 }
+
+#[test]
+fn who_may_not_read_an_identity_needs_no_role_to_delete_it() {
+    let id = identity("shop", "payments");
+    let error = ArmError::new(ArmErrorKind::Forbidden, "no").about(&id.parse().unwrap());
+    let advice = error.advice_to_assign();
+    assert!(
+        advice.ends_with(&format!(
+            "--role 'Managed Identity Operator' --scope '{id}'"
+        )),
+        "{advice}"
+    );
+}

@@ -1,10 +1,11 @@
-//! The whole life of an identity against a small Azure and a small Kubernetes that do at once what they
-//! are asked, and fail where they are told to.
+//! The whole life of an identity, on the stage of `stage`.
+
+mod stage;
 
 use std::collections::BTreeSet;
 
-use super::super::claim::Written;
-use super::super::known::{Answer, Failed, OwnerSeen};
+use self::stage::{Fault, Stage};
+use super::super::known::OwnerSeen;
 use super::super::{departure, federated};
 use super::*;
 use crate::api::managed::{DeletionPolicy, ManagedIdentity};
@@ -66,187 +67,6 @@ fn id() -> ArmId {
 
 fn tag() -> String {
     naming::owner_tag(CLUSTER, &claim().name, UID)
-}
-
-/// How a call fails.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
-    /// Nothing was done.
-    Before,
-    /// All was done, and nobody heard.
-    After,
-    /// Nothing was done, and it is no use to try it again soon.
-    Forbidden,
-    /// All was done, and the controller died: the next one knows nothing.
-    Crash,
-}
-
-/// Azure, Kubernetes, and the one who acts.
-struct Stage {
-    claim: Claim,
-    known: Known,
-    before: Option<Claim>,
-    mode: Mode,
-    now: Duration,
-    identity: Option<String>,
-    credentials: Vec<Credential>,
-    owner: Option<Arc<str>>,
-    created: usize,
-    calls: Vec<Action>,
-    fault: Option<(usize, Fault)>,
-    gone: bool,
-}
-
-impl Stage {
-    fn new(claim: Claim) -> Self {
-        Self {
-            claim,
-            known: Known::default(),
-            before: None,
-            mode: Mode::Serve,
-            now: Duration::from_secs(1000),
-            identity: None,
-            credentials: Vec::new(),
-            owner: None,
-            created: 0,
-            calls: Vec::new(),
-            fault: None,
-            gone: false,
-        }
-    }
-
-    fn next(&mut self) -> Next {
-        let settings = settings();
-        let leaving = self.claim.deleting || self.mode != Mode::Serve;
-        let before = self.before.replace(self.claim.clone());
-        let claim = self.claim.clone().with(self.known.written.as_ref());
-        self.known
-            .notice(before.as_ref(), &claim, leaving, &settings, self.now);
-        next(Facts {
-            claim: &claim,
-            known: &self.known,
-            settings: &settings,
-            mode: self.mode,
-            now: self.now,
-        })
-    }
-
-    /// Steps until nothing is to be done, waiting at most so long in all.
-    fn settle(&mut self, patience: Duration) -> Next {
-        let end = self.now + patience;
-        for _ in 0..200 {
-            let next = self.next();
-            match &next.action {
-                Some(action) => self.act(action),
-                None => match next.again.filter(|again| *again <= end && !self.gone) {
-                    Some(again) => self.now = again,
-                    None => return next,
-                },
-            }
-            self.now += Duration::from_millis(200);
-        }
-        panic!("never settles: {:?}", self.calls);
-    }
-
-    fn act(&mut self, action: &Action) {
-        let fault = self.fault.filter(|(at, _)| *at == self.calls.len());
-        self.calls.push(action.clone());
-        let fault = fault.map(|(_, fault)| fault);
-        let failed = |transient| {
-            Err(Failed {
-                reason: "Unavailable".into(),
-                message: "in words".into(),
-                retry_after: None,
-                transient,
-            })
-        };
-        let claim = self.claim.clone();
-        match fault {
-            Some(Fault::Before) => self.known.learn(action, failed(true), &claim, self.now),
-            Some(Fault::Forbidden) => self.known.learn(action, failed(false), &claim, self.now),
-            Some(Fault::After) => {
-                self.done(action);
-                self.known.learn(action, failed(true), &claim, self.now);
-            }
-            Some(Fault::Crash) => {
-                self.done(action);
-                (self.known, self.before) = (Known::default(), None);
-            }
-            None => {
-                let answer = self.done(action);
-                self.known.learn(action, Ok(answer), &claim, self.now);
-            }
-        }
-    }
-
-    fn write(&mut self) -> Answer {
-        self.claim.version += 1;
-        Answer::Object(Written {
-            version: self.claim.version,
-            held: self.claim.held,
-            owners: self.claim.owners.clone(),
-        })
-    }
-
-    fn shown(&self) -> Option<Shown> {
-        self.identity.clone().map(|tag| Shown {
-            existence: Existence::Exists {
-                client_id: None,
-                principal_id: None,
-                tenant_id: None,
-            },
-            tag: Some(tag),
-        })
-    }
-
-    fn done(&mut self, action: &Action) -> Answer {
-        let ours = self.identity.as_ref() == Some(&tag());
-        match action {
-            Action::ReadSpec => Answer::Spec(Some(Arc::new(spec()))),
-            Action::LookForOwner(_) => Answer::Owner(self.owner.clone()),
-            Action::WriteOwner(to) => {
-                self.claim.owners = to.iter().map(|(_, uid)| uid.clone()).collect();
-                self.write()
-            }
-            Action::Hold => {
-                self.claim.held = true;
-                self.write()
-            }
-            Action::Release(stays) => {
-                assert!(stays.is_some() || !ours, "lost");
-                self.claim.held = false;
-                self.gone = self.claim.deleting;
-                self.write()
-            }
-            Action::Read(_) => Answer::Identity(self.shown()),
-            Action::Create(made, _, with) => {
-                assert!(self.claim.held, "created before the finalizer was written");
-                assert_eq!((made, with), (&id(), &tag()));
-                assert!(self.identity.is_none(), "another's overwritten");
-                self.identity = Some(with.clone());
-                self.created += 1;
-                Answer::Identity(self.shown())
-            }
-            Action::Delete(_) => {
-                assert!(ours || self.identity.is_none(), "another's deleted");
-                self.identity = None;
-                self.credentials.clear();
-                Answer::Done
-            }
-            Action::ReadCredentials(_) => Answer::Credentials(self.credentials.clone()),
-            Action::PutCredential(_, credential) => {
-                assert!(ours, "another's changed");
-                self.credentials.retain(|one| one.name != credential.name);
-                self.credentials.push(credential.clone());
-                Answer::Done
-            }
-            Action::DeleteCredential(_, name) => {
-                assert!(ours, "another's changed");
-                self.credentials.retain(|one| one.name != *name);
-                Answer::Done
-            }
-        }
-    }
 }
 
 const MINUTES: Duration = Duration::from_mins(10);
@@ -406,7 +226,7 @@ fn azure_being_away_delays_the_removal_visibly_and_never_loses_it() {
         assert_eq!(&*told.outcome.reason, "DeletionDelayed");
         assert!(told.outcome.message.contains("in words"));
         let again = told.again.unwrap();
-        pauses.push((again - stage.now).as_secs());
+        pauses.push(again.saturating_sub(stage.now).as_secs());
         stage.now = again;
         assert!(stage.claim.held && stage.identity.is_some());
         // Also while it is tried again.
