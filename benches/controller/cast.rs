@@ -3,6 +3,8 @@
 //! Pods of one identity run on five scale sets, so that each scale set needs fifty identities. Objects are
 //! as large as real ones: what parsing costs and what pages take is by their bytes.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 const SUBSCRIPTION: &str = "5d9c1e00-0000-4000-8000-000000000001";
@@ -56,7 +58,7 @@ impl Size {
     }
 
     /// The namespace of an identity, and of its pods.
-    pub const fn team_of(self, identity: usize) -> usize {
+    pub const fn team_of(identity: usize) -> usize {
         identity / IDENTITIES
     }
 
@@ -67,7 +69,7 @@ impl Size {
         let (turn, of_set) = (nth / each, nth % each);
         let ordinal = (turn * IDENTITIES + identity / self.sets) * each + of_set;
         Place {
-            team: self.team_of(identity),
+            team: Self::team_of(identity),
             identity,
             set: (identity + turn * self.sets / SPREAD) % self.sets,
             node: ordinal % NODES,
@@ -109,18 +111,22 @@ pub fn azure(size: Size) -> String {
     );
     let names = (0..size.identities()).map(app).chain((0..EXTRA).map(extra));
     for (number, name) in names.enumerate() {
-        world += &format!(
+        write!(
+            world,
             "- name: {name}\n  clientID: 10000000-0000-4000-8000-{number:012x}\n  principalID: 20000000-0000-4000-8000-{number:012x}\n  resourceID: {}\n",
             identity_id(&name)
-        );
+        )
+        .unwrap();
     }
     world += "scaleSets:\n";
     for number in 0..size.sets {
-        world += &format!(
-            "- {{name: {}, resourceID: {}}}\n",
+        writeln!(
+            world,
+            "- {{name: {}, resourceID: {}}}",
             set_name(number),
             set_id(number)
-        );
+        )
+        .unwrap();
     }
     world
 }

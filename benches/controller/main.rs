@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_in_result,
     clippy::cast_precision_loss,
     reason = "a bench says so by panicking; figures for a table"
 )]

@@ -125,7 +125,7 @@ fn whole(size: Size) -> World {
         ));
     }
     for number in 0..size.identities() {
-        let (team, app) = (size.team_of(number), cast::app(number));
+        let (team, app) = (Size::team_of(number), cast::app(number));
         let name = ObjectName::new(cast::team(team), app.clone());
         let object = cast::identity(team, &app);
         let stated = AzureIdentity::new("", spec(&object)).stated();

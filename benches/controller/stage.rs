@@ -142,7 +142,7 @@ impl Stage {
         let mut before = (Instant::now(), self.cpu());
         self.until("rest", || {
             let cpu = self.cpu();
-            if cpu - before.1 > IDLE.0 {
+            if cpu.saturating_sub(before.1) > IDLE.0 {
                 before = (Instant::now(), cpu);
             }
             before.0.elapsed() > IDLE.1

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::calls::Calls;
-use crate::cast::{self, EXTRA};
+use crate::cast::{self, EXTRA, Size};
 use crate::report::Table;
 use crate::stage::Stage;
 use crate::writer::Job;
@@ -32,11 +32,11 @@ pub fn populate(stage: &Stage) {
     let everything = cast::policy(&[&cast::admitting()]);
     writer.one(&Job::post(POLICIES.to_owned(), everything));
     writer.all(size.identities(), move |number| {
-        let (team, app) = (size.team_of(number), cast::app(number));
+        let (team, app) = (Size::team_of(number), cast::app(number));
         Job::post(ours(team, "azureidentities"), cast::identity(team, &app))
     });
     writer.all(size.identities(), move |number| {
-        let (team, app) = (size.team_of(number), cast::app(number));
+        let (team, app) = (Size::team_of(number), cast::app(number));
         let binding = cast::binding(team, &app, ("app", &app));
         Job::post(ours(team, "azureidentitybindings"), binding)
     });
@@ -94,7 +94,7 @@ pub fn warm(stage: &Stage, table: &mut Table) {
         "pods start while it runs: all written after {:.1} s, all Assigned after {:.1} s; processor time {:.1} s; memory after it {:.1} MiB, at most {:.1}",
         written.as_secs_f64(),
         assigned.as_secs_f64(),
-        (stage.cpu() - cpu).as_secs_f64(),
+        stage.cpu().saturating_sub(cpu).as_secs_f64(),
         stage.memory("VmRSS"),
         stage.memory("VmHWM")
     ));
