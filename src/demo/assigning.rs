@@ -238,7 +238,7 @@ impl Play {
         found.context("the identity was not made")
     }
 
-    /// PATCHes that ARM got.
+    /// The `PATCH`es that ARM got.
     async fn patches(&self, since: u64) -> Result<Vec<Entry>> {
         let mut entries = self.cast.journal(since).await?;
         entries.retain(|one| one.listener == Listener::Arm && one.method == "PATCH");

@@ -267,7 +267,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(_) => match self.ask(operation).await? {
                     Asked::Done(shown) => return Ok(shown),
                     Asked::Running(after) => {
-                        pause = after.unwrap_or(pause).clamp(LOOKS.0, LONGEST_LOOK)
+                        pause = after.unwrap_or(pause).clamp(LOOKS.0, LONGEST_LOOK);
                     }
                 },
                 Err(error)
