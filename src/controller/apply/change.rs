@@ -59,8 +59,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         let ended = match sent {
             Sent::Done(shown) => Ok(shown),
             Sent::Running { operation, after } => {
-                self.state.in_flight = Some(Instant::now());
-                self.follow(&part, &operation, after).await
+                let begun = Instant::now();
+                self.state.in_flight = Some(begun);
+                let ended = self.follow(&part, &operation, after).await;
+                self.state.took = ended.is_ok().then(|| begun.elapsed());
+                ended
             }
         };
         match ended {
@@ -239,7 +242,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     /// Looks at the resource until it shows the change: one read both ends the wait and confirms. Only
-    /// where it shows something else the operation is asked.
+    /// where it shows something else the operation is asked. A change right after another one takes about
+    /// as long: until then nobody looks.
     async fn follow(
         &mut self,
         part: &Patch,
@@ -248,8 +252,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     ) -> Result<ComputeShown, Ended> {
         let deadline = Instant::now() + self.around().pace.operation_timeout;
         let mut pause = after.clamp(LOOKS.0, LONGEST_LOOK);
+        let mut first = self.state.took.take().map(|took| took.max(pause));
         loop {
-            if !self.sleep_until(Instant::now() + pause).await {
+            let at = Instant::now() + first.take().unwrap_or(pause);
+            if !self.sleep_until(at.min(deadline)).await {
                 return Err(Ended::Halt(Halt::Closing));
             }
             if Instant::now() >= deadline {

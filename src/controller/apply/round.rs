@@ -68,6 +68,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if let Err(halt) = before {
             return self.halted(halt).await;
         }
+        self.state.took = None;
         for at in 0..STEPS {
             if self.is_closing() {
                 return self.last_words(at > 0).await;

@@ -199,6 +199,19 @@ async fn many_changes_in_a_window_are_one_patch_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_right_after_another_is_looked_for_when_it_should_be_there() {
+    let rig = Rig::new();
+    rig.arm.with(|azure| azure.takes = 15 * SECOND);
+    rig.want(ids(0..1));
+    sleep(SECOND).await;
+    rig.want(ids(0..2));
+    sleep(60 * SECOND).await;
+    assert_eq!(rig.arm.assigned(&rig.pool), ids(0..2));
+    // One before, two looks at the first change, one at the second.
+    assert_eq!((rig.arm.patches().len(), rig.arm.reads()), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_intent_is_written_before_the_patch_and_not_without_it() {
     let rig = Rig::new();
     rig.records.fail(2);

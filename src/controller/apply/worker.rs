@@ -58,6 +58,8 @@ pub(super) struct State {
     pub in_flight: Option<Instant>,
     /// What a change of ours may have added whose end nobody knows.
     pub unsure: BTreeSet<ArmId>,
+    /// How long the change before took, where it was in the same round.
+    pub took: Option<Duration>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }
