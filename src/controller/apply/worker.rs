@@ -58,6 +58,8 @@ pub(super) struct State {
     pub in_flight: Option<Instant>,
     /// What a change of ours may have added whose end nobody knows.
     pub unsure: BTreeSet<ArmId>,
+    /// What a change of ours was to add that Azure refused: who adds it now is somebody else.
+    pub refused: BTreeSet<ArmId>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }
