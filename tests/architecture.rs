@@ -61,7 +61,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "src/model/",
     "src/api/",
-    "src/agent/backoff.rs",
     "src/agent/bootguard/text.rs",
     "src/agent/conditions.rs",
     "src/agent/credentials/candidates.rs",

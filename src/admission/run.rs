@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::certificate::{Current, Files};
 use super::https;
 use super::webhook::Webhook;
-use crate::kubernetes::{self, CallError, Cluster, Kind};
+use crate::kubernetes::{self, Cluster, Kind};
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::{Drain, signals};
 
@@ -86,7 +86,7 @@ async fn prove(cluster: &Cluster, reads: &Latch) {
     loop {
         match cluster.get(Kind::POD, Some("default"), "none").await {
             Ok(_) => return reads.ready(),
-            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 403 => {
+            Err(error) if error.status() == Some(403) => {
                 reads.not_ready("may not read pods: the ClusterRole of the chart lets it");
             }
             Err(error) => reads.not_ready(format!("cannot read pods: {error}")),

@@ -5,7 +5,6 @@
 
 pub mod assigned;
 pub mod audit;
-pub mod backoff;
 pub mod bootguard;
 pub mod checkpoint;
 pub mod compose;

@@ -231,8 +231,7 @@ async fn on_node(cluster: &Cluster, node: &str, found: &mut Found) {
 }
 
 fn unreadable(kind: Kind, error: &CallError) -> String {
-    let missing = matches!(error, CallError::Kube(kube::Error::Api(status)) if status.code == 404);
-    if missing {
+    if error.status() == Some(404) {
         format!(
             "the kind {} is not installed (`lanyard crds | kubectl apply -f -`, or the chart)",
             kind.kind

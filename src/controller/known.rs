@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::azure::arm::{ComputeShown, IdentityShown};
 use crate::model::ids::{ArmId, Guid};
 
 /// What ARM showed of a compute resource.
@@ -14,6 +15,20 @@ pub struct Shown {
     pub at: Duration,
     /// Its identities with the principals that they had when they were assigned.
     pub identities: BTreeMap<ArmId, Option<Guid>>,
+}
+
+impl Shown {
+    /// What was read at this time.
+    #[must_use]
+    pub fn of(read: &ComputeShown, at: Duration) -> Self {
+        let identities = read.identities.iter();
+        Self {
+            at,
+            identities: identities
+                .map(|(id, principal)| (id.clone(), principal.principal_id))
+                .collect(),
+        }
+    }
 }
 
 /// What is known of an identity itself (not of where it is assigned).
@@ -33,6 +48,18 @@ pub enum Existence {
     },
     /// There is none of that id.
     Missing,
+}
+
+impl Existence {
+    /// That of an identity that was read.
+    #[must_use]
+    pub const fn of(read: &IdentityShown) -> Self {
+        Self::Exists {
+            client_id: read.client_id,
+            principal_id: read.principal_id,
+            tenant_id: read.tenant_id,
+        }
+    }
 }
 
 /// Why an identity is set aside on a compute resource, and until when: the others go on.

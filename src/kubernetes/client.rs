@@ -50,6 +50,17 @@ pub enum CallError {
     Late,
 }
 
+impl CallError {
+    /// The HTTP status of the API server's refusal; `None`: it did not refuse.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
 /// Connects; does not ask the API server anything yet.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Cluster, ConnectError> {
     let mut config = match kubeconfig {

@@ -131,7 +131,7 @@ impl Cluster {
         let params = PostParams::default();
         match self.call(self.events(report).create(&params, &event)).await {
             Ok(_) => Ok(name),
-            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 409 => Ok(name),
+            Err(error) if error.status() == Some(409) => Ok(name),
             Err(error) => Err(error),
         }
     }
@@ -149,7 +149,7 @@ impl Cluster {
         let events = self.events(report);
         match self.call(events.patch(name, &params, &patch)).await {
             Ok(_) => Ok(true),
-            Err(CallError::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(false),
+            Err(error) if error.status() == Some(404) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! Nouns: values without IO, clock or framework. Nothing here can block or fail, except parsing.
 
 pub mod account;
+pub mod backoff;
 pub mod compute;
 pub mod conditions;
 pub mod escape;

@@ -247,7 +247,7 @@ fn resource_id(object: &Value) -> String {
 }
 
 fn is(error: &CallError, code: u16) -> bool {
-    matches!(error, CallError::Kube(kube::Error::Api(status)) if status.code == code)
+    error.status() == Some(code)
 }
 
 #[cfg(test)]

@@ -14,13 +14,13 @@ use crate::rig::{Rig, SUBSCRIPTION, identity_id, set_id, world};
 
 pub const TRIALS: Trials = &[
     ("html_instead_of_a_scale_set", |rig| {
-        unreadable(rig, Effect::Html)
+        unreadable(rig, Effect::Html);
     }),
     ("json_that_is_cut_off", |rig| {
-        unreadable(rig, Effect::Truncate)
+        unreadable(rig, Effect::Truncate);
     }),
     ("bytes_that_are_no_json", |rig| {
-        unreadable(rig, Effect::Garbage)
+        unreadable(rig, Effect::Garbage);
     }),
     ("an_expired_token_is_renewed", an_expired_token_is_renewed),
     (
@@ -116,7 +116,7 @@ fn a_token_that_azure_never_takes(rig: &mut Rig<'_>) {
     });
     assert_eq!(rig.patches(), []);
     rig.sim().clear_faults();
-    rig.within(Duration::from_secs(60), "both", || {
+    rig.within(Duration::from_mins(1), "both", || {
         rig.assigned(&set_id("pool"), "pay") && rig.assigned(&set_id("other"), "pay")
     });
 }
@@ -139,7 +139,7 @@ fn a_credential_that_entra_refuses(rig: &mut Rig<'_>) {
         expires: None,
     };
     rig.sim().add_secret(ROBOT, secret).unwrap();
-    rig.within(Duration::from_secs(60), "both", || {
+    rig.within(Duration::from_mins(1), "both", || {
         rig.assigned(&set_id("pool"), "pay") && rig.assigned(&set_id("other"), "pay")
     });
 }

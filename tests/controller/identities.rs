@@ -198,7 +198,7 @@ fn more_than_a_hundred_and_fifty_identities(rig: &mut Rig<'_>) {
         rig.pod("shop", &format!("web-{name}"), "node-pool", name);
     }
     rig.controller("controller", &[]);
-    rig.within(std::time::Duration::from_secs(60), "all of them", || {
+    rig.within(std::time::Duration::from_mins(1), "all of them", || {
         rig.assignment(&set_id("pool")).unwrap_or_default()["status"]["assigned"] == 160
     });
     assert_eq!(rig.shown("pool").identities.len(), 160);

@@ -99,7 +99,7 @@ impl Rig<'_> {
         Rig::condition(&self.object("azureidentities", namespace, name), "Ready")
     }
 
-    /// The PATCHes to a machine or scale set.
+    /// The changes of a machine or scale set.
     pub fn patches_of(&self, name: &str) -> Vec<Entry> {
         let patches = self.patches().into_iter();
         patches.filter(|entry| said(entry).name == name).collect()

@@ -191,7 +191,7 @@ fn azure_being_away_delays_a_removal_visibly(rig: &mut Rig<'_>) {
     });
     assert!(is_held(rig, "pay"));
     rig.sim().clear_faults();
-    rig.within(Duration::from_secs(60), "its end", || is_gone(rig, "pay"));
+    rig.within(Duration::from_mins(1), "its end", || is_gone(rig, "pay"));
     assert_eq!(in_azure(rig), Vec::<String>::new());
 }
 

@@ -242,7 +242,7 @@ fn an_identity_that_is_made_anew_is_assigned_anew(rig: &mut Rig<'_>) {
     rig.until_assigned(&set_id("pool"), "pay");
     rig.until_assigned(&set_id("pool"), "theirs");
     let anew = rig.sim().arm().recreate_identity("pay").unwrap();
-    rig.within(Duration::from_secs(60), "the new principal there", || {
+    rig.within(Duration::from_mins(1), "the new principal there", || {
         let shown = rig.shown("pool").identities;
         shown
             .iter()
@@ -264,7 +264,7 @@ fn an_identity_that_is_made_anew_is_assigned_anew(rig: &mut Rig<'_>) {
 }
 
 /// A second controller finds the assignment made, knows that it is Lanyard's, and asks for nothing but
-/// `more` PATCHes.
+/// `more` changes.
 fn taken_over(rig: &mut Rig<'_>, more: usize) {
     rig.forget();
     rig.controller("second", QUICK);
@@ -366,7 +366,7 @@ fn killed_while_it_removes(rig: &mut Rig<'_>) {
         .set_operations("pool", Operations::World)
         .unwrap();
     rig.sim().arm().release("pool", None).unwrap();
-    rig.within(Duration::from_secs(60), "it to be back", || {
+    rig.within(Duration::from_mins(1), "it to be back", || {
         rig.has("pool", "pay") && rig.assigned(&set_id("pool"), "pay")
     });
     let added: Vec<String> = rig

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::material::Credential;
-use crate::agent::backoff::{self, Bounds};
+use crate::model::backoff::{self, Bounds};
 
 /// After a refusal others are preferred for this long; then longer each time.
 const REFUSED: Bounds = (Duration::from_secs(30), Duration::from_mins(10));

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tracing::dispatcher;
 
 use super::{Credentials, Seen};
-use crate::agent::backoff;
 use crate::agent::watch::Timing;
 use crate::kubernetes::{Cluster, EventKind, Events, Failure, SecretObject};
+use crate::model::backoff;
 use crate::model::ids::ObjectName;
 
 /// Until a Secret that may not be read is tried again: somebody must change a Role first.

@@ -15,10 +15,10 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::leave::Leave;
-use crate::agent::backoff;
 use crate::agent::config::KubernetesSource;
 use crate::api::removal::{REMOVED, acks_name};
 use crate::kubernetes::{CallError, Cluster, Collection, EventKind, Failure, PAGE};
+use crate::model::backoff;
 use crate::serve::clock;
 use crate::serve::ready::Latch;
 

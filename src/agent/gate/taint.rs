@@ -17,9 +17,9 @@ use prometheus::{IntCounter, Registry};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::agent::backoff;
 use crate::api::STARTUP_TAINT;
 use crate::kubernetes::{CallError, Cluster};
+use crate::model::backoff;
 use crate::serve::ready::Readiness;
 use crate::serve::series;
 

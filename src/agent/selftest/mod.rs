@@ -25,10 +25,10 @@ use self::pair::Pair;
 use self::segment::Ends;
 use self::talk::Talk;
 use self::wire::{Outcome, Wire};
-use super::backoff;
 use super::instance;
 use super::intercept::Ownership;
 use super::receive::probe;
+use crate::model::backoff;
 use crate::serve::ready::Latch;
 
 pub use self::metrics::SelfTestMetrics;

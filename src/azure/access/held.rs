@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccessError;
+use crate::model::backoff;
 use crate::model::token::Token;
 
 /// After a failure the next try comes this much later, then twice as long, at most the other.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+const PAUSE: backoff::Bounds = (Duration::from_secs(2), Duration::from_mins(1));
 /// Between tokens that are asked for because one was refused.
 const ANEW: Duration = Duration::from_mins(1);
 /// Files are looked at this often.
@@ -105,10 +106,7 @@ impl Held {
             }
             Ok(Renewed::Unchanged) => {}
             Err(error) => {
-                let pause = PAUSE
-                    .0
-                    .saturating_mul(1 << self.failures.min(10))
-                    .min(PAUSE.1);
+                let pause = backoff::pause(PAUSE, self.failures);
                 let wish = error.retry_after().unwrap_or_default();
                 self.not_before = now + pause.max(wish);
                 self.failures = self.failures.saturating_add(1);

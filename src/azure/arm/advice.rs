@@ -14,6 +14,27 @@ use crate::model::ids::ArmId;
 const LISTED: usize = 3;
 
 impl ArmError {
+    /// Azure's words and what to do about them, for a condition or an Event. Without times and request
+    /// ids, so that the same trouble is the same text.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        self.followed_by(&self.advice())
+    }
+
+    /// The same where an identity was read that is to be assigned.
+    #[must_use]
+    pub fn in_full_to_assign(&self) -> String {
+        self.followed_by(&self.advice_to_assign())
+    }
+
+    fn followed_by(&self, advice: &str) -> String {
+        if advice.is_empty() {
+            self.to_string()
+        } else {
+            format!("{self}; {advice}")
+        }
+    }
+
     /// What to do about it; empty where waiting is all.
     #[must_use]
     pub fn advice(&self) -> String {

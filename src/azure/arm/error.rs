@@ -155,6 +155,19 @@ impl ArmError {
         )
     }
 
+    /// Whether what was asked for does not exist, for sure: an identity went with its resource group, too. A
+    /// subscription that is not seen may be another tenant's view.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        match self.kind {
+            ArmErrorKind::NotFound => true,
+            ArmErrorKind::GroupOrSubscriptionGone => {
+                self.code.eq_ignore_ascii_case("ResourceGroupNotFound")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a write that ended so may have been done, or is being done.
     #[must_use]
     pub const fn may_have_happened(&self) -> bool {

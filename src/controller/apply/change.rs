@@ -22,14 +22,11 @@ use crate::azure::arm::{
     ArmError, ArmErrorKind, ComputeShown, IdentityPatch, MOST_IDENTITIES, Progress,
     ProvisioningState,
 };
+use crate::controller::lease::{WRITE_LEASE, WRITE_LIMIT};
 use crate::controller::plan::Patch;
 use crate::controller::records::Records;
 use crate::model::ids::ArmId;
 
-/// A write takes at most this long: then it is dropped.
-pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(8);
-/// For what lies between the check of the lease and the first byte.
-const MARGIN: Duration = Duration::from_secs(1);
 /// How often the lease is looked at that is too short.
 const LEASE_POLL: Duration = Duration::from_millis(200);
 /// Between two looks at an operation.
@@ -140,10 +137,14 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         loop {
             let prepared = self.around().arm.prepare(WRITE_LIMIT).await;
             prepared.map_err(|error| Halt::Failed(trouble(&error), error.retry_after))?;
-            if self.leads_for(WRITE_LIMIT + MARGIN) {
+            // What leads by now may be a later term of this process, with workers of its own.
+            if self.is_closing() {
+                return Err(Halt::Closing);
+            }
+            if self.around().lease.lasts(WRITE_LEASE) {
                 break;
             }
-            self.lead(WRITE_LIMIT + MARGIN).await?;
+            self.lead(WRITE_LEASE).await?;
         }
         // A term that ended writes nothing in the next one, though this process may lead again.
         if self.is_closing() {
@@ -156,15 +157,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             .unwrap_or_else(|_| Err(late())))
     }
 
-    /// Whether the lease lasts longer than this.
-    fn leads_for(&self, time: Duration) -> bool {
-        let until = self.around().lease.until();
-        until.is_some_and(|until| until > Instant::now() + time)
-    }
-
     /// Waits until the lease lasts longer than this.
     pub(super) async fn lead(&self, time: Duration) -> Result<(), Halt> {
-        while !self.leads_for(time) {
+        while !self.around().lease.lasts(time) {
             if !self.sleep_until(Instant::now() + LEASE_POLL).await {
                 return Err(Halt::Closing);
             }

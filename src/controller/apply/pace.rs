@@ -239,7 +239,8 @@ impl Paces {
 }
 
 /// Id of the subscription, in lower case.
-pub(super) fn subscription_of(id: &ArmId) -> Arc<str> {
+#[must_use]
+pub fn subscription_of(id: &ArmId) -> Arc<str> {
     let id = id.as_written().split('/').nth(2).unwrap_or_default();
     id.to_ascii_lowercase().into()
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::controller::known::{Existence, Setback};
+use crate::model::backoff;
 use crate::model::ids::ArmId;
 
 /// The first, and the longest.
-const FIRST: Duration = Duration::from_mins(1);
-const LONGEST: Duration = Duration::from_mins(30);
+const PAUSES: backoff::Bounds = (Duration::from_mins(1), Duration::from_mins(30));
 
 /// What the identity was when it was set aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Setbacks {
         now: Duration,
     ) {
         let before = self.setbacks.get(id).map_or(0, |before| before.failures);
-        let pause = FIRST.saturating_mul(1 << before.min(10)).min(LONGEST);
+        let pause = backoff::pause(PAUSES, before);
         let setback = Setback {
             failures: before.saturating_add(1),
             until: now + pause,

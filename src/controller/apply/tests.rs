@@ -333,6 +333,25 @@ async fn one_that_dies_after_the_patch_is_followed_by_one_that_sends_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_removal_of_before_is_waited_for_before_what_is_still_there_counts() {
+    let mut rig = Rig::new();
+    rig.want(ids([1]));
+    sleep(5 * SECOND).await;
+    rig.arm.with(|azure| azure.takes = Duration::from_mins(2));
+    rig.want(ids([]));
+    sleep(GRACE + 5 * SECOND).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Removing));
+    // It is wanted again when the next one comes, and Azure shows it still.
+    rig.restart(vec![wants(&rig.pool, ids([1]))]).await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Removing));
+    rig.arm.with(|azure| azure.takes = SECOND);
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(rig.arm.assigned(&rig.pool), ids([1]));
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Assigned));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_kept_of_a_pool_that_is_gone_goes() {
     let mut rig = Rig::new();
     rig.want(ids([1]));

@@ -21,7 +21,7 @@ pub fn trouble(error: &ArmError) -> Trouble {
     };
     Trouble {
         reason: reason.into(),
-        message: told(error),
+        message: error.in_full().into(),
         until: None,
     }
 }
@@ -33,7 +33,7 @@ pub fn setback(error: &ArmError, identity: &ArmId) -> Words {
         identities: vec![identity.clone()],
         ..error.clone()
     };
-    (error.kind.reason().into(), told(&about))
+    (error.kind.reason().into(), about.in_full().into())
 }
 
 /// Trouble without an error of ARM's.
@@ -43,14 +43,5 @@ pub fn plainly(reason: &str, message: &str) -> Trouble {
         reason: reason.into(),
         message: message.into(),
         until: None,
-    }
-}
-
-fn told(error: &ArmError) -> Arc<str> {
-    let advice = error.advice();
-    if advice.is_empty() {
-        error.to_string().into()
-    } else {
-        format!("{error}; {advice}").into()
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::core::Core;
 use super::source::Source;
-use crate::azure::arm::{ArmClient, ArmErrorKind};
+use crate::azure::arm::ArmClient;
 use crate::controller::apply::Wanted;
 use crate::controller::config::{Config, Pace};
 use crate::controller::desire::Refusal;
@@ -152,13 +152,9 @@ async fn existences(
         let arm = arm.clone();
         reads.spawn(async move {
             let looked = match arm.identity(&id, READ).await {
-                Ok(shown) => Ok(Existence::Exists {
-                    client_id: shown.client_id,
-                    principal_id: shown.principal_id,
-                    tenant_id: shown.tenant_id,
-                }),
-                Err(error) if error.kind == ArmErrorKind::NotFound => Ok(Existence::Missing),
-                Err(error) => Err(format!("{error}: {}", error.advice_to_assign())),
+                Ok(shown) => Ok(Existence::of(&shown)),
+                Err(error) if error.is_absence() => Ok(Existence::Missing),
+                Err(error) => Err(error.in_full_to_assign()),
             };
             (id, looked)
         });
@@ -187,16 +183,10 @@ async fn one(
     };
     let shown = match arm.compute(&desire.compute, READ).await {
         Ok(shown) => shown,
-        Err(error) => return empty(Some(format!("{error}: {}", error.advice()))),
+        Err(error) => return empty(Some(error.in_full())),
     };
     let now = clock::since_epoch();
-    let identities = shown.identities.into_iter();
-    let shown = Shown {
-        at: now,
-        identities: identities
-            .map(|(id, principal)| (id, principal.principal_id))
-            .collect(),
-    };
+    let shown = Shown::of(&shown, now);
     let Plan { record, patch, .. } = plan(&Situation {
         desire,
         immutable: &wanted.immutable,

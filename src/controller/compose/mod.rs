@@ -42,6 +42,7 @@ pub use dry_run::{Plans, dry_run};
 const BATCHES: usize = 64;
 /// Between attempts to ask the API server which cluster this is.
 const AGAIN: Duration = Duration::from_secs(1);
+
 /// Runs the controller until a signal, or until a part of it fails that it cannot do without.
 pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let signals = signals().context("cannot take signals")?;

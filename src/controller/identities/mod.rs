@@ -28,8 +28,6 @@ const MOST: usize = 8;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long a subscription is left alone that throttles without saying how long.
 const THROTTLED: Duration = Duration::from_secs(30);
-/// ARM's code for an identity whose resource group was deleted, and the identity with it.
-const GROUP_GONE: &str = "ResourceGroupNotFound";
 
 /// Who knows identities.
 pub trait Knows: Clone + Send + Sync + 'static {
@@ -122,11 +120,11 @@ impl<A: Knows> Identities<A> {
         now: Duration,
     ) {
         let (looked, existence, trouble) = match answer {
-            Ok(shown) => (Looked::Exists, Some(exists(&shown)), None),
+            Ok(shown) => (Looked::Exists, Some(Existence::of(&shown)), None),
             Err(error) if error.kind == ArmErrorKind::NotFound => {
                 (Looked::Missing, Some(Existence::Missing), None)
             }
-            Err(error) if error.code == GROUP_GONE => {
+            Err(error) if error.is_absence() => {
                 let trouble = self.trouble(&error, None);
                 (Looked::Missing, Some(Existence::Missing), Some(trouble))
             }
@@ -163,27 +161,14 @@ impl<A: Knows> Identities<A> {
     }
 
     fn trouble(&self, error: &ArmError, wait: Option<Duration>) -> Trouble {
-        let advice = error.advice_to_assign();
-        let message = if advice.is_empty() {
-            error.to_string()
-        } else {
-            format!("{error}; {advice}")
-        };
         Trouble {
             reason: error.kind.reason().into(),
-            message: message.into(),
+            message: error.in_full_to_assign().into(),
             until: wait.map(|wait| (self.now)() + wait),
         }
     }
 }
 
-fn exists(shown: &IdentityShown) -> Existence {
-    Existence::Exists {
-        client_id: shown.client_id,
-        principal_id: shown.principal_id,
-        tenant_id: shown.tenant_id,
-    }
-}
 
 #[cfg(test)]
 mod tests;

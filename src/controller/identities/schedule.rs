@@ -7,14 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::model::backoff;
 use crate::model::ids::ArmId;
 
-/// After the first look that found none; twice as long after each further one.
-const MISSING_FIRST: Duration = Duration::from_secs(30);
-/// After the first failure that may pass by itself.
-const FAILED_FIRST: Duration = Duration::from_secs(10);
-/// Never longer than this.
-const LONGEST: Duration = Duration::from_mins(10);
+/// After looks that found none.
+const MISSING: backoff::Bounds = (Duration::from_secs(30), Duration::from_mins(10));
+/// After failures that may pass by themselves.
+const FAILED: backoff::Bounds = (Duration::from_secs(10), Duration::from_mins(10));
 /// Not sooner after the last look, whoever is in a hurry.
 const SOONEST: Duration = Duration::from_secs(15);
 
@@ -120,14 +119,11 @@ impl Schedule {
             Looked::Exists | Looked::Missing => Duration::ZERO,
         };
         entry.soonest = now + SOONEST.max(least);
-        let doubled = |first: Duration, failures: u32| {
-            let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-            first.saturating_mul(factor).min(LONGEST)
-        };
+        let grown = |bounds| backoff::pause(bounds, entry.failures).mul_f64(0.9 + chance / 5.0);
         let pause = match how {
             Looked::Exists => interval.mul_f64(0.75 + chance / 2.0),
-            Looked::Missing => doubled(MISSING_FIRST, entry.failures).mul_f64(0.9 + chance / 5.0),
-            Looked::Failed(_) => doubled(FAILED_FIRST, entry.failures).mul_f64(0.9 + chance / 5.0),
+            Looked::Missing => grown(MISSING),
+            Looked::Failed(_) => grown(FAILED),
         };
         entry.failures = match how {
             Looked::Exists => 0,

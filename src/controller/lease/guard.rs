@@ -3,8 +3,16 @@
 //! In: what the keeper of the lease tells. Out: the moment of its end, or waiting for its beginning or
 //! end. The end needs nobody to tell it: it comes by itself, also while the keeper hangs.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+
+/// A write takes at most this long: then it is dropped.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(8);
+/// So long the lease must last for a write to be sent: for what lies between the look at it and the first
+/// byte, too.
+pub const WRITE_LEASE: Duration = Duration::from_secs(9);
 
 /// One time of holding the lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +34,12 @@ pub struct Guard {
 pub trait Lead: Send + Sync + 'static {
     /// Until when nobody else leads; `None`: somebody else may.
     fn until(&self) -> Option<Instant>;
+
+    /// Whether it leads for longer than this.
+    fn lasts(&self, time: Duration) -> bool {
+        self.until()
+            .is_some_and(|until| until > Instant::now() + time)
+    }
 }
 
 impl Lead for Guard {
@@ -39,11 +53,11 @@ impl Guard {
         Self { term }
     }
 
-    /// A guard that never ends: for one who asks nothing of Azure (a dry run), and for tests.
+    /// A guard that never ends: where there is no cluster to share with others, and for tests.
     #[must_use]
     pub fn forever() -> Self {
         let term = Term {
-            until: Instant::now() + std::time::Duration::from_hours(24 * 365),
+            until: Instant::now() + Duration::from_hours(24 * 365),
             number: 1,
         };
         Self::new(watch::channel(Some(term)).1)
@@ -109,8 +123,6 @@ impl Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

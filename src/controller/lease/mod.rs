@@ -12,7 +12,7 @@ mod keep;
 
 use std::time::Duration;
 
-pub use guard::{Guard, Lead};
+pub use guard::{Guard, Lead, WRITE_LEASE, WRITE_LIMIT};
 pub use keep::{Keeper, lease};
 
 /// Which lease, whose, and its times.

@@ -9,9 +9,10 @@ use super::federated::{self, Credential};
 use super::step::{Action, Settings};
 use crate::api::managed::ManagedIdentity;
 use crate::controller::known::{Existence, Setback};
+use crate::model::backoff;
 
 /// After a failure: the first pause, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
+const PAUSES: backoff::Bounds = (Duration::from_secs(5), Duration::from_mins(10));
 /// How long a creation that was cut off may still take effect.
 const UNSURE: Duration = Duration::from_secs(30);
 
@@ -233,8 +234,7 @@ impl Known {
 
     fn set_back(&mut self, failed: &Failed, now: Duration) {
         let failures = self.setback.as_ref().map_or(0, |before| before.failures);
-        let (first, longest) = PAUSES;
-        let pause = first.saturating_mul(1 << failures.min(10)).min(longest);
+        let pause = backoff::pause(PAUSES, failures);
         self.setback = Some(Setback {
             failures: failures.saturating_add(1),
             until: now + pause.max(failed.retry_after.unwrap_or_default()),

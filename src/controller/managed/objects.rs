@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::FINALIZER;
@@ -21,13 +20,13 @@ use super::step::Action;
 use crate::api::API_VERSION;
 use crate::api::identity::AzureIdentity;
 use crate::api::managed::Owner;
+use crate::controller::report::REPORTER;
+use crate::kubernetes::event::{Regarding, Report, Reporting, ending_of};
 use crate::kubernetes::{CallError, Cluster};
 use crate::serve::clock;
 
 /// Who applies the owner reference: what the same one applied before and does not name any more goes.
 const OWNER_FIELDS: &str = "lanyard-managed-owner";
-/// Who reports.
-const REPORTER: &str = "lanyard.dev/controller";
 
 impl Objects for Cluster {
     async fn call(&self, claim: &Claim, action: &Action) -> Result<Answer, Failed> {
@@ -87,7 +86,7 @@ async fn hold(cluster: &Cluster, claim: &Claim, held: bool) -> Result<Answer, Fa
         .await;
     match changed {
         Ok(object) => Ok(written(&object.metadata)),
-        Err(error) if !held && status(&error) == Some(404) => Ok(gone(claim)),
+        Err(error) if !held && error.status() == Some(404) => Ok(gone(claim)),
         Err(error) => Err(failed("write the finalizer", &error)),
     }
 }
@@ -158,21 +157,26 @@ async fn spec(cluster: &Cluster, claim: &Claim) -> Result<Answer, Failed> {
 
 /// An Event on an object that goes: what its status says goes with it.
 async fn tell(cluster: &Cluster, claim: &Claim, note: &str) -> Result<(), CallError> {
-    let event = json!({
-        "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": {"generateName": format!("{}-", claim.name.name), "namespace": claim.name.namespace},
-        "eventTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(clock::now()),
-        "reportingController": REPORTER, "reportingInstance": "lanyard-controller",
-        "type": "Normal", "reason": "Retained", "action": "Release", "note": note,
-        "regarding": {"apiVersion": API_VERSION, "kind": "AzureIdentity", "name": claim.name.name,
-            "namespace": claim.name.namespace, "uid": claim.uid},
-    });
-    let Ok(event) = serde_json::from_value::<Event>(event) else {
-        return Ok(());
+    let report = Report {
+        regarding: Regarding {
+            api_version: API_VERSION,
+            kind: "AzureIdentity",
+            namespace: claim.name.namespace.clone(),
+            name: claim.name.name.clone(),
+            uid: claim.uid.clone(),
+        },
+        is_warning: false,
+        reason: "Retained".to_owned(),
+        action: "Release",
+        note: note.to_owned(),
+        ending: ending_of((&*claim.uid, note)),
     };
-    let api = Api::<Event>::namespaced(cluster.client.clone(), &claim.name.namespace);
-    let params = PostParams::default();
-    cluster.call(api.create(&params, &event)).await.map(drop)
+    let by = Reporting {
+        controller: REPORTER,
+        instance: "lanyard-controller".to_owned(),
+    };
+    let told = cluster.report(&report, &by, clock::now()).await;
+    told.map(drop)
 }
 
 fn written(metadata: &ObjectMeta) -> Answer {
@@ -198,13 +202,6 @@ fn gone(claim: &Claim) -> Answer {
         held: false,
         owners: claim.owners.clone(),
     })
-}
-
-fn status(error: &CallError) -> Option<u16> {
-    match error {
-        CallError::Kube(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
-    }
 }
 
 fn failed(what: &str, error: &CallError) -> Failed {

@@ -119,7 +119,7 @@ async fn asked(arm: &ArmClient, action: &Action, limit: Duration) -> Result<Answ
     match action {
         Action::Read(id) => match arm.identity(id, limit).await {
             Ok(identity) => Ok(Answer::Identity(Some(shown(&identity)))),
-            Err(error) if is_absence(&error) => Ok(Answer::Identity(None)),
+            Err(error) if error.is_absence() => Ok(Answer::Identity(None)),
             Err(error) => Err(error),
         },
         Action::Create(id, location, tag) => {
@@ -157,24 +157,9 @@ async fn asked(arm: &ArmClient, action: &Action, limit: Duration) -> Result<Answ
     }
 }
 
-/// Whether there is no such identity, for sure: it went with its resource group, too. A subscription that
-/// is not seen may be another tenant's view.
-fn is_absence(error: &ArmError) -> bool {
-    let no_group = error.code.eq_ignore_ascii_case("ResourceGroupNotFound");
-    match error.kind {
-        ArmErrorKind::NotFound => true,
-        ArmErrorKind::GroupOrSubscriptionGone => no_group,
-        _ => false,
-    }
-}
-
 fn shown(identity: &IdentityShown) -> Shown {
     Shown {
-        existence: Existence::Exists {
-            client_id: identity.client_id,
-            principal_id: identity.principal_id,
-            tenant_id: identity.tenant_id,
-        },
+        existence: Existence::of(identity),
         tag: identity.tags.get(naming::OWNER_TAG).cloned(),
     }
 }
@@ -189,15 +174,9 @@ fn credential(shown: FederatedCredential) -> Credential {
 }
 
 fn told(error: &ArmError) -> Failed {
-    let advice = error.advice();
-    let message = if advice.is_empty() {
-        error.to_string()
-    } else {
-        format!("{error}; {advice}")
-    };
     Failed {
         reason: error.kind.reason().into(),
-        message: message.into(),
+        message: error.in_full().into(),
         retry_after: error.retry_after,
         transient: error.is_transient(),
     }

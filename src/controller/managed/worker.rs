@@ -16,12 +16,9 @@ use super::outside::{Azure, Leading, Objects};
 use super::step::{self, Action, Facts, Next, Settings};
 use crate::controller::board::Board;
 use crate::controller::known::Existence;
+use crate::controller::lease::{WRITE_LEASE, WRITE_LIMIT};
 use crate::model::ids::ArmId;
 
-/// The longest that a call may take.
-const LIMIT: Duration = Duration::from_secs(8);
-/// The lease must last so much longer.
-const MARGIN: Duration = Duration::from_secs(1);
 /// What was done and is to be done again at once is not: whatever it was, it did not help.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Who does not lead looks again after this long.
@@ -149,27 +146,30 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
     }
 
     fn leads(&self) -> bool {
-        let until = self.shared.lease.until();
-        until.is_some_and(|until| until > Instant::now() + LIMIT + MARGIN)
+        self.shared.lease.lasts(WRITE_LEASE)
     }
 
     async fn call(&self, claim: &Claim, action: &Action) -> Result<Answer, Failed> {
         let shared = &self.shared;
         if !action.is_azures() {
             let call = shared.objects.call(claim, action);
-            return timeout(LIMIT, call).await.unwrap_or_else(|_| Err(late()));
+            return timeout(WRITE_LIMIT, call)
+                .await
+                .unwrap_or_else(|_| Err(late()));
         }
         self.admitted(action).await?;
         let Ok(_place) = shared.places.acquire().await else {
             return Err(late());
         };
-        shared.azure.prepare(LIMIT).await?;
+        shared.azure.prepare(WRITE_LIMIT).await?;
         // Waiting for a place and a token took time; a term that ended writes nothing in the next one.
         if !self.leads() || self.claims.has_changed().is_err() {
             return Err(lost());
         }
-        let call = shared.azure.call(action, LIMIT);
-        timeout(LIMIT, call).await.unwrap_or_else(|_| Err(late()))
+        let call = shared.azure.call(action, WRITE_LIMIT);
+        timeout(WRITE_LIMIT, call)
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     /// Waits for the rate; what Azure itself asked for is a failure with a time.
@@ -231,7 +231,7 @@ impl Action {
 fn late() -> Failed {
     Failed {
         reason: "Timeout".into(),
-        message: format!("no answer within {} s", LIMIT.as_secs()).into(),
+        message: format!("no answer within {} s", WRITE_LIMIT.as_secs()).into(),
         retry_after: None,
         transient: true,
     }

@@ -16,7 +16,7 @@ use super::document::{record, spec, status};
 use super::{Kept, RecordError, Records};
 use crate::api::assignment::{AzureAssignment, AzureAssignmentSpec, AzureAssignmentStatus};
 use crate::controller::board::Told;
-use crate::kubernetes::{CallError, Cluster};
+use crate::kubernetes::Cluster;
 use crate::model::compute::Compute;
 
 /// Objects in one page of a list.
@@ -195,11 +195,8 @@ fn is_outdated(error: &RecordError) -> bool {
 
 fn status_code(error: &RecordError) -> Option<u16> {
     match error {
-        RecordError::Call {
-            source: CallError::Kube(kube::Error::Api(status)),
-            ..
-        } => Some(status.code),
-        _ => None,
+        RecordError::Call { source, .. } => source.status(),
+        RecordError::Contended(_) | RecordError::File { .. } => None,
     }
 }
 

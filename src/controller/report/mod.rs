@@ -19,7 +19,7 @@ mod verdict;
 mod write;
 
 pub use draft::{Draft, Drafts, Verdict, drafts};
-pub use reporter::Reporter;
+pub use reporter::{REPORTER, Reporter};
 
 #[cfg(test)]
 mod tests;

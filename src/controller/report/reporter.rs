@@ -21,7 +21,7 @@ use crate::kubernetes::event::{Report, Reporting};
 use crate::serve::clock;
 
 /// Who reports Events.
-const CONTROLLER: &str = "lanyard.dev/controller";
+pub const REPORTER: &str = "lanyard.dev/controller";
 /// Events that wait to be sent; what comes beyond is left out.
 const QUEUE: usize = 256;
 
@@ -40,7 +40,7 @@ impl Reporter {
         let (drafts, newest) = watch::channel(Arc::default());
         let (events, queue) = mpsc::channel(QUEUE);
         let by = Reporting {
-            controller: CONTROLLER,
+            controller: REPORTER,
             instance: instance.to_owned(),
         };
         let mut tasks = JoinSet::new();

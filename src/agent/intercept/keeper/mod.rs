@@ -24,7 +24,7 @@ use super::rules::{self, DesiredTable, Stamp};
 use super::save::Ruleset;
 use super::watch::Watch;
 use super::{InterceptConfig, InterceptError, InterceptMetrics, Ownership};
-use crate::agent::backoff;
+use crate::model::backoff;
 use crate::serve::ready::Latch;
 
 /// A look every now and then, should a notification be missed.

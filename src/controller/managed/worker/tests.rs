@@ -189,7 +189,7 @@ async fn one_that_hangs_delays_no_other() {
         names[1..].iter().all(|name| ready(&board, name))
     })
     .await;
-    assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < WRITE_LIMIT, "{:?}", begun.elapsed());
     until("what is told of it", || {
         let told = board.managed(&ObjectName::new("shop", "stuck"));
         told.is_some_and(|told| &*told.reason == "Timeout")
@@ -207,7 +207,7 @@ async fn nothing_is_called_by_one_whose_lease_may_end_meanwhile() {
     managed.start(&world(&["a"]));
     sleep(Duration::from_mins(1)).await;
     assert_eq!(*stage.calls.lock(), [], "no lease");
-    *stage.leads.lock() = Some(Instant::now() + LIMIT);
+    *stage.leads.lock() = Some(Instant::now() + WRITE_LIMIT);
     sleep(Duration::from_mins(1)).await;
     assert_eq!(*stage.calls.lock(), [], "it ends too soon");
     *stage.leads.lock() = Some(Instant::now() + Duration::from_hours(1));
@@ -218,7 +218,7 @@ async fn nothing_is_called_by_one_whose_lease_may_end_meanwhile() {
         token: Duration::from_secs(5),
         ..Stage::default()
     };
-    *slow.leads.lock() = Some(Instant::now() + LIMIT + MARGIN + Duration::from_secs(3));
+    *slow.leads.lock() = Some(Instant::now() + WRITE_LEASE + Duration::from_secs(3));
     let (mut managed, _board) = slow.managed(watch::channel(Mode::Serve).1);
     managed.start(&world(&["a"]));
     sleep(Duration::from_mins(1)).await;

@@ -85,7 +85,7 @@ impl Stage {
         panic!("never settles: {:?}", self.calls);
     }
 
-    fn act(&mut self, action: &Action) {
+    pub fn act(&mut self, action: &Action) {
         let fault = self.fault.filter(|(at, _)| *at == self.calls.len());
         self.calls.push(action.clone());
         let fault = fault.map(|(_, fault)| fault);
