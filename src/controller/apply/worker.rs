@@ -60,6 +60,8 @@ pub(super) struct State {
     pub unsure: BTreeSet<ArmId>,
     /// How long the change before took, where it was in the same round.
     pub took: Option<Duration>,
+    /// What a change of ours was to add that Azure refused: who adds it now is somebody else.
+    pub refused: BTreeSet<ArmId>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }
