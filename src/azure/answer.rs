@@ -23,6 +23,8 @@ const JSON_START: &str = "eyJ";
 const TOKEN_LIMIT: usize = 64 * 1024;
 /// End of the year 9999 (seconds since the epoch): larger times are nonsense.
 const LAST_SECOND: u64 = 253_402_300_799;
+/// The longest wait that an answer may ask for: a number of any size is added to times of ours.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// Which statement about a token's life counts where there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +103,15 @@ fn seconds(fields: &Map<String, Value>, name: &str) -> Result<Option<Duration>, 
 }
 
 /// What is left to wait by `Retry-After` (RFC 9110, section 10.2.3): whole seconds or a date; a date
-/// that has passed is no wait.
+/// that has passed is no wait, and none is longer than a day.
 pub(super) fn retry_after(headers: &HeaderMap, now: Duration) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(LONGEST_WAIT));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     let date = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(date.saturating_sub(now))
+    Some(date.saturating_sub(now).min(LONGEST_WAIT))
 }
 
 /// A text for an answer or a log line: bounded, without control characters, and without words that
@@ -167,6 +169,8 @@ mod tests {
             ("Fri, 15 Jan 2027 08:00:30 GMT", Some(30)),
             ("Fri, 15 Jan 2027 07:59:00 GMT", Some(0)),
             ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("18446744073709551615", Some(86_400)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
             ("soon", None),
             ("-1", None),
             ("1.5", None),

@@ -113,7 +113,7 @@ fn granted(question: &Question, grant: &Grant, chosen: Chosen) -> Explanation {
 fn not_assigned(question: &Question, fault: &Fault) -> Explanation {
     let what = match fault.kind {
         FaultKind::NotYetAssigned => {
-            "nothing: the controller is assigning it; look at its log if that lasts"
+            "wait, the controller is to assign it; if that lasts do what stands at \"Assigned to the node\""
         }
         _ => "mend what Azure refused, then the controller tries again",
     };

@@ -57,6 +57,7 @@ pub(super) fn assignments(found: &Found, grants: &PodGrants) -> Option<Section> 
             }
             Some(Standing::Pending) => {
                 Step::new(Mark::Wrong, format!("{identity} is not on the node yet"))
+                    .with(pending(&grant.identity))
             }
             Some(Standing::Failed { why }) => Step::new(
                 Mark::Wrong,
@@ -67,6 +68,18 @@ pub(super) fn assignments(found: &Found, grants: &PodGrants) -> Option<Section> 
     }
     let title = format!("Assigned to the node (AzureAssignment {name})");
     Some(Section { title, steps })
+}
+
+/// What to do about an identity that is not on the node yet.
+fn pending(identity: &IdentityFacts) -> String {
+    if identity.resource_id.is_none() {
+        return "it states no resourceID, and Azure assigns by that only: state it (`az identity show` tells it), under a resourceIDPrefix of a policy".to_owned();
+    }
+    let name = &identity.name;
+    format!(
+        "`kubectl -n {} get azid {} -o wide` says what keeps the controller from it",
+        name.namespace, name.name
+    )
 }
 
 fn step(found: &Found, name: &ObjectName) -> Step {

@@ -430,6 +430,7 @@ spec: {providerID: 'azure:///subscriptions/s/resourceGroups/nodes/providers/Micr
         &[
             "(AzureAssignment vm-node-1-",
             "shop/payments is not on the node yet",
+            "`kubectl -n shop get azid payments -o wide` says what keeps",
         ],
     );
 }

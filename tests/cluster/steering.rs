@@ -1,8 +1,8 @@
 //! The stage for the controller: a release that has one, identities that Azure has on no machine yet, and what is to be
 //! seen of them.
 //!
-//! In: a cluster; who the controller is to Azure. Out: a release whose controller leads; ARM's journal and assignments
-//! by identity. Blocks on helm where the release is another than wanted. Invariant: identities of these trials begin
+//! In: a cluster; who the controller is to Azure. Out: a release whose controller leads; ARM's journal and what is
+//! assigned, by identity. Blocks on helm where the release is another than wanted. Invariant: identities of these trials begin
 //! unassigned; those that world.yaml assigns are Azure's own, and nobody may take them away.
 
 use std::fmt::Write as _;
@@ -224,10 +224,10 @@ pub async fn make(cluster: &Cluster, namespace: &str, names: &[&str]) -> Result<
         let id = resource_id(name);
         cluster.azure().put_identity(&id, Some(name)).await?;
         // Writing to a String does not fail.
-        let _ = writeln!(
+        let _ = write!(
             yaml,
             "---\napiVersion: lanyard.dev/v1alpha1\nkind: AzureIdentity\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-             spec: {{resourceID: {id}}}"
+             spec: {{resourceID: {id}}}\n"
         );
     }
     cluster.apply(&yaml).await.map(drop)
@@ -345,7 +345,7 @@ pub async fn reach(cluster: &Cluster, names: &[&str], state: &str) -> Result<f64
     Ok(now())
 }
 
-/// ARM's changes since `mark`.
+/// Each PATCH to ARM since `mark`.
 pub async fn patches(cluster: &Cluster, mark: u64) -> Result<Vec<Entry>> {
     let entries = cluster.journal(mark).await?.into_iter();
     let patch = |entry: &Entry| entry.listener == Listener::Arm && entry.method == "PATCH";

@@ -75,6 +75,7 @@ fn main() -> ExitCode {
             look(&mut Rig::new(server));
             Ok(())
         })
+        .with_ignored_flag(name.starts_with("slow_"))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

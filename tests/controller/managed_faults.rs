@@ -12,21 +12,36 @@ use crate::rig::{Rig, set_id};
 
 pub const TRIALS: Trials = &[
     ("each_call_of_a_managed_identity_fails_once", |rig| {
-        failing(rig, &status(500, None), false);
-    }),
-    ("each_call_of_a_managed_identity_is_throttled_once", |rig| {
-        failing(rig, &status(429, Some(1)), false);
-    }),
-    ("each_call_of_a_managed_identity_is_cut_off_once", |rig| {
-        failing(rig, &Effect::Reset, false);
-    }),
-    ("each_answer_of_a_managed_identity_is_lost_once", |rig| {
-        failing(rig, &Effect::Reset, true);
+        failing(rig, 0);
     }),
     (
-        "each_call_of_a_managed_identity_is_never_answered_once",
+        "slow_each_call_of_a_managed_identity_fails_by_turns_3",
         |rig| {
-            failing(rig, &Effect::Silence, true);
+            failing(rig, 3);
+        },
+    ),
+    (
+        "slow_each_call_of_a_managed_identity_fails_by_turns_1",
+        |rig| {
+            failing(rig, 1);
+        },
+    ),
+    (
+        "slow_each_call_of_a_managed_identity_fails_by_turns_2",
+        |rig| {
+            failing(rig, 2);
+        },
+    ),
+    (
+        "slow_each_call_of_a_managed_identity_fails_by_turns_4",
+        |rig| {
+            failing(rig, 4);
+        },
+    ),
+    (
+        "slow_each_call_of_a_managed_identity_fails_by_turns_5",
+        |rig| {
+            failing(rig, 5);
         },
     ),
     (
@@ -52,11 +67,25 @@ const CALLS: &[(&str, &str)] = &[
     ("DELETE", "userAssignedIdentities/lanyard-"),
 ];
 
-/// One after the other fails once.
-fn failing(rig: &mut Rig<'_>, effect: &Effect, applied: bool) {
+/// How it fails, and whether Azure does it all the same.
+fn ways() -> [(Effect, bool); 6] {
+    [
+        (status(500, None), false),
+        (status(429, Some(1)), false),
+        (Effect::Reset, false),
+        (Effect::Silence, true),
+        (Effect::Reset, true),
+        (Effect::Html, false),
+    ]
+}
+
+/// One call after the other fails once, in another way each time.
+fn failing(rig: &mut Rig<'_>, turn: usize) {
     begin(rig);
-    for (method, part) in CALLS {
-        let mut once = fault(method, part, Some(1), effect.clone());
+    let ways = ways();
+    for (at, (method, part)) in CALLS.iter().enumerate() {
+        let (effect, applied) = ways[(at + turn) % ways.len()].clone();
+        let mut once = fault(method, part, Some(1), effect);
         once.applied = applied;
         rig.sim().add_fault(once);
     }

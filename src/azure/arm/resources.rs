@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::identity::{self, FederatedCredential, IdentityShown, IdentityWanted};
 use super::operation::is_same_origin;
-use super::{ArmClient, ArmError, ArmErrorKind, Call, IDENTITY_API, json, unusable};
+use super::{ArmClient, ArmError, ArmErrorKind, Call, IDENTITY_API, Reply, json, unusable};
 use crate::model::ids::ArmId;
 
 const CREDENTIALS: &str = "federatedIdentityCredentials";
@@ -22,8 +22,7 @@ impl ArmClient {
     pub async fn identity(&self, id: &ArmId, limit: Duration) -> Result<IdentityShown, ArmError> {
         let uri = self.identity_uri(id, &[])?;
         let reply = self.send(Call::new(Method::GET, uri, id), limit).await?;
-        let body = json(&reply, id)?;
-        identity::read(&body).map_err(|why| unusable(&reply, &why, id))
+        read(&reply, id)
     }
 
     /// Makes a user-assigned identity, or changes the tags of the one that there is.
@@ -39,8 +38,7 @@ impl ArmClient {
             ..Call::new(Method::PUT, uri, id)
         };
         let reply = self.send(call, limit).await?;
-        let body = json(&reply, id)?;
-        identity::read(&body).map_err(|why| unusable(&reply, &why, id))
+        read(&reply, id)
     }
 
     /// Deletes a user-assigned identity. Whether there was one.
@@ -136,5 +134,16 @@ impl ArmClient {
             return Err(ArmError::new(ArmErrorKind::BadIdentity, words).about(id));
         }
         self.uri(id, below, IDENTITY_API)
+    }
+}
+
+/// The identity of this id and no other: agents believe who it is said to be.
+fn read(reply: &Reply, id: &ArmId) -> Result<IdentityShown, ArmError> {
+    let shown = identity::read(&json(reply, id)?);
+    let shown = shown.map_err(|why| unusable(reply, &why, id))?;
+    if shown.id == *id {
+        Ok(shown)
+    } else {
+        Err(unusable(reply, "it is about another identity", id))
     }
 }

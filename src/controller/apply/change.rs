@@ -4,6 +4,7 @@
 //! invariant 8: nothing is sent by one whose lease may end before the request does; a request whose
 //! outcome is not known is looked for before another one is sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -31,6 +32,9 @@ const LEASE_POLL: Duration = Duration::from_millis(200);
 /// Between two looks at an operation.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// The longest pause that Azure may ask for between them.
+const LONGEST_LOOK: Duration = Duration::from_mins(2);
+
 /// How a change that Azure took ended otherwise than well.
 enum Ended {
     /// Azure says why.
@@ -44,7 +48,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     pub(super) async fn change(&mut self, wanted: &Wanted, patch: &Patch) -> Result<(), Halt> {
         let part = self.state.search.part(patch, MOST_IDENTITIES);
         self.admit(Access::Write).await?;
-        let sent = match self.send(&part).await? {
+        let sent = self.send(&part).await?;
+        self.note_sent(&part, sent.as_ref().err());
+        let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 self.around().metrics.patched(Patched::by(error.kind));
@@ -54,8 +60,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         let ended = match sent {
             Sent::Done(shown) => Ok(shown),
             Sent::Running { operation, after } => {
-                self.state.in_flight = Some(Instant::now());
-                self.follow(&part, &operation, after).await
+                let begun = Instant::now();
+                self.state.in_flight = Some(begun);
+                let ended = self.follow(&part, &operation, after).await;
+                self.state.took = ended.is_ok().then(|| begun.elapsed());
+                ended
             }
         };
         match ended {
@@ -73,10 +82,44 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             }
             Err(Ended::Halt(halt)) => {
                 self.around().metrics.patched(Patched::Unknown);
+                self.state.unsure.extend(part.add.iter().cloned());
                 self.state.seen = None;
                 Err(halt)
             }
         }
+    }
+
+    /// What became of a request, for the ownership of what it was to add: the intent is written down as
+    /// owned, but of a request that was refused nothing came.
+    fn note_sent(&mut self, part: &Patch, error: Option<&ArmError>) {
+        let state = &mut self.state;
+        let entries = &state.record.entries;
+        state.unsure.retain(|id| entries.contains_key(id));
+        state.refused.retain(|id| entries.contains_key(id));
+        if error.is_some_and(|error| !error.may_have_happened()) {
+            let refused = part.add.difference(&state.unsure).cloned();
+            state.refused.extend(refused);
+            return;
+        }
+        state.refused.retain(|id| !part.add.contains(id));
+        if error.is_some() {
+            state.unsure.extend(part.add.iter().cloned());
+        }
+    }
+
+    /// What was refused, and is there all the same, was added by somebody else: it is not ours.
+    pub(super) fn disown(&mut self) {
+        let state = &mut self.state;
+        let Some(seen) = &state.seen else { return };
+        let shown = &seen.shown.identities;
+        let theirs = |id: &ArmId| shown.contains_key(id);
+        for id in state.refused.iter().filter(|id| theirs(id)) {
+            let record = Arc::make_mut(&mut state.record);
+            if let Some(entry) = record.entries.get_mut(id) {
+                entry.owned = false;
+            }
+        }
+        state.refused.retain(|id| !theirs(id));
     }
 
     /// Sends once. The lease is looked at last of all.
@@ -106,6 +149,10 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             }
             self.lead(WRITE_LEASE).await?;
         }
+        // A term that ended writes nothing in the next one, though this process may lead again.
+        if self.is_closing() {
+            return Err(Halt::Closing);
+        }
         let late = || ArmError::new(ArmErrorKind::Unavailable, "no answer to a change in time");
         let sent = self.around().arm.patch(&self.compute, &patch, WRITE_LIMIT);
         Ok(timeout(WRITE_LIMIT, sent)
@@ -129,6 +176,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         state.in_flight = None;
         for id in part.add.union(&part.remove) {
             state.setbacks.clear(id);
+            state.unsure.remove(id);
         }
         if let Some(culprit) = state.search.took(part)
             && let Some(error) = state.minded.clone()
@@ -210,7 +258,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     /// Looks at the resource until it shows the change: one read both ends the wait and confirms. Only
-    /// where it shows something else the operation is asked.
+    /// where it shows something else the operation is asked. A change right after another one takes about
+    /// as long: until then nobody looks.
     async fn follow(
         &mut self,
         part: &Patch,
@@ -218,9 +267,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         after: Duration,
     ) -> Result<ComputeShown, Ended> {
         let deadline = Instant::now() + self.around().pace.operation_timeout;
-        let mut pause = after.clamp(LOOKS.0, Duration::from_mins(2));
+        let mut pause = after.clamp(LOOKS.0, LONGEST_LOOK);
+        let mut first = self.state.took.take().map(|took| took.max(pause));
         loop {
-            if !self.sleep_until(Instant::now() + pause).await {
+            let at = Instant::now() + first.take().unwrap_or(pause);
+            if !self.sleep_until(at.min(deadline)).await {
                 return Err(Ended::Halt(Halt::Closing));
             }
             if Instant::now() >= deadline {
@@ -237,7 +288,9 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) if is_done(&shown, part) => return Ok(shown),
                 Ok(_) => match self.ask(operation).await? {
                     Asked::Done(shown) => return Ok(shown),
-                    Asked::Running(after) => pause = after.unwrap_or(pause).clamp(LOOKS.0, LOOKS.1),
+                    Asked::Running(after) => {
+                        pause = after.unwrap_or(pause).clamp(LOOKS.0, LONGEST_LOOK);
+                    }
                 },
                 Err(error)
                     if matches!(
@@ -284,6 +337,11 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 Ok(shown) => Ok(Asked::Done(shown)),
                 Err(error) => failed(trouble(&error), error.retry_after),
             },
+            // The next look waits for it.
+            Err(error) if error.kind == ArmErrorKind::Throttled => {
+                self.throttled(&error);
+                Ok(Asked::Running(None))
+            }
             Err(error) if error.is_transient() => Ok(Asked::Running(error.retry_after)),
             Err(error) => failed(trouble(&error), error.retry_after),
         }

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use metrics::ApplyMetrics;
 pub use outside::{Arm, Lease, Sent};
-pub use pace::{Paces, Rates, Refill, subscription_of};
+pub use pace::{Access, NotBefore, Paces, Rates, Refill, subscription_of};
 
 use super::board::Board;
 use super::config::Pace;

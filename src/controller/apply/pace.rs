@@ -55,12 +55,18 @@ impl Default for Rates {
     }
 }
 
+/// Writes of identities in a subscription: Azure takes 40 creations in 20 s.
+const IDENTITY_WRITES: Refill = Refill {
+    every: Duration::from_millis(500),
+    burst: 20,
+};
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// A GET.
     Read,
-    /// A PATCH.
+    /// A PATCH, or another change.
     Write,
 }
 
@@ -88,6 +94,16 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Subscription {
+    reads: Bucket,
+    writes: Bucket,
+    wait: Option<Instant>,
+    identities: Identities,
+}
+
+/// Identities have a rate of their own: how many there are is up to whoever writes `AzureIdentity`s, and
+/// compute resources must not wait for them.
+#[derive(Debug, Default)]
+struct Identities {
     reads: Bucket,
     writes: Bucket,
     wait: Option<Instant>,
@@ -161,27 +177,39 @@ impl Paces {
         Ok(())
     }
 
-    /// Takes one read of something else in a subscription (an identity), where that may be now.
-    pub fn read(&self, of: &ArmId) -> Result<(), NotBefore> {
+    /// Takes one read or write of an identity, where that may be now.
+    pub fn identity(&self, id: &ArmId, access: Access) -> Result<(), NotBefore> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
-        let subscription = inner.subscriptions.entry(subscription_of(of)).or_default();
-        if let Some(at) = subscription.wait.filter(|at| *at > now) {
+        let subscription = inner.subscriptions.entry(subscription_of(id)).or_default();
+        let Subscription {
+            wait, identities, ..
+        } = subscription;
+        let asked = (*wait).max(identities.wait);
+        if let Some(at) = asked.filter(|at| *at > now) {
             return Err(NotBefore { at, asked: true });
         }
-        let at = subscription.reads.ready_at(self.rates.reads, now);
+        let (bucket, refill) = match access {
+            Access::Read => (&mut identities.reads, self.rates.reads),
+            Access::Write => (&mut identities.writes, IDENTITY_WRITES),
+        };
+        let at = bucket.ready_at(refill, now);
         if at > now {
             return Err(NotBefore { at, asked: false });
         }
-        subscription.reads.take(self.rates.reads, now);
+        bucket.take(refill, now);
         Ok(())
     }
 
-    /// Azure asks to leave the whole subscription of this alone.
-    pub fn rest(&self, of: &ArmId, until: Instant) {
+    /// Azure asks to leave the identities of a subscription alone; `all`: everything in it.
+    pub fn identities_wait(&self, of: &ArmId, until: Instant, all: bool) {
         let mut inner = self.inner.lock();
-        let subscription = inner.subscriptions.entry(subscription_of(of));
-        let wait = &mut subscription.or_default().wait;
+        let subscription = inner.subscriptions.entry(subscription_of(of)).or_default();
+        let wait = if all {
+            &mut subscription.wait
+        } else {
+            &mut subscription.identities.wait
+        };
         *wait = (*wait).max(Some(until));
     }
 
@@ -280,5 +308,26 @@ mod tests {
         assert_eq!(paces.take(&other, Access::Read), Err(refused));
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(paces.take(&one, Access::Write), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_identities_delays_no_compute_resource() {
+        let paces = Paces::new(Rates::default());
+        let one = compute("one");
+        for access in [Access::Read, Access::Write] {
+            while paces.identity(&one.id, access).is_ok() {}
+            assert_eq!(paces.take(&one, access), Ok(()));
+        }
+        let until = Instant::now() + Duration::from_secs(30);
+        paces.identities_wait(&one.id, until, false);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        let refused = NotBefore {
+            at: until,
+            asked: true,
+        };
+        assert_eq!(paces.identity(&one.id, Access::Write), Err(refused));
+        assert_eq!(paces.take(&one, Access::Read), Ok(()));
+        paces.identities_wait(&one.id, until, true);
+        assert_eq!(paces.take(&one, Access::Read), Err(refused));
     }
 }

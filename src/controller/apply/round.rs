@@ -68,6 +68,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if let Err(halt) = before {
             return self.halted(halt).await;
         }
+        self.state.took = None;
         for at in 0..STEPS {
             if self.is_closing() {
                 return self.last_words(at > 0).await;
@@ -108,8 +109,13 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             self.state.seen = None;
             return Ok(Step::Again);
         }
+        let patch = plan.patch.and_then(|patch| self.not_set_aside(patch, now));
+        if patch.is_none() && self.state.in_flight.is_some() {
+            // A removal of before may be on its way: what is there still is not yet what stays.
+            self.wait_for_others()?;
+        }
         self.state.record = Arc::new(self.with_client_ids(plan.record));
-        let Some(patch) = plan.patch.and_then(|patch| self.not_set_aside(patch, now)) else {
+        let Some(patch) = patch else {
             let left_out = plan.left_out.len();
             self.state.trouble = (left_out > 0).then(|| too_many(left_out));
             return self.rest(plan.again, now).await;
@@ -121,6 +127,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     fn planned(&mut self, wanted: &Wanted, now: Duration) -> Plan {
+        self.disown();
         let existence = self.existences();
         let desire = self.without_leaving(wanted, now);
         let state = &mut self.state;
@@ -342,20 +349,27 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         if !is_known {
             self.lead(Duration::ZERO).await?;
             let now = (self.around().now)();
-            // A conflict is written over: not any more where another leader may be who caused it.
-            let end = self.around().lease.until().unwrap_or_else(Instant::now);
-            let write = self.around().records.write(&told, now);
-            let written = timeout_at(end, write).await.unwrap_or_else(|_| {
-                Err(RecordError::Call {
-                    name: self.compute.assignment_name(),
-                    source: CallError::Late,
-                })
-            });
-            written.map_err(Halt::Unwritten)?;
+            let written = self.around().records.write(&told, now);
+            self.while_leading(written).await.map_err(Halt::Unwritten)?;
             self.state.written = Some(told.clone());
         }
         self.around().board.tell(told);
         Ok(())
+    }
+
+    /// A write of the record, cut off where the lease ends: the next leader's must not be overwritten.
+    async fn while_leading(
+        &self,
+        write: impl Future<Output = Result<(), RecordError>>,
+    ) -> Result<(), RecordError> {
+        let until = self.around().lease.until();
+        let written = timeout_at(until.unwrap_or_else(Instant::now), write).await;
+        written.unwrap_or_else(|_| {
+            Err(RecordError::Call {
+                name: self.compute.assignment_name(),
+                source: CallError::Late,
+            })
+        })
     }
 
     /// What ends a round early is told, and paused for.
@@ -404,7 +418,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             if self.lead(Duration::ZERO).await.is_err() {
                 return Ok(());
             }
-            self.around().records.forget(&self.compute).await?;
+            let forgotten = self.around().records.forget(&self.compute);
+            self.while_leading(forgotten).await?;
             self.state.written = None;
         }
         self.state.record = Arc::default();

@@ -199,6 +199,19 @@ async fn many_changes_in_a_window_are_one_patch_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_right_after_another_is_looked_for_when_it_should_be_there() {
+    let rig = Rig::new();
+    rig.arm.with(|azure| azure.takes = 15 * SECOND);
+    rig.want(ids(0..1));
+    sleep(SECOND).await;
+    rig.want(ids(0..2));
+    sleep(60 * SECOND).await;
+    assert_eq!(rig.arm.assigned(&rig.pool), ids(0..2));
+    // One before, two looks at the first change, one at the second.
+    assert_eq!((rig.arm.patches().len(), rig.arm.reads()), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_intent_is_written_before_the_patch_and_not_without_it() {
     let rig = Rig::new();
     rig.records.fail(2);
@@ -330,6 +343,25 @@ async fn one_that_dies_after_the_patch_is_followed_by_one_that_sends_none() {
     rig.want(ids([1]));
     sleep(GRACE + Duration::from_mins(1)).await;
     assert_eq!(rig.arm.assigned(&rig.pool), ids([1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_of_before_is_waited_for_before_what_is_still_there_counts() {
+    let mut rig = Rig::new();
+    rig.want(ids([1]));
+    sleep(5 * SECOND).await;
+    rig.arm.with(|azure| azure.takes = Duration::from_mins(2));
+    rig.want(ids([]));
+    sleep(GRACE + 5 * SECOND).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Removing));
+    // It is wanted again when the next one comes, and Azure shows it still.
+    rig.restart(vec![wants(&rig.pool, ids([1]))]).await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Removing));
+    rig.arm.with(|azure| azure.takes = SECOND);
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(rig.arm.assigned(&rig.pool), ids([1]));
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Assigned));
 }
 
 #[tokio::test(start_paused = true)]

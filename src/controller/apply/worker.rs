@@ -4,7 +4,7 @@
 //! other. A change opens a window in which others join it, while ARM is read if need be. After a
 //! failure nothing is done before its pause has passed, whatever changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,12 @@ pub(super) struct State {
     pub failures: u32,
     /// Since when a change of before may still be on its way.
     pub in_flight: Option<Instant>,
+    /// What a change of ours may have added whose end nobody knows.
+    pub unsure: BTreeSet<ArmId>,
+    /// How long the change before took, where it was in the same round.
+    pub took: Option<Duration>,
+    /// What a change of ours was to add that Azure refused: who adds it now is somebody else.
+    pub refused: BTreeSet<ArmId>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }
@@ -106,6 +112,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             let mut entries = record.entries.values();
             let is_moving = entries.any(|entry| entry.owned && moves(entry.state));
             state.in_flight = is_moving.then(Instant::now);
+            let owned = record.entries.iter().filter(|(_, entry)| entry.owned);
+            state.unsure = owned.map(|(id, _)| id.clone()).collect();
             state.record = Arc::new(record);
             state.written = Some(Told {
                 compute: compute.clone(),

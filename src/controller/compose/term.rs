@@ -18,7 +18,7 @@ use crate::controller::board::Board;
 use crate::controller::config::Pace;
 use crate::controller::identities::Identities;
 use crate::controller::lease::Guard;
-use crate::controller::managed::{Managed, Mode, Settings};
+use crate::controller::managed::{Managed, Mode, Paced, Settings};
 use crate::controller::records::{RecordError, Records};
 use crate::controller::report::Reporter;
 use crate::controller::world::Change;
@@ -56,7 +56,7 @@ pub struct Means {
 /// What works during one term.
 pub struct Term {
     applier: Applier<ArmClient, KeptThere, Guard>,
-    managed: Option<Managed<ArmClient, Cluster, Guard>>,
+    managed: Option<Managed<Paced, Cluster, Guard>>,
     reporter: Option<Reporter>,
     named: watch::Sender<Arc<BTreeSet<ArmId>>>,
     board: Arc<Board>,
@@ -99,8 +99,12 @@ impl Term {
         let cluster = means.source.cluster();
         let managed = cluster.zip(means.managed.as_ref());
         let managed = managed.map(|(cluster, settings)| {
+            let azure = Paced {
+                arm: means.arm.clone(),
+                paces: means.paces.clone(),
+            };
             let mut managed = Managed::new(
-                (means.arm.clone(), cluster.clone(), means.guard.clone()),
+                (azure, cluster.clone(), means.guard.clone()),
                 settings.clone(),
                 means.board.clone(),
                 means.mode.clone(),

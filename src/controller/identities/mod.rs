@@ -7,7 +7,7 @@
 
 mod schedule;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::apply::{Paces, subscription_of};
+use super::apply::{Access, Paces};
 use super::board::{Board, Trouble};
 use super::known::Existence;
 use crate::azure::arm::{ArmClient, ArmError, ArmErrorKind, IdentityShown};
@@ -69,14 +69,12 @@ impl<A: Knows> Identities<A> {
         let start = Instant::now();
         let mut schedule = Schedule::new(self.interval);
         let mut calls: JoinSet<(ArmId, Result<IdentityShown, ArmError>)> = JoinSet::new();
-        // Subscriptions whose identities Azure wants left alone.
-        let mut rests: Rests = BTreeMap::new();
         self.want(&mut schedule, start.elapsed());
         loop {
             while calls.len() < MOST
                 && let Some(id) = schedule.take(start.elapsed())
             {
-                match self.admitted(&mut rests, &id) {
+                match self.paces.identity(&id, Access::Read) {
                     Ok(()) => {
                         let arm = self.arm.clone();
                         calls.spawn(async move {
@@ -84,7 +82,7 @@ impl<A: Knows> Identities<A> {
                             (id, known)
                         });
                     }
-                    Err(at) => schedule.postpone(&id, at.duration_since(start)),
+                    Err(wait) => schedule.postpone(&id, wait.at.duration_since(start)),
                 }
             }
             let next = schedule.next().filter(|_| calls.len() < MOST);
@@ -93,7 +91,7 @@ impl<A: Knows> Identities<A> {
                 Some(called) = calls.join_next() => {
                     let (id, answer) = called?;
                     if let Err(error) = &answer {
-                        self.rest(&mut rests, &id, error);
+                        self.rest(&id, error);
                     }
                     self.take(&mut schedule, &id, answer, start.elapsed());
                 }
@@ -152,27 +150,13 @@ impl<A: Knows> Identities<A> {
         }
     }
 
-    fn admitted(&self, rests: &mut Rests, id: &ArmId) -> Result<(), Instant> {
-        let subscription = subscription_of(id);
-        match rests.get(&subscription) {
-            Some(until) if *until > Instant::now() => return Err(*until),
-            Some(_) => drop(rests.remove(&subscription)),
-            None => {}
-        }
-        self.paces.read(id).map_err(|wait| wait.at)
-    }
-
     /// Leaves the identities of a throttled subscription alone, and where it is throttled as a whole,
     /// everything in it.
-    fn rest(&self, rests: &mut Rests, id: &ArmId, error: &ArmError) {
-        if error.kind != ArmErrorKind::Throttled {
-            return;
-        }
-        let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
-        let rest = rests.entry(subscription_of(id)).or_insert(until);
-        *rest = until.max(*rest);
-        if error.code.to_ascii_lowercase().starts_with("subscription") {
-            self.paces.rest(id, until);
+    fn rest(&self, id: &ArmId, error: &ArmError) {
+        if error.kind == ArmErrorKind::Throttled {
+            let until = Instant::now() + error.retry_after.unwrap_or(THROTTLED);
+            let all = error.code.to_ascii_lowercase().starts_with("subscription");
+            self.paces.identities_wait(id, until, all);
         }
     }
 
@@ -184,9 +168,6 @@ impl<A: Knows> Identities<A> {
         }
     }
 }
-
-/// Until when the identities of a subscription are left alone, by its id in lower case.
-type Rests = BTreeMap<Arc<str>, Instant>;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 //! they have pods or not: a first pod is to find its credential there. An entry that names none means the
 //! accounts of the pods that it matches now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::controller::world::{Pod, World};
 use crate::model::facts::Subject;
@@ -18,23 +18,28 @@ pub fn bound<'a>(
     identities: impl IntoIterator<Item = &'a ObjectName>,
 ) -> BTreeMap<ObjectName, BTreeSet<ObjectName>> {
     let mut bound = BTreeMap::new();
-    let mut by_pods = Vec::new();
+    // A pass costs the pods times the entries that can be about them, not all entries.
+    let (mut own, mut any) = (HashMap::<&str, Vec<_>>::new(), Vec::new());
     for identity in identities {
         let mut accounts = BTreeSet::new();
         for subject in subjects(world, identity) {
-            if subject.service_accounts.is_empty() {
-                by_pods.push((identity, subject));
-            } else {
+            if !subject.service_accounts.is_empty() {
                 stated(world, identity, subject, &mut accounts);
+            } else if subject.namespace_selector.is_some() {
+                any.push((identity, subject));
+            } else {
+                let entries = own.entry(&*identity.namespace).or_default();
+                entries.push((identity, subject));
             }
         }
         bound.insert(identity.clone(), accounts);
     }
-    if by_pods.is_empty() {
+    if own.is_empty() && any.is_empty() {
         return bound;
     }
     for (name, pod) in &world.pods {
-        for (identity, subject) in &by_pods {
+        let entries = own.get(&*name.namespace).into_iter().flatten();
+        for (identity, subject) in entries.chain(&any) {
             if takes(subject, identity, name, pod, world)
                 && let Some(accounts) = bound.get_mut(*identity)
             {

@@ -27,5 +27,6 @@ mod worker;
 pub use crate::api::removal::FINALIZER;
 pub use claim::{Claim, Mode};
 pub use outcome::ManagedOutcome;
+pub use outside::Paced;
 pub use runner::Managed;
 pub use step::Settings;

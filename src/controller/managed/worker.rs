@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::claim::{Claim, Mode};
 use super::known::{Answer, Failed, Known};
@@ -157,18 +157,33 @@ impl<A: Azure, O: Objects, L: Leading> Worker<A, O, L> {
                 .await
                 .unwrap_or_else(|_| Err(late()));
         }
+        self.admitted(action).await?;
         let Ok(_place) = shared.places.acquire().await else {
             return Err(late());
         };
         shared.azure.prepare(WRITE_LIMIT).await?;
-        // Waiting for a place and a token took time.
-        if !self.leads() {
+        // Waiting for a place and a token took time; a term that ended writes nothing in the next one.
+        if !self.leads() || self.claims.has_changed().is_err() {
             return Err(lost());
         }
         let call = shared.azure.call(action, WRITE_LIMIT);
         timeout(WRITE_LIMIT, call)
             .await
             .unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Waits for the rate; what Azure itself asked for is a failure with a time.
+    async fn admitted(&self, action: &Action) -> Result<(), Failed> {
+        while let Err(wait) = self.shared.azure.admit(action) {
+            if wait.asked {
+                return Err(throttled(wait.at.saturating_duration_since(Instant::now())));
+            }
+            sleep_until(wait.at).await;
+            if self.claims.has_changed().is_err() {
+                return Err(lost());
+            }
+        }
+        Ok(())
     }
 
     fn record(&mut self, claim: &Claim, action: Action, answer: Result<Answer, Failed>) {
@@ -218,6 +233,16 @@ fn late() -> Failed {
         reason: "Timeout".into(),
         message: format!("no answer within {} s", WRITE_LIMIT.as_secs()).into(),
         retry_after: None,
+        transient: true,
+    }
+}
+
+fn throttled(wait: Duration) -> Failed {
+    Failed {
+        reason: "Throttled".into(),
+        message: "Azure takes no more requests for identities of its subscription for now (429)"
+            .into(),
+        retry_after: Some(wait),
         transient: true,
     }
 }

@@ -112,8 +112,9 @@ pub(super) fn wanted(
     }
     if let Some(setback) = setback(id, situation) {
         let standing = Standing::set_aside(AssignmentState::Failed, setback);
+        // Azure refused it: what is put there from now on, by hand, is not ours.
         return Step {
-            entry: Some(entry(owned, standing)),
+            entry: Some(entry(owned && is_shown, standing)),
             again: Some(setback.until),
             ..Step::default()
         };

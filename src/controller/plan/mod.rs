@@ -121,15 +121,18 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     let mut patch = Patch::default();
     // What was written down stays first: a lost entry is a lost ownership.
-    let ids = record.entries.keys().chain(
-        desire
-            .wanted
-            .keys()
-            .filter(|id| !record.entries.contains_key(*id)),
-    );
-    for id in ids {
+    let new = desire.wanted.keys();
+    let new = new.filter(|id| !record.entries.contains_key(*id));
+    let ids = record.entries.keys().chain(new);
+    let (last, first): (Vec<_>, Vec<_>) = ids.partition(|id| is_hopeless(id, shown, situation));
+    for (id, yields) in first
+        .iter()
+        .map(|id| (*id, false))
+        .chain(last.iter().map(|id| (*id, true)))
+    {
         let before = record.entries.get(id);
-        if before.is_none() && plan.record.entries.len() >= RECORD_LIMIT {
+        let is_new = before.is_none() || yields;
+        if is_new && plan.record.entries.len() >= RECORD_LIMIT {
             plan.left_out.insert(id.clone());
             continue;
         }
@@ -155,6 +158,17 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     }
     plan.patch = (!patch.is_empty()).then_some(patch);
     plan
+}
+
+/// What Azure does not have, or refuses, and is not ours here: it takes room that is left. Else whoever
+/// names enough identities that do not exist keeps all others off a compute resource.
+fn is_hopeless(id: &ArmId, shown: &Shown, situation: &Situation<'_>) -> bool {
+    let before = situation.record.entries.get(id);
+    let is_there = before.is_some_and(|entry| entry.owned) || shown.identities.contains_key(id);
+    let setback = situation.setbacks.get(id);
+    let is_refused = situation.existence.get(id) == Some(&Existence::Missing)
+        || setback.is_some_and(|setback| setback.until > situation.now);
+    !is_there && is_refused
 }
 
 #[cfg(test)]

@@ -319,6 +319,27 @@ fn a_record_holds_so_many_and_forgets_none_of_them_for_a_new_one() {
 }
 
 #[test]
+fn identities_that_do_not_exist_keep_no_other_off() {
+    let mut scene = Scene::empty().wants("real");
+    for n in 0..RECORD_LIMIT {
+        let name = format!("a{n:04}");
+        scene = scene.wants(&name);
+        scene = if n % 2 == 0 {
+            scene.missing(&name)
+        } else {
+            scene.set_aside(&name, 2000)
+        };
+    }
+    let plan = scene.clone().plan();
+    assert_eq!((plan.added(), plan.left_out.len()), (vec![id("real")], 1));
+    assert_eq!(plan.record.entries.len(), RECORD_LIMIT);
+    // Also where they came first.
+    scene.record = scene.clone().wants_not("real").plan().record;
+    assert_eq!(scene.record.entries.len(), RECORD_LIMIT);
+    assert_eq!(scene.plan().added(), [id("real")]);
+}
+
+#[test]
 fn chunks_hold_everything_once_and_remove_first() {
     let mut patch = Patch::default();
     for n in 0..200 {

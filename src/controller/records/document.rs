@@ -27,6 +27,8 @@ const SYNCED: &str = "Synced";
 const NAMED: usize = 3;
 /// Characters of a condition's message, and of one identity's (the schema's limits are far above).
 const LONGEST: usize = 2048;
+/// Characters of all identities' messages together: etcd takes no object of more than 1.5 MiB.
+const ALL_MESSAGES: usize = 128 * 1024;
 
 /// What is wanted, and what of it is ours.
 #[must_use]
@@ -57,9 +59,12 @@ pub fn status(
         let entries = entries.values().filter(|entry| entry.state == state);
         i32::try_from(entries.count()).ok()
     };
+    let messages = entries.values().filter(|entry| entry.message.is_some());
+    let most = ALL_MESSAGES / messages.count().max(1);
+    let one = |(id, entry)| assigned(id, entry, most.min(LONGEST));
     AzureAssignmentStatus {
         observed_generation: generation,
-        identities: entries.iter().map(assigned).collect(),
+        identities: entries.iter().map(one).collect(),
         assigned: count(AssignmentState::Assigned),
         pending: count(AssignmentState::Pending),
         failed: count(AssignmentState::Failed),
@@ -93,7 +98,8 @@ pub fn record(object: &AzureAssignment) -> Result<Kept, Malformed> {
     })
 }
 
-fn assigned((id, entry): (&ArmId, &Entry)) -> AssignedIdentity {
+fn assigned(id: &ArmId, entry: &Entry, most: usize) -> AssignedIdentity {
+    let shortened = |text: &str| text.chars().take(most).collect();
     AssignedIdentity {
         resource_id: id.to_string(),
         client_id: entry.client_id.map(|id| id.to_string()),

@@ -196,7 +196,7 @@ fn is_outdated(error: &RecordError) -> bool {
 fn status_code(error: &RecordError) -> Option<u16> {
     match error {
         RecordError::Call { source, .. } => source.status(),
-        _ => None,
+        RecordError::Contended(_) | RecordError::File { .. } => None,
     }
 }
 

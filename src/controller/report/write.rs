@@ -12,7 +12,7 @@ use kube::core::GroupVersionKind;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 
 use super::desk::{Desk, Key, Write};
 use super::draft::Drafts;
@@ -97,10 +97,15 @@ impl Writer {
         let mut writes = writes.into_iter();
         loop {
             while under_way.len() < AT_ONCE
-                && self.guard.until().is_some()
+                && let Some(until) = self.guard.until()
                 && let Some(write) = writes.next()
             {
-                under_way.spawn(send(self.cluster.clone(), write));
+                let (key, cluster) = (write.key.clone(), self.cluster.clone());
+                // A late one would stand above the next leader's, who does not look for it.
+                under_way.spawn(async move {
+                    let sent = timeout_at(until, send(cluster, write)).await;
+                    sent.unwrap_or((key, Err(CallError::Late)))
+                });
             }
             match under_way.join_next().await {
                 Some(Ok((key, Ok(status)))) => desk.written(&key, status),

@@ -36,6 +36,8 @@ pub struct Azure {
     pub answers: VecDeque<(bool, ArmError)>,
     /// What the next reads are answered.
     pub reads: VecDeque<ArmError>,
+    /// What the next questions about an operation are answered.
+    pub asked: VecDeque<ArmError>,
     /// Before a token is at hand.
     pub prepares: Duration,
     /// Before a PATCH is answered.
@@ -255,6 +257,13 @@ impl Arm for FakeArm {
     async fn progress(&self, operation: &ArmId, _: Duration) -> Result<Progress, ArmError> {
         self.with(|azure| {
             azure.settle();
+            azure.journal.push(Asked {
+                at: Instant::now(),
+                patch: None,
+            });
+            if let Some(error) = azure.asked.pop_front() {
+                return Err(error);
+            }
             let machine = &azure.machines[operation];
             Ok(match (&machine.running, &machine.failed) {
                 (Some(_), _) => Progress::Running {

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::azure::arm::{ArmError, ArmErrorKind};
+use crate::azure::arm::{ArmError, ArmErrorKind, Principal};
 
 fn error(kind: ArmErrorKind) -> ArmError {
     ArmError::new(kind, "in Azure's words")
@@ -254,4 +254,63 @@ async fn nonsense_and_silence_disturb_nobody_else_and_pass() {
             (None, ids([1]))
         );
     }
+}
+
+/// Somebody assigns it by hand after Azure refused us; then no pod needs it any more.
+async fn added_by_hand_after(refusal: ArmError) -> BTreeSet<ArmId> {
+    let rig = Rig::new();
+    rig.arm
+        .with(|azure| azure.answers.push_back((false, refusal)));
+    rig.want(ids([1]));
+    sleep(2 * SECOND).await;
+    rig.arm.with(|azure| {
+        let machine = azure.machine(&rig.pool);
+        machine.identities.insert(id("i001"), Principal::default());
+        azure.touch(&rig.pool);
+    });
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(rig.state(&id("i001")), Some(AssignmentState::Assigned));
+    rig.want([]);
+    sleep(GRACE + Duration::from_hours(1)).await;
+    rig.arm.assigned(&rig.pool)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_by_hand_after_a_refusal_is_never_removed() {
+    for kind in [
+        ArmErrorKind::BadIdentity,
+        ArmErrorKind::LinkedAuthorization,
+        ArmErrorKind::Forbidden,
+        ArmErrorKind::Throttled,
+    ] {
+        let mut refusal = error(kind);
+        refusal.retry_after = Some(Duration::from_mins(1));
+        let left = added_by_hand_after(refusal).await;
+        assert_eq!(left, ids([1]), "{kind:?}");
+    }
+    // Of what had no answer nobody knows that it was not ours.
+    let left = added_by_hand_after(error(ArmErrorKind::Unavailable)).await;
+    assert_eq!(left, ids([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_question_about_an_operation_is_waited_for() {
+    let rig = Rig::new();
+    let mut throttled = error(ArmErrorKind::Throttled);
+    throttled.retry_after = Some(Duration::from_secs(200));
+    rig.arm.with(|azure| {
+        azure.takes = Duration::from_hours(1);
+        azure.asked.push_back(throttled);
+    });
+    rig.want(ids([1]));
+    sleep(SECOND).await;
+    // At rest, and without the change: the operation is asked.
+    let refused = error(ArmErrorKind::Unavailable);
+    rig.arm.with(|azure| azure.end(&rig.pool, Some(refused)));
+    sleep(Duration::from_mins(1)).await;
+    let asked = rig.arm.with(|azure| azure.journal.len());
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.arm.with(|azure| azure.journal.len()), asked);
+    sleep(Duration::from_mins(2)).await;
+    assert!(rig.arm.with(|azure| azure.journal.len()) > asked);
 }
