@@ -10,6 +10,10 @@
     clippy::panic,
     clippy::unwrap_in_result,
     clippy::cast_precision_loss,
+    clippy::unwrap_in_result,
+    clippy::format_push_string,
+    clippy::unused_self,
+    clippy::unchecked_time_subtraction,
     reason = "a bench says so by panicking; figures for a table"
 )]
 

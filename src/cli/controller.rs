@@ -72,7 +72,7 @@ pub struct Args {
 #[command(next_help_heading = "Kubernetes")]
 struct KubernetesArgs {
     /// Standalone: a folder of YAML manifests (pods, nodes, namespaces and the kinds of
-    /// `lanyard.dev/v1alpha1`) in the API server's place, followed for changes. AzureAssignments are written
+    /// `lanyard.dev/v1alpha1`) in the API server's place, followed for changes. `AzureAssignment`s are written
     /// into it; statuses, Events and the Lease need a cluster, as does spec.managed.
     #[arg(long, env = "LANYARD_MANIFESTS", value_name = "DIR")]
     manifests: Option<PathBuf>,

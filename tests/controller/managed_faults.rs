@@ -92,7 +92,7 @@ fn failing(rig: &mut Rig<'_>, turn: usize) {
     rig.controller("controller", FLAGS);
     rig.pod("shop", "web-1", "node-1", "pay");
     managed(rig, "pay", &json!({}));
-    let patience = Duration::from_secs(120);
+    let patience = Duration::from_mins(2);
     rig.within(patience, "its ids", || told(rig, "pay").is_some());
     let id = told(rig, "pay").unwrap();
     rig.within(patience, "its assignment", || {
@@ -177,7 +177,7 @@ fn a_controller_killed_while_it_creates_makes_no_second_one(rig: &mut Rig<'_>) {
     rig.kill("controller");
     assert!(is_held(rig, "pay"), "the finalizer comes first");
     rig.controller("second", FLAGS);
-    rig.within(Duration::from_secs(60), "its ids", || {
+    rig.within(Duration::from_mins(1), "its ids", || {
         told(rig, "pay").is_some()
     });
     assert_eq!(in_azure(rig).len(), 1);

@@ -48,11 +48,12 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     pub(super) async fn change(&mut self, wanted: &Wanted, patch: &Patch) -> Result<(), Halt> {
         let part = self.state.search.part(patch, MOST_IDENTITIES);
         self.admit(Access::Write).await?;
-        let sent = match self.send(&part).await? {
+        let sent = self.send(&part).await?;
+        self.note_sent(&part, sent.as_ref().err());
+        let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 self.around().metrics.patched(Patched::by(error.kind));
-                self.disown(&part, &error);
                 return self.minded(wanted, &part, error);
             }
         };
@@ -88,22 +89,37 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         }
     }
 
-    /// The intent is written down as owned. A request that was refused added nothing: who adds the same
-    /// identity meanwhile, by hand, owns it.
-    fn disown(&mut self, part: &Patch, error: &ArmError) {
+    /// What became of a request, for the ownership of what it was to add: the intent is written down as
+    /// owned, but of a request that was refused nothing came.
+    fn note_sent(&mut self, part: &Patch, error: Option<&ArmError>) {
         let state = &mut self.state;
         let entries = &state.record.entries;
         state.unsure.retain(|id| entries.contains_key(id));
-        if error.may_have_happened() {
-            state.unsure.extend(part.add.iter().cloned());
+        state.refused.retain(|id| entries.contains_key(id));
+        if error.is_some_and(|error| !error.may_have_happened()) {
+            let refused = part.add.difference(&state.unsure).cloned();
+            state.refused.extend(refused);
             return;
         }
-        let record = Arc::make_mut(&mut state.record);
-        for id in part.add.difference(&state.unsure) {
+        state.refused.retain(|id| !part.add.contains(id));
+        if error.is_some() {
+            state.unsure.extend(part.add.iter().cloned());
+        }
+    }
+
+    /// What was refused, and is there all the same, was added by somebody else: it is not ours.
+    pub(super) fn disown(&mut self) {
+        let state = &mut self.state;
+        let Some(seen) = &state.seen else { return };
+        let shown = &seen.shown.identities;
+        let theirs = |id: &ArmId| shown.contains_key(id);
+        for id in state.refused.iter().filter(|id| theirs(id)) {
+            let record = Arc::make_mut(&mut state.record);
             if let Some(entry) = record.entries.get_mut(id) {
                 entry.owned = false;
             }
         }
+        state.refused.retain(|id| !theirs(id));
     }
 
     /// Sends once. The lease is looked at last of all.

@@ -127,6 +127,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
     }
 
     fn planned(&mut self, wanted: &Wanted, now: Duration) -> Plan {
+        self.disown();
         let existence = self.existences();
         let desire = self.without_leaving(wanted, now);
         let state = &mut self.state;

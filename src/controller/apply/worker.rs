@@ -56,10 +56,12 @@ pub(super) struct State {
     pub failures: u32,
     /// Since when a change of before may still be on its way.
     pub in_flight: Option<Instant>,
-    /// How long the change before took, where it was in the same round.
-    pub took: Option<Duration>,
     /// What a change of ours may have added whose end nobody knows.
     pub unsure: BTreeSet<ArmId>,
+    /// How long the change before took, where it was in the same round.
+    pub took: Option<Duration>,
+    /// What a change of ours was to add that Azure refused: who adds it now is somebody else.
+    pub refused: BTreeSet<ArmId>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
 }

@@ -81,7 +81,9 @@ impl Source {
     /// The records; nothing is read yet.
     pub fn records(&self) -> KeptThere {
         match self {
-            Self::Cluster(cluster) => KeptThere::Cluster(KubernetesRecords::new(cluster.clone())),
+            Self::Cluster(cluster) => {
+                KeptThere::Cluster(Box::new(KubernetesRecords::new(cluster.clone())))
+            }
             Self::Folder(folder) => KeptThere::Folder(FolderRecords::new(folder.clone())),
         }
     }
@@ -90,7 +92,7 @@ impl Source {
 /// Records of either.
 pub enum KeptThere {
     /// In a cluster.
-    Cluster(KubernetesRecords),
+    Cluster(Box<KubernetesRecords>),
     /// In a folder.
     Folder(FolderRecords),
 }

@@ -169,6 +169,5 @@ impl<A: Knows> Identities<A> {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

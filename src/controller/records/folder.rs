@@ -136,7 +136,7 @@ mod tests {
             immutable: false,
             remove_after: None,
             state,
-            since: Duration::from_secs(1_795_237_200),
+            since: Duration::from_hours(498_677),
             client_id: None,
             principal_id: None,
             reason: Some("Why: not".into()),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::super::Managed;
 use super::super::claim::Written;
