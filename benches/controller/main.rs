@@ -8,7 +8,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::unwrap_in_result,
     clippy::cast_precision_loss,
     clippy::unwrap_in_result,
     clippy::format_push_string,
