@@ -28,6 +28,8 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--rounds",
     "--seconds",
     "--harness",
+    "--sets",
+    "--micro",
     "--unix-socket",
     "--cacert",
     // Of helm, kubectl and az.

@@ -78,8 +78,8 @@ fn the_kinds_are_those_of_the_design() {
         ("AzureAssignment", "azas", false, true),
         ("AzureIdentity", "azid", true, true),
         ("AzureIdentityBinding", "azidb", true, true),
-        ("AzureIdentityPolicy", "azpol", false, false),
-        ("AzureMetadataException", "azmex", false, false),
+        ("AzureIdentityPolicy", "azpol", false, true),
+        ("AzureMetadataException", "azmex", false, true),
     ];
     let expected = expected.map(|(kind, short, namespaced, status)| {
         (kind.to_owned(), short.to_owned(), namespaced, status)
