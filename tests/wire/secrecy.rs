@@ -5,10 +5,12 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Once;
+use std::thread;
 use std::time::Duration;
 
 use lanyard::sim::Fault;
 use lanyard::sim::faults::{Effect, Target};
+use parking_lot::Mutex;
 
 use crate::testkit::{Options, Stage, request, stage, stage_with, token_target};
 use crate::world::{
@@ -21,12 +23,24 @@ thread_local! {
     static LOG: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
+/// What threads log that a runtime made for long work: whose they are nobody knows, so that each test
+/// looks at all of it.
+static AT_WORK: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// What tokio calls such threads.
+const WORKER: &str = "tokio-";
+
 /// Writes to this thread's log, if it keeps one.
 #[derive(Clone, Copy)]
 struct ThisThread;
 
 impl Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with(WORKER))
+        {
+            AT_WORK.lock().extend_from_slice(bytes);
+        }
         LOG.with_borrow_mut(|log| log.iter_mut().for_each(|log| log.extend_from_slice(bytes)));
         Ok(bytes.len())
     }
@@ -39,7 +53,8 @@ impl Write for ThisThread {
 /// A line of the lowest level.
 const KEPT: &str = "kept from here on";
 
-/// From here on this thread's lines are kept; the runtime of these tests has no other thread. One
+/// From here on this thread's lines are kept; the runtime of these tests has no other thread but for
+/// long work, whose lines are always kept. One
 /// subscriber for the whole process, since one for a thread misses call sites that another thread
 /// came to first.
 pub fn capture() {
@@ -58,7 +73,8 @@ pub fn capture() {
 
 /// What was kept; ends the keeping.
 pub fn captured() -> String {
-    let log = LOG.take().expect("capture() first");
+    let mut log = LOG.take().expect("capture() first");
+    log.extend_from_slice(&AT_WORK.lock());
     String::from_utf8_lossy(&log).into_owned()
 }
 
