@@ -136,8 +136,19 @@ async fn replace(cluster: &Cluster, manifest: &str) -> Result<()> {
 
 /// Lanyard with a controller that signs in so; a second call finds everything as wanted.
 pub async fn raise(cluster: &Cluster, auth: Auth) -> Result<()> {
-    cluster.lanyard().await?;
     let wanted = auth.values(cluster)?;
+    raise_as(cluster, auth, wanted).await
+}
+
+/// The same, with agents that do not wait for its word yet.
+pub async fn raise_beside(cluster: &Cluster, auth: Auth) -> Result<()> {
+    let mut wanted = auth.values(cluster)?;
+    wanted["agent"]["assignments"] = "ignored".into();
+    raise_as(cluster, auth, wanted).await
+}
+
+async fn raise_as(cluster: &Cluster, auth: Auth, wanted: Value) -> Result<()> {
+    cluster.lanyard().await?;
     let get = ["get", "values", RELEASE, "-n", NAMESPACE, "-o", "json"];
     let present: Value = serde_json::from_str(&cluster.helm(&get).await?)?;
     if present != wanted {
