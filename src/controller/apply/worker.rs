@@ -66,6 +66,10 @@ pub(super) struct State {
     pub asked: BTreeMap<ArmId, Instant>,
 }
 
+/// From hearing of an identity to looking whether it is one of ours: what comes meanwhile is looked at
+/// together.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// What ARM showed.
 pub(super) struct Seen {
     /// As plan takes it.
@@ -180,13 +184,17 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
 
     /// Until something changes, or the time has come.
     async fn wait(&mut self, known: &mut watch::Receiver<u64>, at: Instant) -> Wake {
+        let mut look = None;
         loop {
             tokio::select! {
                 () = self.shared.closing.cancelled() => return Wake::Closing,
                 changed = self.wanted.changed() => {
                     return if changed.is_ok() { Wake::Change } else { Wake::Closing };
                 }
-                _ = known.changed() => {
+                // Of hundreds of identities that Azure is asked about in turn most are none of ours.
+                Ok(()) = known.changed(), if look.is_none() => look = Some(Instant::now() + LOOK_AGAIN),
+                () = sleep_until(look.unwrap_or(at)), if look.is_some() => {
+                    look = None;
                     known.mark_unchanged();
                     if self.existences() != self.state.existence || self.is_left() {
                         return Wake::Change;

@@ -23,6 +23,10 @@ use crate::serve::series::gauge;
 const TICK: Duration = Duration::from_secs(1);
 /// From one working out of all statuses to the next, at least: it costs time by the number of objects.
 const REPORT: Duration = Duration::from_millis(250);
+/// And so many times as long as the last one took: it is to be a hundredth of the work.
+const SHARE: u32 = 100;
+/// But not longer than this.
+const LONGEST: Duration = Duration::from_secs(3);
 /// And without any change, at most: some of what is told is about time that has passed.
 const REMIND: Duration = Duration::from_mins(1);
 
@@ -37,6 +41,7 @@ pub struct Leader {
     /// Whether something changed that is not told yet, and when to tell it.
     report: Option<Instant>,
     reported: Instant,
+    pause: Duration,
 }
 
 impl Leader {
@@ -54,6 +59,7 @@ impl Leader {
             term: None,
             report: None,
             reported: Instant::now(),
+            pause: REPORT,
         })
     }
 
@@ -111,7 +117,7 @@ impl Leader {
 
     /// People are to be told, soon: not for each change.
     fn changed(&mut self) {
-        let at = self.reported + REPORT;
+        let at = self.reported + self.pause;
         self.report.get_or_insert(at.max(Instant::now()));
     }
 
@@ -121,6 +127,7 @@ impl Leader {
             term.report(&self.core);
             self.states.count(&self.means.board);
         }
+        self.pause = (self.reported.elapsed() * SHARE).clamp(REPORT, LONGEST);
     }
 
     /// Ends a term whose lease is not the same any more, and begins one where there is none.
