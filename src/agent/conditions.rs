@@ -30,6 +30,7 @@ pub fn refusing(
     namespace: &Labels,
 ) -> impl Iterator<Item = Clause> + use<> {
     let view = IdentityView {
+        uid: &identity.uid,
         client_id: Some(identity.client_id),
         resource_id: identity.resource_id.as_ref(),
         tenant_id: identity.tenant_id,

@@ -69,6 +69,10 @@ fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) ->
             let has_some = !scope.resource_id_prefixes.is_empty();
             ("resourceIDPrefixes", group(identity), has_some)
         }
+        [Clause::Others] => {
+            let id = identity.resource_id.as_ref()?;
+            ("resourceIDPrefixes", id.as_written().to_owned(), true)
+        }
         [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string(), true),
         [Clause::AuthorityHosts] => {
             let host = identity.authority_host.as_deref()?.to_owned();

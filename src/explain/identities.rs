@@ -230,6 +230,13 @@ fn refusal(
                 scope.resource_id_prefixes.join(" or ")
             )
         }
+        Clause::Others => {
+            let id = identity.resource_id.as_ref();
+            format!(
+                "Lanyard made {} for another AzureIdentity, and none of its resourceIDPrefixes is that whole id",
+                id.map_or("", |id| id.as_written())
+            )
+        }
         Clause::AuthorityHosts => format!(
             "the identity's authorityHost {} is not one of its authorityHosts",
             identity.authority_host.as_deref().unwrap_or_default()

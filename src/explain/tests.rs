@@ -222,6 +222,20 @@ fn a_prefix_that_does_not_fit() {
 }
 
 #[test]
+fn an_identity_that_lanyard_made_for_another_object() {
+    let made = "userAssignedIdentities/lanyard-c0000000-0000-4000-8000-000000000001-0b000000-0000-4000-8000-000000000002";
+    let changes = [("userAssignedIdentities/payments", made)];
+    says(
+        &ask(&found(GOOD, &changes)),
+        &[
+            "for another AzureIdentity, and none of its resourceIDPrefixes is that whole id",
+            "kubectl patch azureidentitypolicy shop --type=json",
+            made,
+        ],
+    );
+}
+
+#[test]
 fn a_namespace_that_the_policy_does_not_select() {
     says(
         &ask(&found(

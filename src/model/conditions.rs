@@ -7,6 +7,7 @@
 
 use super::facts::{BindingFacts, Labels, PolicyFacts, SourceFacts, Subject};
 use super::ids::{ArmId, Guid};
+use super::managed;
 
 /// Of a pod what bindings name it by.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,8 @@ pub struct PodView<'a> {
 /// Of an identity what policies admit it by.
 #[derive(Clone, Copy, Debug)]
 pub struct IdentityView<'a> {
+    /// The object's UID; empty where it has none.
+    pub uid: &'a str,
     /// Client id, where it is known and to be trusted.
     pub client_id: Option<Guid>,
     /// ARM id, where stated.
@@ -96,6 +99,9 @@ pub enum Clause {
     /// `resourceIDPrefixes`: it has none, or none that the identity lies under; nor is the identity
     /// one of its `clientIDs`.
     Prefixes,
+    /// `resourceIDPrefixes`: the identity lies under one, but Lanyard made it for another object, and
+    /// none is its whole id.
+    Others,
     /// `tenantIDs`.
     Tenants,
     /// `authorityHosts`: the identity names another Entra ID.
@@ -124,7 +130,10 @@ pub fn refusing(
             .resource_id
             .is_none_or(|id| prefixes.iter().any(|prefix| id.is_under(prefix)));
     let client = identity.client_id;
-    let resource = under || client.is_some_and(|client| scope.client_ids.contains(&client));
+    let listed = client.is_some_and(|client| scope.client_ids.contains(&client));
+    let own = identity
+        .resource_id
+        .is_none_or(|id| listed || is_open(id, identity.uid, prefixes));
     let authority = identity.authority_host;
     let authority = authority.is_none_or(|host| is_listed(host, &scope.authority_hosts));
     let mut endpoints = identity.sources.iter().filter_map(|source| match source {
@@ -135,13 +144,21 @@ pub fn refusing(
     let annotations = scope.workload_identity || !identity.is_accounts;
     let clauses = [
         (!policy.namespaces.matches(namespace)).then_some(Clause::Namespaces),
-        (!resource).then_some(Clause::Prefixes),
+        (!under && !listed).then_some(Clause::Prefixes),
+        (under && !own).then_some(Clause::Others),
         (!tenant).then_some(Clause::Tenants),
         (!authority).then_some(Clause::AuthorityHosts),
         (!endpoint).then_some(Clause::TokenEndpoints),
         (!annotations).then_some(Clause::WorkloadIdentity),
     ];
     clauses.into_iter().flatten()
+}
+
+/// Whether the object of this UID may name an identity under these prefixes: one that Lanyard made for
+/// another object only where a prefix is its whole id (it was kept, say, and is to be used on).
+#[must_use]
+pub fn is_open(id: &ArmId, uid: &str, prefixes: &[String]) -> bool {
+    !managed::is_others(id, uid) || prefixes.iter().any(|prefix| id.is(prefix))
 }
 
 /// Whether a URL is in the list; a slash at the end and the case of a host make no difference. That of

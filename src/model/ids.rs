@@ -99,6 +99,18 @@ impl ArmId {
             && matches!(id.get(prefix.len()), None | Some(b'/'))
     }
 
+    /// Whether this id is `whole`, but for case and a trailing slash.
+    #[must_use]
+    pub fn is(&self, whole: &str) -> bool {
+        self.folded.len() == whole.trim_end_matches('/').len() && self.is_under(whole)
+    }
+
+    /// The id in lower case, as it is compared.
+    #[must_use]
+    pub fn folded(&self) -> &str {
+        &self.folded
+    }
+
     /// The id as it was written.
     #[must_use]
     pub fn as_written(&self) -> &str {

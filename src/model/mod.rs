@@ -9,6 +9,7 @@ pub mod facts;
 pub mod fault;
 pub mod grant;
 pub mod ids;
+pub mod managed;
 pub mod path;
 pub mod query;
 pub mod token;

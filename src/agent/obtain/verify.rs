@@ -14,10 +14,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use crate::model::conditions::is_open;
 use crate::model::facts::PolicyScope;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Grant;
 use crate::model::ids::{ArmId, Guid};
+use crate::model::managed::is_others;
 use crate::model::token::Token;
 
 /// What a token says about itself. Everything is absent when it is not a JWT.
@@ -117,11 +119,10 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
     let admitted = match &claims.resource_id {
         _ if is_listed => true,
         Some(actual) => grant.scopes.iter().any(|scope| {
+            let prefixes = &scope.resource_id_prefixes;
             tenant_in(scope, claims)
-                && scope
-                    .resource_id_prefixes
-                    .iter()
-                    .any(|prefix| actual.is_under(prefix))
+                && prefixes.iter().any(|prefix| actual.is_under(prefix))
+                && is_open(actual, &stated.uid, prefixes)
         }),
         None => {
             !grant.scopes.is_empty()
@@ -135,6 +136,9 @@ pub fn admit(claims: &Claims, grant: &Grant) -> Result<(), Fault> {
         return Ok(());
     }
     match &claims.resource_id {
+        Some(actual) if is_others(actual, &stated.uid) => refused(format!(
+            "Lanyard made {actual} for another AzureIdentity: only that one may use it, unless an AzureIdentityPolicy's resourceIDPrefixes hold its whole id"
+        )),
         Some(actual) => refused(format!(
             "no AzureIdentityPolicy of the namespace admits {actual}"
         )),

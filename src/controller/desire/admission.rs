@@ -101,6 +101,7 @@ impl Target {
         };
         let told = Told::of(seen);
         let view = IdentityView {
+            uid: &seen.meta.uid,
             client_id: stated.client_id.or(told.client),
             resource_id: stated.resource_id.as_ref().or(told.resource.as_ref()),
             tenant_id: stated.tenant_id.or(told.tenant),

@@ -287,6 +287,30 @@ fn a_client_id_admits_no_arm_id_to_azure() {
     assert!(it.ledger.named().is_empty(), "ARM is not even asked");
 }
 
+/// Teams may share the group in which their identities are made.
+#[test]
+fn what_was_made_for_another_object_is_not_assigned_by_its_prefix() {
+    let uid = "0b000000-0000-4000-8000-000000000002";
+    let made = arm(
+        "rg-a",
+        &format!("lanyard-c0000000-0000-4000-8000-000000000001-{uid}"),
+    );
+    let mut it = Observed::teams();
+    let theirs = seen("a", "id", stated(Some(&made)));
+    it.change([put(theirs.clone()), pod("a", "p", "1", "n1", None)]);
+    assert_eq!(it.of("a", "id").refusal, Some(Refusal::NoPolicy));
+    let id: ArmId = made.parse().unwrap();
+    assert!(!it.ledger.named().contains(&id), "ARM is not even asked");
+    let mut own = theirs.clone();
+    own.meta.uid = uid.into();
+    it.change([put(own)]);
+    assert_eq!(it.wanted("pool1"), [(made.clone(), 1)]);
+    let mut whole = prefix("rg-a");
+    whole.resource_id_prefixes.push(made.clone());
+    it.change([put(theirs), policy("a", "a", whole)]);
+    assert_eq!(it.wanted("pool1"), [(made, 1)], "an operator named it");
+}
+
 #[test]
 fn a_managed_identity_is_wanted_once_its_status_tells_its_arm_id() {
     let mut it = Observed::teams();

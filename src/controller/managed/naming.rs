@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::model::ids::{ArmId, NotAnArmId, ObjectName};
+use crate::model::managed::PREFIX;
 
 /// The tag that says whose an identity in Azure is. Only one with exactly our value is ever adopted,
 /// changed or deleted.
@@ -26,7 +27,7 @@ const LONGEST_CREDENTIAL: usize = 120;
 pub fn resource_id(group: &str, cluster: &str, uid: &str) -> Result<ArmId, NotAnArmId> {
     let group = group.trim_end_matches('/');
     format!(
-        "{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/lanyard-{cluster}-{uid}"
+        "{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{PREFIX}{cluster}-{uid}"
     )
     .parse()
 }
@@ -102,6 +103,7 @@ mod tests {
                 "/subscriptions/s/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/lanyard-{CLUSTER}-{UID}"
             )
         );
+        assert_eq!(crate::model::managed::made_for(&id), Some(UID));
         let tag = owner_tag(CLUSTER, &ObjectName::new("shop", "payments"), UID);
         assert_eq!(tag, format!("{CLUSTER}/shop/payments/{UID}"));
         let long = ObjectName::new("n".repeat(63), "x".repeat(253));

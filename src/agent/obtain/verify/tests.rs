@@ -125,6 +125,39 @@ fn the_object_must_describe_the_identity_that_the_token_is_for() {
     assert_eq!(with(|id| id.resource_id = None), Ok(()));
 }
 
+/// Two teams may have their identities made in one resource group, under one prefix.
+#[test]
+fn what_lanyard_made_for_another_object_is_served_only_where_a_policy_names_it_in_full() {
+    let made = "/subscriptions/s/resourceGroups/rg-1/providers/Microsoft.ManagedIdentity/userAssignedIdentities/lanyard-c0000000-0000-4000-8000-000000000001-0b000000-0000-4000-8000-000000000002";
+    let mut claims = good();
+    claims["xms_mirid"] = json!(made);
+    let claims = of(&claims).unwrap();
+    let with = |uid: &str, scope: Arc<PolicyScope>| {
+        let mut grant = grant(1);
+        let mut identity = (*grant.identity).clone();
+        identity.uid = uid.into();
+        identity.resource_id = None;
+        grant.identity = Arc::new(identity);
+        grant.scopes = Arc::new([scope]);
+        admit(&claims, &grant)
+    };
+    let group = || scope("/subscriptions/s/resourceGroups/rg-1");
+    assert_eq!(
+        with("0b000000-0000-4000-8000-000000000002", group()),
+        Ok(())
+    );
+    let fault = with("0b000000-0000-4000-8000-000000000003", group()).unwrap_err();
+    let why = fault.detail;
+    assert!(why.contains("for another AzureIdentity"), "{why}");
+    assert!(with("", group()).is_err());
+    assert_eq!(with("", scope(&made.to_uppercase())), Ok(()));
+    let listed = PolicyScope {
+        client_ids: vec![client(1)],
+        ..(*group()).clone()
+    };
+    assert_eq!(with("", Arc::new(listed)), Ok(()));
+}
+
 #[test]
 fn a_token_that_hides_its_resource_id_passes_only_policies_without_limits() {
     let group = "/subscriptions/s/resourceGroups/gr\u{fc}n/providers";

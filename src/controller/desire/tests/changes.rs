@@ -211,6 +211,7 @@ fn assignable(world: &World, name: &ObjectName, seen: &SeenStated) -> Option<Arm
     let id = stated.resource_id.as_ref()?;
     let labels = world.namespaces.get(&name.namespace)?;
     let view = IdentityView {
+        uid: &seen.meta.uid,
         client_id: None,
         resource_id: Some(id),
         tenant_id: None,
