@@ -59,6 +59,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--assignee",
     "--assignee-object-id",
     "--assignee-principal-type",
+    "--nrg-lockdown-restriction-level",
     "--display-name",
     "--for",
     "--follow",

@@ -31,7 +31,9 @@ use crate::model::path::PlainPath;
     printcolumn = r#"{"name": "Service accounts", "type": "string", "jsonPath": ".spec.serviceAccounts", "description": "Service accounts of the pods."}"#,
     printcolumn = r#"{"name": "Paths", "type": "string", "jsonPath": ".spec.paths", "description": "What they may read."}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the exception can be used, as far as the controller knows."}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason", "description": "Why it can or cannot be used."}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message", "priority": 1, "description": "What is wrong, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[STAYS_CLOSED]))]

@@ -33,9 +33,11 @@ use crate::model::ids::{ArmId, Guid};
     printcolumn = r#"{"name": "Namespaces", "type": "string", "jsonPath": ".spec.namespaces.matchLabels", "description": "Labels of the namespaces."}"#,
     printcolumn = r#"{"name": "Prefixes", "type": "string", "jsonPath": ".spec.resourceIDPrefixes", "description": "What the ARM ids of their identities start with."}"#,
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the policy can be used, as far as the controller knows."}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason", "description": "Why it can or cannot be used."}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name": "Tenants", "type": "string", "jsonPath": ".spec.tenantIDs", "priority": 1, "description": "Tenants of their identities; empty: any."}"#,
-    printcolumn = r#"{"name": "Node identity", "type": "boolean", "jsonPath": ".spec.allowNodeIdentity", "priority": 1, "description": "Whether they may use the node's own identity."}"#
+    printcolumn = r#"{"name": "Node identity", "type": "boolean", "jsonPath": ".spec.allowNodeIdentity", "priority": 1, "description": "Whether they may use the node's own identity."}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].message", "priority": 1, "description": "What is wrong, and what to do about it."}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = Rules(&[ADMITS_NOTHING]))]
