@@ -255,6 +255,8 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         let now = (self.around().now)();
         let words = setback(error, identity);
         self.state.setbacks.set(identity, words, look, now);
+        // Where it is gone, its coming back is a reason to try again. A full channel: others ask already.
+        let _ = self.around().doubts.try_send(identity.clone());
     }
 
     /// Looks at the resource until it shows the change: one read both ends the wait and confirms. Only

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,6 +85,8 @@ pub struct Surroundings<A, R, L> {
     pub paces: Arc<Paces>,
     /// Where is told how far all are.
     pub board: Arc<Board>,
+    /// Where identities go that Azure minds: somebody looks whether they are still there.
+    pub doubts: mpsc::Sender<ArmId>,
     /// The series.
     pub metrics: Arc<ApplyMetrics>,
     /// Time since the epoch.
@@ -162,6 +164,8 @@ impl<A: Arm, R: Records, L: Lease> Applier<A, R, L> {
         let (sender, receiver) = watch::channel(wanted);
         workers.insert(id, sender);
         let worker = Worker::new(self.shared.clone(), receiver, record);
+        // Before the first report: what was Assigned when the last term ended is not news.
+        worker.tell_kept();
         self.tasks.spawn(worker.run());
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use prometheus::Registry;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Applier, ApplyMetrics, Paces, Rates, Surroundings, Wanted};
@@ -69,6 +70,7 @@ struct Rig {
     board: Arc<Board>,
     paces: Arc<Paces>,
     applier: Applier<FakeArm, MemoryRecords, FakeLease>,
+    doubted: mpsc::Receiver<ArmId>,
     pool: Arc<Compute>,
 }
 
@@ -78,13 +80,18 @@ fn applier(
     lease: &FakeLease,
     board: &Arc<Board>,
     paces: &Arc<Paces>,
-) -> Applier<FakeArm, MemoryRecords, FakeLease> {
-    Applier::new(Surroundings {
+) -> (
+    Applier<FakeArm, MemoryRecords, FakeLease>,
+    mpsc::Receiver<ArmId>,
+) {
+    let (doubts, doubted) = mpsc::channel(64);
+    let applier = Applier::new(Surroundings {
         arm: arm.clone(),
         records: records.clone(),
         lease: lease.clone(),
         paces: paces.clone(),
         board: board.clone(),
+        doubts,
         metrics: Arc::new(ApplyMetrics::register(&Registry::new()).unwrap()),
         now,
         pace: Pace {
@@ -93,7 +100,8 @@ fn applier(
             drift_interval: Duration::from_mins(5),
             operation_timeout: Duration::from_mins(20),
         },
-    })
+    });
+    (applier, doubted)
 }
 
 impl Rig {
@@ -109,13 +117,15 @@ impl Rig {
         arm.with(|azure| {
             azure.machine(&pool);
         });
+        let (applier, doubted) = applier(&arm, &records, &lease, &board, &paces);
         Self {
-            applier: applier(&arm, &records, &lease, &board, &paces),
             arm,
             records,
             lease,
             board,
             paces,
+            applier,
+            doubted,
             pool,
         }
     }
@@ -129,7 +139,7 @@ impl Rig {
         let board = Arc::default();
         let next = applier(&self.arm, &self.records, &self.lease, &board, &self.paces);
         // What is dropped writes nothing any more.
-        self.applier = next;
+        (self.applier, self.doubted) = next;
         self.board = board;
         self.applier
             .begin(self.records.all().await.unwrap(), wanted);

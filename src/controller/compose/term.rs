@@ -62,7 +62,6 @@ pub struct Term {
     board: Arc<Board>,
     mode: watch::Receiver<Mode>,
     _asking: JoinSet<anyhow::Result<()>>,
-    _doubts: mpsc::Sender<ArmId>,
 }
 
 impl Term {
@@ -70,18 +69,19 @@ impl Term {
     pub async fn begin(means: &Means, core: &Core) -> Result<Self, RecordError> {
         let records = means.source.records();
         let kept = records.all().await?;
+        let (doubts, doubted) = mpsc::channel(64);
         let applier = Applier::new(Surroundings {
             arm: means.arm.clone(),
             records,
             lease: means.guard.clone(),
             paces: means.paces.clone(),
             board: means.board.clone(),
+            doubts,
             metrics: means.metrics.clone(),
             now: clock::since_epoch,
             pace: means.pace,
         });
         let (named, wanted) = watch::channel(Arc::new(core.ledger.named().clone()));
-        let (doubts, doubted) = mpsc::channel(64);
         let mut asking = JoinSet::new();
         asking.spawn(
             Identities {
@@ -123,7 +123,6 @@ impl Term {
             board: means.board.clone(),
             mode: means.mode.clone(),
             _asking: asking,
-            _doubts: doubts,
         })
     }
 

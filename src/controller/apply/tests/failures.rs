@@ -18,7 +18,7 @@ fn pauses(rig: &Rig) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_azure_names_is_set_aside_and_the_others_go_through_at_once() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
     rig.arm.with(|azure| {
         azure.bad = ids([7]);
         azure.names = true;
@@ -28,6 +28,7 @@ async fn one_that_azure_names_is_set_aside_and_the_others_go_through_at_once() {
     assert_eq!(rig.arm.patches().len(), 2);
     assert_eq!(rig.in_state(AssignmentState::Failed), ids([7]));
     assert_eq!(rig.in_state(AssignmentState::Assigned).len(), 19);
+    assert_eq!(rig.doubted.try_recv(), Ok(id("i007")), "is it still there?");
     let told = rig.records.of(&rig.pool.id).unwrap();
     let entry = &told.record.entries[&id("i007")];
     assert_eq!(entry.reason.as_deref(), Some("BadIdentity"));
