@@ -1,12 +1,19 @@
 //! What a person sees: columns, Events, the list of identities, the plan.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::Trials;
+use crate::looks::said;
 use crate::rig::{Rig, identity_id, set_id, world};
 
 pub const TRIALS: Trials = &[
     ("columns_say_how_it_stands", columns_say_how_it_stands),
+    (
+        "the_next_controller_writes_no_status_anew",
+        the_next_controller_writes_no_status_anew,
+    ),
     ("events_say_what_happened", events_say_what_happened),
     ("a_dry_run_prints_the_plan", a_dry_run_prints_the_plan),
     ("identities_are_listed", identities_are_listed),
@@ -22,6 +29,46 @@ fn begin(rig: &mut Rig<'_>) {
     rig.granted("till", "lost");
     rig.pod("shop", "web", "node-pool", "pay");
     rig.pod("till", "web", "node-pool", "lost");
+}
+
+/// At 500 identities each status that is written without need is a call, and a condition that flaps.
+fn the_next_controller_writes_no_status_anew(rig: &mut Rig<'_>) {
+    begin(rig);
+    rig.controller("controller", QUICK);
+    let settled = |rig: &Rig<'_>| {
+        rig.ready("shop", "pay").1 == "Assigned"
+            && rig.ready("shop", "idle").1 == "Unused"
+            && rig.ready("till", "lost").1 == "IdentityNotFound"
+            && rig.matched("till", "lost") == 1
+            && rig.synced(&set_id("pool")).1 == "IdentitiesFailed"
+    };
+    rig.until("all conditions", || settled(rig));
+    let versions = |rig: &Rig<'_>| {
+        let kinds = ["azureidentities", "azureidentitybindings"];
+        let mut versions = Vec::new();
+        for plural in kinds {
+            for (namespace, name) in [("shop", "pay"), ("shop", "idle"), ("till", "lost")] {
+                let object = rig.object(plural, namespace, name);
+                versions.push(object["metadata"]["resourceVersion"].clone());
+            }
+        }
+        versions
+    };
+    let before = versions(rig);
+    rig.kill("controller");
+    rig.forget();
+    rig.controller("second", QUICK);
+    // What it is told last it writes last: by then everything else is written, if at all.
+    rig.within(Duration::from_secs(45), "its looks", || {
+        ["pool", "pay", "idle", "lost"]
+            .iter()
+            .all(|name| rig.asked().iter().any(|entry| said(entry).name == *name))
+    });
+    rig.granted("till", "pay");
+    rig.until("a new binding's status", || rig.matched("till", "pay") == 0);
+    assert_eq!(versions(rig), before, "{}", rig.log("second"));
+    assert!(settled(rig));
+    assert_eq!(rig.patches(), []);
 }
 
 /// A row by its first cells.

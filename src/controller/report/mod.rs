@@ -15,6 +15,7 @@ mod ids;
 mod policy;
 mod reach;
 mod reporter;
+mod standing;
 mod verdict;
 mod write;
 

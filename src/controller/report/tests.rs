@@ -303,6 +303,38 @@ fn an_identity_of_a_tenant_that_no_policy_lists_is_not_ready() {
     assert!(message.contains("tenantIDs"), "{message}");
 }
 
+/// A new leader knows nothing yet; what is told must not flap with it.
+#[test]
+fn what_azure_said_stands_until_it_has_been_asked_again() {
+    let condition = |reason: &str, status: &str| {
+        json!({"observedGeneration": 1, "resourceID": ID, "conditions": [{"type": "Ready", "status": status,
+            "reason": reason, "message": "as before", "lastTransitionTime": "2026-01-02T03:04:05Z"}]})
+    };
+    let spec = json!({"resourceID": ID});
+    for reason in ["IdentityNotFound", "TenantMismatch", "Throttled"] {
+        let mut scene = Scene::new();
+        scene.identity(&spec, &condition(reason, "False"));
+        assert_eq!(scene.verdict(), (false, reason.into(), "as before".into()));
+        let mut of_another_spec = condition(reason, "False");
+        of_another_spec["observedGeneration"] = 0.into();
+        scene.identity(&spec, &of_another_spec);
+        assert_eq!(&*scene.verdict().1, "Pending");
+        scene.identity(&spec, &condition(reason, "False"));
+        scene.exists();
+        assert_ne!(&*scene.verdict().1, reason, "it has been asked");
+    }
+    let mut scene = Scene::new();
+    scene.identity(&spec, &condition("NoPolicy", "False"));
+    assert_eq!(&*scene.verdict().1, "Pending", "a policy is not Azure");
+    let managed = json!({"managed": {"resourceGroup": "/subscriptions/s/resourceGroups/shop", "location": "westeurope"}});
+    scene.identity(&managed, &Value::Null);
+    assert_eq!(&*scene.verdict().1, "Creating");
+    scene.identity(&managed, &condition("NotOurs", "False"));
+    assert_eq!(&*scene.verdict().1, "NotOurs");
+    scene.identity(&managed, &condition("Assigned", "True"));
+    assert_ne!(&*scene.verdict().1, "Creating");
+}
+
 #[test]
 fn a_node_of_another_cloud_is_told_once_and_named_in_the_message() {
     let mut scene = Scene::new();

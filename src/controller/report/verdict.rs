@@ -4,6 +4,7 @@
 use super::Verdict;
 use super::identity::Case;
 use super::ids::found;
+use super::standing::{of_azure, standing};
 use crate::controller::desire::Refusal;
 use crate::controller::known::Existence;
 use crate::controller::record::Entry;
@@ -15,6 +16,7 @@ const NAMED: usize = 3;
 pub(super) fn verdict(case: &Case<'_>) -> Verdict {
     managed(case)
         .or_else(|| refused(case))
+        .or_else(|| of_azure(case))
         .or_else(|| missing(case))
         .or_else(|| mismatch(case))
         .or_else(|| other_tenant(case))
@@ -31,10 +33,13 @@ fn managed(case: &Case<'_>) -> Option<Verdict> {
     let generation = case.seen.meta.generation;
     let outcome = case.outcome.filter(|one| one.generation == generation);
     match outcome {
-        None => Some(Verdict::no(
-            "Creating",
-            "Lanyard has not looked at this identity in Azure yet",
-        )),
+        None => match standing(case) {
+            Some(before) => (!before.holds).then_some(before),
+            None => Some(Verdict::no(
+                "Creating",
+                "Lanyard has not looked at this identity in Azure yet",
+            )),
+        },
         Some(outcome) if !outcome.ready => {
             Some(Verdict::no(&outcome.reason, outcome.message.to_string()))
         }
