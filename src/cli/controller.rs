@@ -227,7 +227,9 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let levels = telemetry::init(self.log_format, &self.log_level)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // It reads and writes; deciding is the main thread's. Two would wake each other for every
+            // record of a list of pods.
+            .worker_threads(1)
             .max_blocking_threads(2)
             .enable_all()
             .build()

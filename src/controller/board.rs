@@ -1,7 +1,7 @@
 //! Where apply tells how far each compute resource is, for the report: the newest record of each, and
 //! what keeps a compute resource as a whole from being in order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,18 @@ pub struct Trouble {
     pub until: Option<Duration>,
 }
 
+/// Of so many identities it is remembered that something new was told.
+const REMEMBERED: usize = 256;
+
+/// The identities of which something new was told.
+#[derive(Debug, Default)]
+struct News {
+    /// How often anything was.
+    told: u64,
+    /// Of which the last times, the oldest first.
+    last: VecDeque<ArmId>,
+}
+
 /// What was told last of every compute resource and of every identity.
 #[derive(Debug)]
 pub struct Board {
@@ -45,6 +57,7 @@ pub struct Board {
     managed: RwLock<BTreeMap<ObjectName, ManagedOutcome>>,
     leaving: RwLock<BTreeSet<ArmId>>,
     generation: watch::Sender<u64>,
+    news: RwLock<News>,
     existences: watch::Sender<u64>,
 }
 
@@ -57,6 +70,7 @@ impl Default for Board {
             managed: RwLock::default(),
             leaving: RwLock::default(),
             generation: watch::Sender::new(0),
+            news: RwLock::default(),
             existences: watch::Sender::new(0),
         }
     }
@@ -89,7 +103,7 @@ impl Board {
         }
         identities.insert(identity.clone(), existence);
         drop(identities);
-        self.existences.send_modify(|generation| *generation += 1);
+        self.news_of(identity);
         self.changed();
     }
 
@@ -144,7 +158,7 @@ impl Board {
         };
         drop(leaving);
         if changed {
-            self.existences.send_modify(|generation| *generation += 1);
+            self.news_of(identity);
         }
     }
 
@@ -196,6 +210,31 @@ impl Board {
         self.generation.subscribe()
     }
 
+    /// The identities of which something new was told since it had been `told` times, and how often it
+    /// has been now. `None`: of more than are remembered.
+    #[must_use]
+    pub fn news_since(&self, told: u64) -> (u64, Option<Vec<ArmId>>) {
+        let news = self.news.read();
+        let missed = usize::try_from(news.told.saturating_sub(told)).unwrap_or(usize::MAX);
+        let first = news.last.len().checked_sub(missed);
+        (
+            news.told,
+            first.map(|first| news.last.range(first..).cloned().collect()),
+        )
+    }
+
+    fn news_of(&self, identity: &ArmId) {
+        let mut news = self.news.write();
+        news.told += 1;
+        if news.last.len() == REMEMBERED {
+            news.last.pop_front();
+        }
+        news.last.push_back(identity.clone());
+        let told = news.told;
+        drop(news);
+        self.existences.send_replace(told);
+    }
+
     /// Changes with what is told of identities, and not with what is told of compute resources.
     pub fn subscribe_existences(&self) -> watch::Receiver<u64> {
         self.existences.subscribe()
@@ -203,5 +242,29 @@ impl Board {
 
     fn changed(&self) {
         self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_told_once_and_too_many_are_not_told_singly() {
+        let board = Board::default();
+        let id = |n: usize| -> ArmId { format!("/subscriptions/s/i{n}").parse().unwrap() };
+        assert_eq!(board.news_since(0), (0, Some(vec![])));
+        board.tell_existence(&id(1), Existence::Missing);
+        board.tell_existence(&id(1), Existence::Missing);
+        board.tell_leaving(&id(2), true);
+        assert_eq!(board.news_since(0), (2, Some(vec![id(1), id(2)])));
+        assert_eq!(board.news_since(1), (2, Some(vec![id(2)])));
+        for n in 0..REMEMBERED {
+            board.tell_existence(&id(n + 10), Existence::Missing);
+        }
+        let (told, news) = board.news_since(2);
+        assert_eq!(news.map(|news| news.len()), Some(REMEMBERED));
+        assert_eq!(board.news_since(1), (told, None));
+        assert_eq!(board.news_since(told), (told, Some(vec![])));
     }
 }

@@ -20,7 +20,7 @@ use crate::api::assignment::AssignmentState;
 use crate::azure::arm::{ArmError, ComputeShown};
 use crate::controller::board::{Told, Trouble};
 use crate::controller::known::{Existence, Shown};
-use crate::controller::record::Record;
+use crate::controller::record::{Entry, Record};
 use crate::controller::records::Records;
 use crate::model::compute::Compute;
 use crate::model::ids::ArmId;
@@ -42,6 +42,8 @@ pub(super) struct State {
     pub written: Option<Told>,
     /// What ARM showed last; `None`: read again.
     pub seen: Option<Seen>,
+    /// How often the board was told of identities until the last look at them.
+    pub heard: u64,
     /// What was known of the identities in the last round.
     pub existence: BTreeMap<ArmId, Existence>,
     /// Where the culprits of a refusal are looked for.
@@ -64,6 +66,22 @@ pub(super) struct State {
     pub refused: BTreeSet<ArmId>,
     /// Since when an identity is wanted that is not Assigned.
     pub asked: BTreeMap<ArmId, Instant>,
+}
+
+/// Whether an assigned identity is the one that was assigned, so that nothing follows from its being there.
+fn is_as_recorded(entry: &Entry, now: &Existence) -> bool {
+    let Existence::Exists {
+        client_id,
+        principal_id,
+        ..
+    } = now
+    else {
+        return false;
+    };
+    entry.state == AssignmentState::Assigned
+        && principal_id.is_some()
+        && entry.principal_id == *principal_id
+        && entry.client_id == *client_id
 }
 
 /// From hearing of an identity to looking whether it is one of ours: what comes meanwhile is looked at
@@ -151,11 +169,15 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
             .is_some()
     }
 
-    /// Works until nothing is left to do for ever, or the term ends.
-    pub(super) async fn run(mut self) {
+    /// Tells the board what was kept of the last term.
+    pub(super) fn tell_kept(&self) {
         if let Some(told) = self.state.written.clone() {
             self.around().board.tell(told);
         }
+    }
+
+    /// Works until nothing is left to do for ever, or the term ends.
+    pub(super) async fn run(mut self) {
         let mut known = self.around().board.subscribe_existences();
         // What was there at the start counts as a change.
         let mut wake = Wake::Change;
@@ -196,7 +218,7 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
                 () = sleep_until(look.unwrap_or(at)), if look.is_some() => {
                     look = None;
                     known.mark_unchanged();
-                    if self.existences() != self.state.existence || self.is_left() {
+                    if self.has_news() || self.is_left() {
                         return Wake::Change;
                     }
                 }
@@ -216,8 +238,29 @@ impl<A: Arm, R: Records, L: Lease> Worker<A, R, L> {
         read
     }
 
+    /// Whether something was heard that a round should know of. At a start Azure is asked about hundreds of
+    /// identities, and almost all are as the record says.
+    fn has_news(&mut self) -> bool {
+        let (heard, news) = self.around().board.news_since(self.state.heard);
+        self.state.heard = heard;
+        let Some(news) = news else {
+            return true;
+        };
+        let wanted = self.wanted.borrow().clone();
+        news.iter().any(|id| {
+            let entry = self.state.record.entries.get(id);
+            let concerns = entry.is_some() || wanted.desire.wanted.contains_key(id);
+            concerns && {
+                let now = self.around().board.existence(id);
+                let before = self.state.existence.get(id);
+                before != Some(&now) && !entry.is_some_and(|entry| is_as_recorded(entry, &now))
+            }
+        })
+    }
+
     /// What is known of the identities that matter here.
-    pub(super) fn existences(&self) -> BTreeMap<ArmId, Existence> {
+    pub(super) fn existences(&mut self) -> BTreeMap<ArmId, Existence> {
+        self.state.heard = self.around().board.news_since(u64::MAX).0;
         let wanted = self.wanted.borrow().clone();
         let ids = wanted
             .desire

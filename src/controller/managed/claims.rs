@@ -26,7 +26,14 @@ pub fn claims<'a>(
     names: impl IntoIterator<Item = &'a ObjectName> + Clone,
     leaving: bool,
 ) -> BTreeMap<ObjectName, Option<Claim>> {
-    let mut bound = accounts::bound(world, names.clone());
+    let ours = |name: &&ObjectName| {
+        world
+            .identities
+            .get(*name)
+            .is_some_and(|seen| concerns(seen))
+    };
+    // A pass over all pods: not for the changes of those that are none of ours.
+    let mut bound = accounts::bound(world, names.clone().into_iter().filter(ours));
     let mut claims = BTreeMap::new();
     for name in names {
         let seen = world.identities.get(name).filter(|seen| concerns(seen));
