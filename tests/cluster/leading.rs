@@ -101,7 +101,7 @@ fn led(before: &str, after: &str, since: f64) -> Result<()> {
 }
 
 /// Waits until both are ready, each on its own node; gives the number of the leader's.
-async fn apart(cluster: &Cluster) -> Result<usize> {
+pub async fn apart(cluster: &Cluster) -> Result<usize> {
     both_run(cluster).await?;
     let leader = steering::leader(cluster).await?;
     let pods = steering::controllers(cluster).await?;
@@ -116,7 +116,8 @@ async fn apart(cluster: &Cluster) -> Result<usize> {
     Ok(plan.context(own)?.number.into())
 }
 
-async fn both_run(cluster: &Cluster) -> Result<()> {
+/// Waits until both are ready.
+pub async fn both_run(cluster: &Cluster) -> Result<()> {
     let what = "both controllers to be ready";
     cluster
         .wait_for(what, CONTROLLERS, async || {

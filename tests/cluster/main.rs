@@ -40,6 +40,7 @@ mod rolling;
 mod runner;
 mod scrape;
 mod sdks;
+mod severed;
 mod siege;
 mod smoke;
 mod sources;
@@ -117,6 +118,7 @@ fn lines() -> Vec<Line> {
         play!(assigned::a_late_imds_is_waited_for),
         play!(leading::a_leader_killed_after_its_patch_is_followed),
         play!(leading::the_leaders_node_reboots),
+        play!(severed::a_leader_that_is_cut_off_writes_nothing),
         play!(proving::an_identity_is_assigned_by_each_way_to_sign_in),
         play!(created::a_managed_identity_lives_and_goes_with_its_object),
         // From here on they take the release away.
