@@ -8,6 +8,7 @@ use crate::api::{API_VERSION, IDENTITY_ANNOTATION};
 use crate::model::account::is_accounts;
 use crate::model::facts::{IdentityFacts, PodFacts, SourceFacts};
 use crate::model::ids::ObjectName;
+use crate::model::managed::is_others;
 
 /// Stand-ins for what only a person knows.
 const SOME_CLIENT_ID: &str =
@@ -86,8 +87,12 @@ pub(super) fn endpoint(identity: &IdentityFacts) -> Option<&str> {
     })
 }
 
-/// The identity's resource group, as a prefix.
+/// The identity's resource group, as a prefix; all of its id where Lanyard made it for another object.
 pub(super) fn group(identity: &IdentityFacts) -> String {
+    let others = identity.resource_id.as_ref();
+    if let Some(id) = others.filter(|id| is_others(id, &identity.uid)) {
+        return id.as_written().to_owned();
+    }
     let id = identity
         .resource_id
         .as_ref()

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroize;
 
 use super::Cluster;
+use super::page::{self, Form, Page};
 use crate::api::API_VERSION;
 use crate::api::kind::Kind;
 use crate::model::escape::escaped;
@@ -45,6 +46,8 @@ pub struct Collection {
     pub selector: String,
     /// Whether metadata is enough.
     pub metadata_only: bool,
+    /// Whether lists may come in Kubernetes' binary form: its reader must understand it.
+    pub binary: bool,
 }
 
 /// Why a call has no result.
@@ -67,43 +70,6 @@ pub enum Failure {
     /// The answer cannot be read.
     #[error("unreadable answer: {0}")]
     Nonsense(String),
-}
-
-/// A page of a list.
-#[derive(Debug)]
-pub struct Page {
-    bytes: Bytes,
-    /// How many objects were asked for: a good limit for the next page, too.
-    pub limit: usize,
-}
-
-/// What a page holds.
-#[derive(Debug, Deserialize)]
-pub struct PageItems<'a> {
-    /// About the list.
-    pub metadata: ListMeta,
-    /// The objects.
-    #[serde(borrow, default, deserialize_with = "null_is_empty")]
-    pub items: Vec<&'a RawValue>,
-}
-
-/// An empty list of metadata has `null` for its objects.
-fn null_is_empty<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<Vec<&'a RawValue>, D::Error> {
-    Ok(Option::<Vec<&'a RawValue>>::deserialize(from)?.unwrap_or_default())
-}
-
-/// About a list.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListMeta {
-    /// The version of the whole list: a watch begins there.
-    #[serde(default)]
-    pub resource_version: String,
-    /// Where the next page begins; empty at the end.
-    #[serde(default, rename = "continue")]
-    pub next: String,
 }
 
 /// What happened to an object.
@@ -165,8 +131,8 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Page, Failure> {
         loop {
-            if let Some(bytes) = in_time(deadline, self.some(of, from, limit)).await? {
-                return Ok(Page { bytes, limit });
+            if let Some((bytes, form)) = in_time(deadline, self.some(of, from, limit)).await? {
+                return Ok(Page::new(bytes, form, limit));
             }
             if limit <= 1 {
                 return Err(Failure::Nonsense("an endless object".to_owned()));
@@ -181,15 +147,19 @@ impl Cluster {
         of: &Collection,
         from: &str,
         limit: usize,
-    ) -> Result<Option<Bytes>, Failure> {
+    ) -> Result<Option<(Bytes, Form)>, Failure> {
         let query = format!("limit={limit}&continue={}", escaped(from));
-        let accept = of.accept("PartialObjectMetadataList");
+        let mut accept = of.accept("PartialObjectMetadataList");
+        if of.binary {
+            accept.insert_str(0, page::BINARY_FIRST);
+        }
         let answer = self.send(of.request(&query, accept)?).await?;
+        let form = Form::of(answer.headers());
         match Limited::new(answer.into_body(), LARGEST_PAGE)
             .collect()
             .await
         {
-            Ok(body) => Ok(Some(body.to_bytes())),
+            Ok(body) => Ok(Some((body.to_bytes(), form))),
             Err(error) if error.is::<LengthLimitError>() => Ok(None),
             Err(error) => Err(Failure::Unreachable(causes(error.as_ref()))),
         }
@@ -267,6 +237,7 @@ impl Collection {
             },
             selector: String::new(),
             metadata_only: false,
+            binary: false,
         }
     }
 
@@ -286,13 +257,6 @@ impl Collection {
             .header(ACCEPT_ENCODING, "identity")
             .body(Body::empty())
             .map_err(|error| Failure::Nonsense(error.to_string()))
-    }
-}
-
-impl Page {
-    /// Reads the page.
-    pub fn items(&self) -> Result<PageItems<'_>, Failure> {
-        serde_json::from_slice(&self.bytes).map_err(|error| Failure::Nonsense(error.to_string()))
     }
 }
 
@@ -384,25 +348,4 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_of_nothing_is_read() {
-        for items in ["null", "[]"] {
-            let page = format!(r#"{{"metadata": {{"resourceVersion": "7"}}, "items": {items}}}"#);
-            let page = Page {
-                bytes: page.into(),
-                limit: PAGE,
-            };
-            let read = page.items().unwrap();
-            assert_eq!(
-                (read.items.len(), &*read.metadata.resource_version),
-                (0, "7")
-            );
-        }
-    }
 }

@@ -9,12 +9,14 @@ mod collection;
 pub mod event;
 pub mod folder;
 mod objects;
+mod page;
 mod secret;
 mod token;
 pub mod watch;
 
 pub use client::{CallError, Cluster, ConnectError, connect};
-pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE, Page, PageItems};
+pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE};
 pub use objects::Kind;
+pub use page::{Item, Page, PageItems};
 pub use secret::{SecretData, SecretObject, decoded};
 pub use token::{AccountTokenRequest, TokenError};

@@ -180,6 +180,7 @@ impl Cluster {
             // The API server takes this selector for the name that the right is about.
             selector: format!("fieldSelector=metadata.name%3D{}", name.name),
             metadata_only: false,
+            binary: false,
         };
         let events = self.watch(&collection, version, lifetime, deadline).await?;
         Ok(events.wiped())

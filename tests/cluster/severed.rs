@@ -1,6 +1,6 @@
 //! The leader is cut off from the API server, with a change that it tries again and again.
 //!
-//! In: a cluster with Lanyard, a leader on each node in turn. Out: passed. Blocks until the lease has ended and the other one
+//! In: a cluster with Lanyard, a controller on each node. Out: passed. Blocks until the lease has ended and the other one
 //! leads. Invariant: no PATCH is sent by one whose lease may have ended, by the time at which Azure got it.
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,13 +13,13 @@ use crate::leading::{apart, both_run};
 use crate::release::NAMESPACE as RELEASED;
 use crate::steering::{self, Auth, LIMIT};
 
+const NAMESPACE: &str = "severed";
+const NAME: &str = "tether";
 /// How long a lease lasts after it was renewed.
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
 
 /// Azure asks for two seconds' patience after each try; the other leader tries it, too, once it leads.
 pub async fn a_leader_that_is_cut_off_writes_nothing(cluster: &Cluster) -> Result<()> {
-    const NAMESPACE: &str = "severed";
-    const NAME: &str = "tether";
     steering::raise(cluster, Auth::Federated).await?;
     steering::make(cluster, NAMESPACE, &[NAME]).await?;
     let number = apart(cluster).await?;
@@ -34,7 +34,18 @@ pub async fn a_leader_that_is_cut_off_writes_nothing(cluster: &Cluster) -> Resul
         .find(|pod| pod["metadata"]["name"] == leader.as_str());
     let address = own.and_then(|pod| pod["status"]["podIP"].as_str());
     let address = address.context("the leader has no address")?;
+    let rule = format!("FORWARD -s {address} -p tcp --dport 6443 -j DROP");
     cluster.azure().add_fault(&busy()).await?;
+    let played = cut(cluster, number, &rule).await;
+    cluster.azure().clear_faults().await?;
+    played?;
+    steering::reach(cluster, &[NAME], "Assigned").await?;
+    both_run(cluster).await?;
+    steering::leave(cluster, NAMESPACE, &[NAME]).await
+}
+
+/// Binds, cuts the leader off with a rule on its node, and looks at who tries the change when.
+async fn cut(cluster: &Cluster, number: usize, rule: &str) -> Result<()> {
     let mark = cluster.mark().await?;
     steering::bind(cluster, NAMESPACE, &[NAME]).await?;
     cluster
@@ -43,18 +54,13 @@ pub async fn a_leader_that_is_cut_off_writes_nothing(cluster: &Cluster) -> Resul
         })
         .await?;
     let node = cluster.node(number);
-    let rule = format!("FORWARD -s {address} -p tcp --dport 6443 -j DROP");
     let before = steering::holder(cluster).await?;
-    let cut = Timestamp::now();
     node.shell(&format!("iptables -w 10 -I {rule}")).await?;
+    let at = Timestamp::now();
     let seen = followed(cluster, &before, mark).await;
     node.shell(&format!("iptables -w 10 -D {rule}")).await?;
-    cluster.azure().clear_faults().await?;
     let (renewed, patches) = seen?;
-    judge(&patches, cut, renewed)?;
-    steering::reach(cluster, &[NAME], "Assigned").await?;
-    both_run(cluster).await?;
-    steering::leave(cluster, NAMESPACE, &[NAME]).await
+    judge(&patches, at, renewed)
 }
 
 /// Waits until somebody else has tried the change; gives when the first one renewed its lease last, and all tries.

@@ -50,7 +50,8 @@ pub fn begin(rig: &mut Rig<'_>) {
     policy(rig);
 }
 
-fn policy(rig: &Rig<'_>) {
+/// Lets identities be made in the group.
+pub fn policy(rig: &Rig<'_>) {
     rig.make(
         &json!({"apiVersion": "lanyard.dev/v1alpha1", "kind": "AzureIdentityPolicy",
         "metadata": {"name": "managed"}, "spec": {"namespaces": {},

@@ -120,6 +120,7 @@ impl Marker {
             path: format!("/api/v1/namespaces/{}/configmaps", self.namespace),
             selector: format!("fieldSelector=metadata.name%3D{}", self.name),
             metadata_only: true,
+            binary: false,
         };
         let page = self.cluster.page(&of, "", PAGE, BEGIN).await?;
         let list = page.items()?;

@@ -70,6 +70,7 @@ pub fn collection(kind: Kind, name: &str) -> Collection {
     Collection {
         selector,
         metadata_only: matches!(kind, Kind::Namespaces | Kind::ServiceAccounts),
+        binary: false,
         ..Collection::every(kind)
     }
 }

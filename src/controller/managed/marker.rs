@@ -28,6 +28,7 @@ pub async fn follow(cluster: Cluster, namespace: String, name: String, mode: wat
         path: format!("/api/v1/namespaces/{namespace}/configmaps"),
         selector: format!("fieldSelector=metadata.name%3D{name}"),
         metadata_only: false,
+        binary: false,
     };
     loop {
         if let Err(error) = look(&cluster, &of, &mode).await {

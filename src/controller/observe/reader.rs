@@ -4,12 +4,13 @@
 use std::hash::RandomState;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::nodes::Computes;
 use super::ours::Parts;
-use super::pods::Shared;
+use super::pods::{Found, Shared};
 use crate::api::Malformed;
 use crate::api::kind::Kind;
 use crate::controller::world::{Batch, Change, Seen};
@@ -40,6 +41,8 @@ pub fn collection(kind: Kind) -> Collection {
     match kind {
         Kind::Pods => Collection {
             selector: COUNTING.to_owned(),
+            // Tens of thousands: what they cost the API server counts, too.
+            binary: true,
             ..whole
         },
         Kind::Namespaces => Collection {
@@ -70,20 +73,19 @@ impl Observed {
         }
     }
 
-    fn pod(&mut self, text: &RawValue) -> Result<Read<Change>, Malformed> {
-        let found = self.pods.read(text.get())?;
+    fn pod(&self, found: Found) -> Read<Change> {
         let digest = found.pod.as_ref().map(|pod| {
             let of = (&pod.uid, &pod.node, &pod.account, &pod.labels, &pod.wanted);
             Digest::of(&self.keys, of)
         });
         let name = found.name;
-        Ok(Read {
+        Read {
             object: found.pod.map(|pod| Change::Pod(name.clone(), Some(pod))),
             name,
             version: Version::of(&found.version),
             malformed: None,
             digest,
-        })
+        }
     }
 
     fn node(&mut self, text: &RawValue) -> Result<Read<Change>, Malformed> {
@@ -200,11 +202,19 @@ impl Reader for Observed {
 
     fn read(&mut self, text: &RawValue) -> Result<Read<Change>, Malformed> {
         match self.kind {
-            Kind::Pods => self.pod(text),
+            Kind::Pods => {
+                let found = self.pods.read(text.get())?;
+                Ok(self.pod(found))
+            }
             Kind::Nodes => self.node(text),
             Kind::Namespaces => self.namespace(text),
             _ => self.ours(text),
         }
+    }
+
+    fn read_binary(&mut self, bytes: Bytes) -> Result<Read<Change>, Malformed> {
+        let found = self.pods.read_binary(bytes)?;
+        Ok(self.pod(found))
     }
 
     fn applied(&self, _: &ObjectName, object: Change) -> Change {

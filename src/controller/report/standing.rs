@@ -31,15 +31,18 @@ pub(super) fn standing(case: &Case<'_>) -> Option<Verdict> {
     })
 }
 
-/// What Azure said of the identity before, where nobody has heard of it since.
+/// What Azure said of the identity before, where nobody has heard of it since and somebody will.
 pub(super) fn of_azure(case: &Case<'_>) -> Option<Verdict> {
     let id = case.ids.resource.as_ref()?;
-    if case.ids.existence != Existence::Unknown || case.facts.board.trouble(id).is_some() {
+    let will_be_heard_of = case.facts.ledger.named().contains(id);
+    if case.ids.existence != Existence::Unknown || !will_be_heard_of {
         return None;
     }
+    // A call that failed tells why it did, not what is the matter with the identity.
+    let failed = case.facts.board.trouble(id).is_some();
     let is_azures = |reason: &str| {
         let mut errors = ArmErrorKind::ALL.iter();
-        FROM_AZURE.contains(&reason) || errors.any(|kind| kind.reason() == reason)
+        FROM_AZURE.contains(&reason) || !failed && errors.any(|kind| kind.reason() == reason)
     };
     standing(case).filter(|verdict| !verdict.holds && is_azures(&verdict.reason))
 }

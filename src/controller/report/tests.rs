@@ -13,6 +13,7 @@ use crate::api::kind::Kind;
 use crate::controller::board::{Board, Told, Trouble};
 use crate::controller::desire::{Ledger, Touched};
 use crate::controller::known::Existence;
+use crate::controller::managed::ManagedOutcome;
 use crate::controller::record::{Entry, Record};
 use crate::controller::world::{Change, Meta, Node, Pod, Seen, World};
 use crate::kubernetes::event::Report;
@@ -332,7 +333,41 @@ fn what_azure_said_stands_until_it_has_been_asked_again() {
     scene.identity(&managed, &condition("NotOurs", "False"));
     assert_eq!(&*scene.verdict().1, "NotOurs");
     scene.identity(&managed, &condition("Assigned", "True"));
-    assert_ne!(&*scene.verdict().1, "Creating");
+    let outcome = |existence| ManagedOutcome {
+        uid: "uid".into(),
+        generation: 1,
+        resource_id: None,
+        existence,
+        ready: false,
+        reason: "Creating".into(),
+        message: "the identity is being created in Azure".into(),
+    };
+    let name = ObjectName::new("shop", "payments");
+    scene.board.tell_managed(&name, outcome(Existence::Unknown));
+    assert_ne!(&*scene.verdict().1, "Creating", "it has not looked yet");
+    scene.board.tell_managed(&name, outcome(Existence::Missing));
+    assert_eq!(&*scene.verdict().1, "Creating");
+}
+
+/// What nobody will ask Azure about must not stand for ever.
+#[test]
+fn what_azure_said_of_an_identity_that_is_not_asked_about_any_more_is_forgotten() {
+    let status = json!({"observedGeneration": 1, "resourceID": ID, "conditions": [{"type": "Ready", "status": "False",
+        "reason": "IdentityNotFound", "message": "as before", "lastTransitionTime": "2026-01-02T03:04:05Z"}]});
+    let mut scene = Scene::new();
+    let spec = json!({"resourceID": ID, "clientID": guid(1).to_string(), "tokenSources": [{"federated": {}}]});
+    scene.identity(&spec, &status);
+    assert_eq!(&*scene.verdict().1, "IdentityNotFound");
+    let policy = PolicyFacts {
+        name: "all".into(),
+        namespaces: LabelSelector::default(),
+        scope: Arc::new(PolicyScope {
+            client_ids: vec![guid(1)],
+            ..PolicyScope::default()
+        }),
+    };
+    scene.take(Change::Policy("all".into(), Some(seen(policy))));
+    assert_eq!(&*scene.verdict().1, "NothingToAssign");
 }
 
 #[test]

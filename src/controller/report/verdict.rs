@@ -7,8 +7,10 @@ use super::ids::found;
 use super::standing::{of_azure, standing};
 use crate::controller::desire::Refusal;
 use crate::controller::known::Existence;
+use crate::controller::managed::ManagedOutcome;
 use crate::controller::record::Entry;
 use crate::model::ids::Guid;
+use crate::model::managed::is_others;
 
 /// More names than this are counted.
 const NAMED: usize = 3;
@@ -32,7 +34,11 @@ fn managed(case: &Case<'_>) -> Option<Verdict> {
     case.stated.managed.as_ref()?;
     let generation = case.seen.meta.generation;
     let outcome = case.outcome.filter(|one| one.generation == generation);
-    match outcome {
+    // Until it has looked, a new worker says that of each, also of those that have been there for long.
+    let looked = |one: &&ManagedOutcome| {
+        one.ready || one.existence != Existence::Unknown || &*one.reason != "Creating"
+    };
+    match outcome.filter(looked) {
         None => match standing(case) {
             Some(before) => (!before.holds).then_some(before),
             None => Some(Verdict::no(
@@ -51,6 +57,9 @@ fn refused(case: &Case<'_>) -> Option<Verdict> {
     let refusal = case.used.refusal.as_ref()?;
     let message = match refusal {
         Refusal::NotByImds => return None,
+        Refusal::NoPolicy if is_of_another(case) => {
+            "Lanyard made this identity for another AzureIdentity: only that one may use it, unless an operator lists its whole ARM id under a policy's resourceIDPrefixes".to_owned()
+        }
         Refusal::NoPolicy => format!(
             "no AzureIdentityPolicy admits this identity for namespace {}: an operator writes one whose namespaces match and whose resourceIDPrefixes (or clientIDs) cover it",
             case.name.namespace
@@ -69,6 +78,11 @@ fn refused(case: &Case<'_>) -> Option<Verdict> {
         }
     };
     Some(Verdict::no(refusal.reason(), message))
+}
+
+fn is_of_another(case: &Case<'_>) -> bool {
+    let id = case.ids.resource.as_ref();
+    id.is_some_and(|id| is_others(id, &case.seen.meta.uid))
 }
 
 fn missing(case: &Case<'_>) -> Option<Verdict> {

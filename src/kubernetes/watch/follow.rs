@@ -102,19 +102,19 @@ impl<R: Reader> Follower<R> {
             let page = self.cluster.page(&self.collection, &from, limit, call);
             let page = page.await?;
             limit = page.limit;
-            let items = page.items()?;
-            for item in items.items {
-                match self.mirror.read(item) {
+            let (about, items) = page.objects()?;
+            for item in items {
+                match self.mirror.read_item(&item) {
                     Ok(read) => all.push(read),
                     Err(problem) => {
                         tracing::warn!(kind = kind.as_str(), %problem, "object ignored");
                     }
                 }
             }
-            if items.metadata.next.is_empty() {
-                return Ok((all, items.metadata.resource_version));
+            if about.next.is_empty() {
+                return Ok((all, about.resource_version));
             }
-            from = items.metadata.next;
+            from = about.next;
         }
     }
 

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::read::{Digest, Read, Reader, Version};
 use crate::api::Malformed;
 use crate::api::kind::Kind;
+use crate::kubernetes::Item;
 use crate::model::ids::ObjectName;
 
 /// The objects of one kind.
@@ -47,6 +48,14 @@ impl<R: Reader> Mirror<R> {
     /// How many objects cannot be used.
     pub fn malformed(&self) -> usize {
         self.malformed
+    }
+
+    /// Makes of an object in a list what can be taken.
+    pub fn read_item(&mut self, item: &Item<'_>) -> Result<Read<R::Object>, Malformed> {
+        match item {
+            Item::Json(text) => self.reader.read(text),
+            Item::Binary(bytes) => self.reader.read_binary(bytes.clone()),
+        }
     }
 
     /// Makes of an object's text what can be taken.

@@ -5,6 +5,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU64;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -26,6 +27,12 @@ pub trait Reader: Send + 'static {
 
     /// Reads an object. An error only where not even its name can be read.
     fn read(&mut self, text: &RawValue) -> Result<Read<Self::Object>, Malformed>;
+
+    /// The same of an object in Kubernetes' binary form, for collections that ask for it
+    /// ([`crate::kubernetes::Collection::binary`]).
+    fn read_binary(&mut self, _: Bytes) -> Result<Read<Self::Object>, Malformed> {
+        Err(Malformed::at("object", "the binary form was not asked for"))
+    }
 
     /// The object is now like this.
     fn applied(&self, name: &ObjectName, object: Self::Object) -> Self::Change;

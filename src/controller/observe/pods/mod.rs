@@ -1,11 +1,14 @@
-//! A pod's text → the few fields that decide, in one pass over the text and without making anything of
+//! A pod → the few fields that decide, in one pass and without making anything of
 //! the nine tenths that do not concern us (containers, volumes, managed fields). Pure.
 //!
 //! Lenient: a pod that Kubernetes took is never malformed here.
 
+mod binary;
+
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -105,8 +108,17 @@ pub struct Found {
 impl Shared {
     /// The pod in this text.
     pub fn read(&mut self, text: &str) -> Result<Found, Malformed> {
-        let slim: Slim =
-            serde_json::from_str(text).map_err(|error| Malformed::at("object", error))?;
+        let slim = serde_json::from_str(text).map_err(|error| Malformed::at("object", error))?;
+        Ok(self.found(slim))
+    }
+
+    /// The pod in these bytes.
+    pub fn read_binary(&mut self, bytes: Bytes) -> Result<Found, Malformed> {
+        let slim = binary::slim(bytes).map_err(|error| Malformed::at("object", error))?;
+        Ok(self.found(slim))
+    }
+
+    fn found(&mut self, slim: Slim) -> Found {
         let Slim {
             metadata,
             spec,
@@ -129,11 +141,11 @@ impl Shared {
             labels: self.labels.get(metadata.labels.unwrap_or_default()),
             wanted: metadata.annotations.and_then(|wanted| self.wanted(&wanted)),
         });
-        Ok(Found {
+        Found {
             name,
             version: metadata.resource_version,
             pod,
-        })
+        }
     }
 
     fn account(&mut self, named: Option<String>) -> Arc<str> {
@@ -166,7 +178,13 @@ mod tests {
     }
 
     fn read(pod: &Value) -> Option<Pod> {
-        Shared::default().read(&pod.to_string()).unwrap().pod
+        let text = Shared::default().read(&pod.to_string()).unwrap();
+        // Lists come in the one form, events in the other: they must mean the same.
+        let bytes = binary::tests::written(pod);
+        let bytes = Shared::default().read_binary(bytes).unwrap();
+        assert_eq!((&bytes.name, &bytes.version), (&text.name, &text.version));
+        assert_eq!(bytes.pod, text.pod);
+        text.pod
     }
 
     #[test]
