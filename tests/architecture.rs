@@ -95,7 +95,7 @@ const PURE: &[&str] = &[
     "src/agent/passthrough.rs",
     "src/agent/rate.rs",
     "src/agent/receive/",
-    "src/agent/respond.rs",
+    "src/agent/respond/",
     "src/agent/select.rs",
     "src/agent/selftest/segment.rs",
     "src/agent/selftest/talk.rs",

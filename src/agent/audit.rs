@@ -69,6 +69,8 @@ pub struct Decision<'a> {
     pub reason: &'a str,
     /// Where the token came from: `hit`, `miss`, …; `-` when there is none.
     pub cache: &'static str,
+    /// What was spoken: `imds`, `app_service_2019`, ….
+    pub dialect: &'static str,
 }
 
 /// The table of decisions.
@@ -135,6 +137,7 @@ impl Audit {
             decision.resource,
             decision.outcome,
             decision.reason,
+            decision.dialect,
         ));
         if self.seen.read().repeat(key) {
             return;
@@ -186,13 +189,14 @@ fn log(decision: &Decision<'_>) {
         outcome,
         reason,
         cache,
+        dialect,
         ..
     } = *decision;
     let pod = decision.caller;
     let (uid, service_account) = (pod.uid(), pod.service_account());
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
-        target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, "token decision"
+        target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, dialect, "token decision"
     );
 }
 
@@ -214,6 +218,7 @@ mod tests {
             service_account: "sa".into(),
             ips: Vec::new(),
             life: PodLife::Live,
+            secrets: Vec::new(),
             version: "1".into(),
         };
         audit.record(&Decision {
@@ -223,6 +228,7 @@ mod tests {
             outcome,
             reason: "why",
             cache: "-",
+            dialect: "imds",
         });
     }
 

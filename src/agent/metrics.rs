@@ -12,6 +12,7 @@ use super::select::Refusal;
 use super::served::Served;
 use crate::model::facts::SourceFacts;
 use crate::model::fault::FaultKind;
+use crate::model::query::Dialect;
 use crate::serve::series::{counter, family, gauge, registered, value};
 
 /// The series.
@@ -19,6 +20,8 @@ use crate::serve::series::{counter, family, gauge, registered, value};
 pub struct AgentMetrics {
     /// By source, then by cache state.
     tokens: [(&'static str, [IntCounter; CacheState::ALL.len()]); SourceFacts::LABELS.len()],
+    /// By dialect.
+    dialects: [IntCounter; Dialect::ALL.len()],
     /// By identity.
     pub served: Served,
     faults: Vec<IntCounter>,
@@ -45,6 +48,12 @@ impl AgentMetrics {
             "lanyard_tokens_served_total",
             "Tokens handed out, by where they came from.",
             &["source", "cache"],
+        )?;
+        let dialects = family(
+            registry,
+            "lanyard_tokens_served_by_dialect_total",
+            "Tokens handed out, by the dialect that they were asked for in.",
+            &["dialect"],
         )?;
         let requests = family(
             registry,
@@ -80,6 +89,7 @@ impl AgentMetrics {
                 let of = |cache: CacheState| tokens.with_label_values(&[source, cache.as_str()]);
                 (source, CacheState::ALL.map(of))
             }),
+            dialects: Dialect::ALL.map(|one| dialects.with_label_values(&[one.as_str()])),
             served: Served::register(registry)?,
             faults: FaultKind::ALL
                 .iter()
@@ -115,6 +125,11 @@ impl AgentMetrics {
         if let Some((_, counters)) = self.tokens.iter().find(|(label, _)| *label == source) {
             counters[cache as usize].inc();
         }
+    }
+
+    /// A token was handed out in this dialect.
+    pub fn spoke(&self, dialect: Dialect) {
+        self.dialects[dialect as usize].inc();
     }
 
     /// A request failed.

@@ -4,11 +4,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::IDENTITY_ANNOTATION;
 use crate::model::facts::{PodFacts, PodLife};
 use crate::model::ids::ObjectName;
+use crate::model::presented::SecretDigest;
+
+/// Where programs for App Service find their secret.
+pub const SECRET_VARIABLES: [&str; 2] = ["IDENTITY_HEADER", "MSI_SECRET"];
+/// Different secrets of one pod; a program has one.
+const MOST_SECRETS: usize = 8;
 
 /// The condition that kubelet sets when the sandbox stands.
 const SANDBOX_READY: &str = "PodReadyToStartContainers";
@@ -43,11 +49,31 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
             addresses(pod)
         },
         life: if ended { PodLife::Ended } else { PodLife::Live },
+        secrets: spec.map(secrets).unwrap_or_default(),
         version: sandbox(pod).unwrap_or_else(|| {
             let version = meta.resource_version.as_deref();
             version.unwrap_or(fallback_version).into()
         }),
     }
+}
+
+/// The secrets of App Service's dialects that the spec writes out. What kubelet would expand, or take from
+/// elsewhere (`valueFrom`), is not in the spec. Ephemeral containers do not count: who may add one to a pod
+/// is not who wrote its spec.
+fn secrets(spec: &PodSpec) -> Vec<SecretDigest> {
+    let init = spec.init_containers.iter().flatten();
+    let variables = spec.containers.iter().chain(init);
+    let variables = variables.flat_map(|container| container.env.iter().flatten());
+    let named = variables.filter(|variable| SECRET_VARIABLES.contains(&variable.name.as_str()));
+    let values = named.filter_map(|variable| variable.value.as_deref());
+    let plain = values.filter(|value| !value.is_empty() && !value.contains("$("));
+    let mut secrets: Vec<SecretDigest> = plain
+        .map(|value| SecretDigest::of(value.as_bytes()))
+        .collect();
+    secrets.sort_unstable();
+    secrets.dedup();
+    secrets.truncate(MOST_SECRETS);
+    secrets
 }
 
 /// When the pod's sandbox, and with it its network, came to be (Kubernetes 1.29 and later). Evidence is

@@ -11,7 +11,7 @@ use crate::model::facts::PodLife;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
-use crate::model::query::{Selector, TokenQuery};
+use crate::model::query::{Dialect, Selector, TokenQuery};
 
 /// Explains why the pod gets what it gets.
 #[must_use]
@@ -79,6 +79,7 @@ fn decide<'a>(
         return choose(grants, selector);
     };
     let query = TokenQuery {
+        dialect: Dialect::Imds,
         resource: resource.to_owned(),
         selector: selector.clone(),
         claims: None,

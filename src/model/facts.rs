@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{ArmId, Guid, ObjectName};
 use super::path::PlainPath;
+use super::presented::SecretDigest;
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<String, String>;
@@ -41,6 +42,9 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// Whether its addresses are still its own.
     pub life: PodLife,
+    /// What its spec says that its requests in App Service's dialects show (`IDENTITY_HEADER`, `MSI_SECRET`).
+    #[serde(default)]
+    pub secrets: Vec<SecretDigest>,
     /// Changes with every new sandbox (where that is not told, with every new status); local evidence
     /// is bound to it.
     pub version: Arc<str>,

@@ -27,6 +27,8 @@ pub enum FaultKind {
     Forwarded,
     /// Malformed query or path.
     BadRequest,
+    /// In App Service's dialects: not the secret of the pod's own spec.
+    AppServiceHeader,
     /// A method other than GET.
     MethodNotAllowed,
     /// No such path here.
@@ -68,10 +70,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::MetadataHeaderMissing,
         Self::Forwarded,
         Self::BadRequest,
+        Self::AppServiceHeader,
         Self::MethodNotAllowed,
         Self::PathNotFound,
         Self::PathForbidden,
@@ -99,6 +102,7 @@ impl FaultKind {
             Self::MetadataHeaderMissing => "metadata_header_missing",
             Self::Forwarded => "forwarded",
             Self::BadRequest => "bad_request",
+            Self::AppServiceHeader => "app_service_header",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PathNotFound => "path_not_found",
             Self::PathForbidden => "path_forbidden",
@@ -127,6 +131,7 @@ impl FaultKind {
             Self::MetadataHeaderMissing
             | Self::Forwarded
             | Self::BadRequest
+            | Self::AppServiceHeader
             | Self::MethodNotAllowed
             | Self::PathNotFound
             | Self::PathForbidden

@@ -11,5 +11,6 @@ pub mod grant;
 pub mod ids;
 pub mod managed;
 pub mod path;
+pub mod presented;
 pub mod query;
 pub mod token;

@@ -30,9 +30,38 @@ impl Selector {
     }
 }
 
+/// The dialect that a token is asked for and answered in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// IMDS, as virtual machines have it.
+    #[default]
+    Imds,
+    /// App Service, `api-version=2019-08-01`: `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`.
+    AppService2019,
+    /// App Service, `api-version=2017-09-01`: `MSI_ENDPOINT` and `MSI_SECRET`.
+    AppService2017,
+}
+
+impl Dialect {
+    /// All of them, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Imds, Self::AppService2019, Self::AppService2017];
+
+    /// Metric label and log field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+            Self::AppService2019 => "app_service_2019",
+            Self::AppService2017 => "app_service_2017",
+        }
+    }
+}
+
 /// A token request, after the wire's rules were checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenQuery {
+    /// The dialect that it came in.
+    pub dialect: Dialect,
     /// The audience asked for, byte for byte after URL decoding.
     pub resource: String,
     /// Which identity.

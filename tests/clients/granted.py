@@ -1,6 +1,7 @@
 """Runs in a granted pod: unmodified Azure clients must get the pod's own identity and its secret.
 
-In: the expectations as JSON in argv[1] (client_id, object_id, resource_id, secret, vault_url).
+In: the expectations as JSON in argv[1] (client_id, object_id, resource_id, secret, vault_url; without: selectors that this
+dialect does not have).
 Out: a line for each client; the first wrong token or error ends it with a traceback.
 """
 
@@ -36,6 +37,11 @@ WAYS = {
     "DefaultAzureCredential(client id)": lambda m: m.DefaultAzureCredential(
         managed_identity_client_id=WANTED["client_id"]
     ),
+}
+WAYS = {
+    way: make
+    for way, make in WAYS.items()
+    if not any(selector in way for selector in WANTED.get("without", []))
 }
 
 

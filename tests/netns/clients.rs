@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lanyard::demo::cast::{Cast, VAULT_RESOURCE};
+use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
 use lanyard::demo::curl;
 use lanyard::lab::{Pod, VAULT_HOST};
 use parking_lot::Mutex;
@@ -79,12 +79,23 @@ fn step(program: &str, args: &[&str]) -> Result<()> {
 
 /// Runs a script in a pod with nothing of this machine's environment but the vault's CA.
 async fn python(cast: &Cast, pod: &Pod, script: &str, argument: &str) -> Result<String> {
+    python_with(cast, pod, (script, argument), &[]).await
+}
+
+/// The same with variables of the pod's own.
+async fn python_with(
+    cast: &Cast,
+    pod: &Pod,
+    (script, argument): (&str, &str),
+    variables: &[(&str, &str)],
+) -> Result<String> {
     let mut command = pod.namespace().command(environment().join("bin/python"));
     command.arg(format!("{SCRIPTS}/{script}")).arg(argument);
     command
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", "/nonexistent");
+    command.envs(variables.iter().copied());
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("SSL_CERT_FILE", &cast.simulator.ca);
     command.env("REQUESTS_CA_BUNDLE", &cast.simulator.ca);
@@ -116,6 +127,50 @@ pub async fn the_python_sdk_gets_its_own_identity_and_secret(stage: Stage) -> Re
         said.lines().filter(|line| line.starts_with("ok: ")).count() == 16,
         "{said}"
     );
+    Ok(())
+}
+
+/// Programs written for App Service, with the variables that a person writes into the pod's spec.
+pub async fn the_python_sdk_speaks_app_services_dialects(stage: Stage) -> Result<()> {
+    const URL: &str = "http://169.254.169.254/msi/token";
+    const SECRET: &str = "3q2-7wEjRWeJq83vEjRWeJq83vEjRWeJq83vASNFZ4k";
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    let pod = &cast.payments;
+    let manifest = pod.manifest(NAMESPACE, "payments", Some("payments"));
+    let variables = format!("image: none, env: [{{name: IDENTITY_HEADER, value: {SECRET}}}]");
+    let manifest = manifest.replace("image: none", &variables);
+    cast.manifests.write("pod-payments.yaml", &manifest)?;
+    let agent = cast.lab.agent(&cast.agent(&stage.backend)).await?;
+    let identity = cast.world.identity("payments")?;
+    let wanted = |ways: &[&str]| {
+        serde_json::json!({
+            "client_id": identity.client_id,
+            "object_id": identity.principal_id,
+            "resource_id": identity.resource_id,
+            "secret": "correct-horse-battery-staple",
+            "vault_url": format!("https://{VAULT_HOST}"),
+            "without": ways,
+        })
+        .to_string()
+    };
+    let newer = [("IDENTITY_ENDPOINT", URL), ("IDENTITY_HEADER", SECRET)];
+    let said = python_with(&cast, pod, ("granted.py", &wanted(&[])), &newer).await?;
+    let count = |said: &str| said.lines().filter(|line| line.starts_with("ok: ")).count();
+    ensure!(count(&said) == 16, "{said}");
+    // To the SDK the older pair is Azure ML, where there are client ids only.
+    let older = [("MSI_ENDPOINT", URL), ("MSI_SECRET", SECRET)];
+    let without = wanted(&["object_id", "resource_id"]);
+    let said = python_with(&cast, pod, ("granted.py", &without), &older).await?;
+    ensure!(count(&said) == 12, "{said}");
+    let metrics = agent.metrics().await?;
+    for dialect in ["app_service_2019", "app_service_2017"] {
+        let series = format!("lanyard_tokens_served_by_dialect_total{{dialect=\"{dialect}\"}} ");
+        let served = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        ensure!(
+            served.is_some_and(|count| count != "0"),
+            "{dialect}: {served:?}"
+        );
+    }
     Ok(())
 }
 

@@ -131,6 +131,7 @@ fn scenarios() -> Vec<Scenario> {
             clients::the_python_sdk_gets_its_own_identity_and_secret
         )
         .after(clients::install),
+        play!(Both, clients::the_python_sdk_speaks_app_services_dialects).after(clients::install),
         play!(Both, clients::the_python_sdk_gives_up_at_once_where_refused).after(clients::install),
         play!(Both, clients::curl_reads_the_secret),
         play!(Both, programs::the_demo_tells_its_story),

@@ -4,6 +4,7 @@
 // Outside of `#[test]` functions these lints would hold; in tests a panic is the report.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod app_service;
 mod assignment;
 mod bad_input;
 mod cache;

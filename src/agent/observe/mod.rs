@@ -189,7 +189,7 @@ fn what(asked: &Result<Ask, Fault>, fault: &Fault) -> What {
         Ok(Ask::Metadata(query)) => What::Path {
             path: query.path.as_str().to_owned(),
         },
-        Ok(Ask::TenantInfo | Ask::Probe(_)) | Err(_) => What::Other {
+        Ok(Ask::TenantInfo | Ask::Probe(_) | Ask::AppService(_)) | Err(_) => What::Other {
             fault: fault.kind.as_str().to_owned(),
         },
     }

@@ -1,6 +1,7 @@
 //! The request pipeline as a whole: `receive → locate → select → obtain → respond`, each step in
 //! its own file. What is cached is answered without waiting for anything.
 
+mod app_service;
 mod record;
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
@@ -30,7 +32,7 @@ use super::select::{Chosen, Decision, choose, select};
 use crate::model::facts::PodFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
-use crate::model::query::{Selector, TokenQuery};
+use crate::model::query::{Dialect, Selector, TokenQuery};
 use crate::serve;
 
 /// How long a request waits for an identity that is on its way to this node.
@@ -73,6 +75,7 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
                 instance::id(),
                 nonce.as_str(),
             )),
+            Ok(Ask::AppService(ask)) => Box::pin(self.app_service(peer.ip(), ask)).await,
             Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), query).await,
             Err(fault) => Err(fault.clone()),
         };
@@ -80,16 +83,8 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
             Ok(answer) => answer,
             Err(fault) => {
                 tracing::debug!(peer = %peer.ip(), %fault, "request failed");
-                let pod = self.caller(peer.ip()).await;
-                let pod = pod.as_ref().map(|grants| &*grants.pod);
-                if self.only_observes(pod) {
-                    let observer = &self.observer;
-                    // Boxed: seldom needed, and large.
-                    Box::pin(observer.pass_on(pod, &asked, &fault, &head, body)).await
-                } else {
-                    self.metrics.failed(fault.kind);
-                    respond::fault(&fault)
-                }
+                // Boxed: seldom needed, and large.
+                Box::pin(self.failed(peer.ip(), &asked, &fault, (&head, body))).await
             }
         };
         self.metrics.answered(started.elapsed());
@@ -98,6 +93,27 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
 }
 
 impl<S: TokenSource> Pipeline<S> {
+    /// A fault in the dialect of its request; where the agent only observes, IMDS's answer.
+    async fn failed(
+        &self,
+        peer: IpAddr,
+        asked: &Result<Ask, Fault>,
+        fault: &Fault,
+        (head, body): (&Parts, Incoming),
+    ) -> Answer {
+        if matches!(asked, Ok(Ask::AppService(_))) {
+            self.metrics.failed(fault.kind);
+            return respond::app_service::fault(fault);
+        }
+        let pod = self.caller(peer).await;
+        let pod = pod.as_ref().map(|grants| &*grants.pod);
+        if self.only_observes(pod) {
+            return self.observer.pass_on(pod, asked, fault, head, body).await;
+        }
+        self.metrics.failed(fault.kind);
+        respond::fault(fault)
+    }
+
     /// Who is refused. Where that decides between passing on and refusing, somebody who is not known yet
     /// is waited for.
     async fn caller(&self, peer: IpAddr) -> Option<Arc<PodGrants>> {
@@ -122,11 +138,20 @@ impl<S: TokenSource> Pipeline<S> {
         !self.directory.load().enforced.is_empty()
     }
 
-    /// A token. What a pod is granted may change while its token is fetched: then it goes round again,
-    /// within the same deadline.
     async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
         let pod = self.locator.locate(peer).await;
-        let mut pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
+        let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
+        self.token_of(pod, peer, query).await
+    }
+
+    /// A token of this pod's. What a pod is granted may change while its token is fetched: then it goes
+    /// round again, within the same deadline.
+    async fn token_of(
+        &self,
+        mut pod: Arc<PodGrants>,
+        peer: IpAddr,
+        query: &TokenQuery,
+    ) -> Result<Answer, Fault> {
         let until = Instant::now() + self.broker.answer_deadline();
         loop {
             let (grant, chosen) = match select(&pod, query) {
@@ -238,15 +263,22 @@ impl<S: TokenSource> Pipeline<S> {
             outcome: "granted",
             reason: chosen.as_str(),
             cache: obtained.cache.as_str(),
+            dialect: query.dialect.as_str(),
         });
-        let (client_id, left) = (grant.identity.client_id, obtained.left);
-        respond::token(
+        self.metrics.spoke(query.dialect);
+        let (token, client_id, resource) = (
             &obtained.token,
-            left,
-            client_id,
-            &query.resource,
-            &query.selector,
-        )
+            grant.identity.client_id,
+            query.resource.as_str(),
+        );
+        match query.dialect {
+            Dialect::Imds => {
+                respond::token(token, obtained.left, client_id, resource, &query.selector)
+            }
+            Dialect::AppService2019 | Dialect::AppService2017 => {
+                respond::app_service::token(token, client_id, resource)
+            }
+        }
     }
 
     /// The tenant of the pod's default identity; it needs no call to anybody.

@@ -11,10 +11,11 @@ use crate::agent::events::Refused;
 use crate::agent::grants::PodGrants;
 use crate::agent::obtain::TokenSource;
 use crate::agent::select::Refusal;
+use crate::model::facts::PodFacts;
 use crate::model::fault::Fault;
 use crate::model::grant::Grant;
 use crate::model::ids::ObjectName;
-use crate::model::query::TokenQuery;
+use crate::model::query::{Dialect, TokenQuery};
 
 impl<S: TokenSource> Pipeline<S> {
     pub(super) fn record_fault(
@@ -26,7 +27,7 @@ impl<S: TokenSource> Pipeline<S> {
         refusal: Option<&Refusal>,
     ) {
         let identity = grant.map(|grant| &grant.identity.name);
-        if self.only_observes(Some(&pod.pod)) {
+        if self.passes_on(Some(&pod.pod), query) {
             self.record_observed(Caller::Pod(&pod.pod), identity, query, fault);
             return;
         }
@@ -47,7 +48,13 @@ impl<S: TokenSource> Pipeline<S> {
             outcome: fault.kind.as_str(),
             reason: reason(fault),
             cache: "-",
+            dialect: query.dialect.as_str(),
         });
+    }
+
+    /// Whether what is refused goes to IMDS instead: never in a dialect that IMDS does not have.
+    fn passes_on(&self, pod: Option<&PodFacts>, query: &TokenQuery) -> bool {
+        query.dialect == Dialect::Imds && self.only_observes(pod)
     }
 
     /// What would have been refused, and was not.
@@ -65,13 +72,14 @@ impl<S: TokenSource> Pipeline<S> {
             outcome: "observed",
             reason: reason(fault),
             cache: "-",
+            dialect: query.dialect.as_str(),
         });
     }
 
     /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
     pub(super) fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
         let peer = peer.to_canonical().to_string();
-        if self.only_observes(None) {
+        if self.passes_on(None, query) {
             return self.record_observed(Caller::Unknown(&peer), None, query, fault);
         }
         self.audit.record(&audit::Decision {
@@ -81,6 +89,7 @@ impl<S: TokenSource> Pipeline<S> {
             outcome: fault.kind.as_str(),
             reason: reason(fault),
             cache: "-",
+            dialect: query.dialect.as_str(),
         });
     }
 

@@ -77,6 +77,7 @@ impl Rig {
         let pipeline = self.pipeline.clone();
         tokio::spawn(async move {
             let query = TokenQuery {
+                dialect: Dialect::Imds,
                 resource: VAULT.to_owned(),
                 selector: Selector::Default,
                 claims: None,

@@ -7,6 +7,7 @@
 //! Source: Azure's IMDS documentation (instance-metadata-service, "how to use managed identities
 //! to acquire an access token") and what SDKs really send.
 
+mod app_service;
 mod path;
 pub mod probe;
 mod query;
@@ -20,6 +21,7 @@ use std::borrow::Cow;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
+pub use self::app_service::AppServiceAsk;
 use self::path::Route;
 use self::probe::Nonce;
 use crate::model::fault::{Fault, FaultKind};
@@ -35,6 +37,8 @@ pub enum Ask {
     TenantInfo,
     /// Whether it is an agent that answers (`/lanyard/v1/probe`).
     Probe(Nonce),
+    /// A token, in a dialect of App Service (`/msi/token`).
+    AppService(AppServiceAsk),
     /// Another metadata path: closed unless an exception opens it.
     Metadata(MetadataQuery),
 }
@@ -70,11 +74,11 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
             head.uri.query().unwrap_or_default(),
         )?));
     }
-    check_metadata_header(&head.headers)?;
-    if head.headers.contains_key("x-forwarded-for") {
-        let public = "Requests with an X-Forwarded-For header are not accepted";
-        return Err(Fault::new(FaultKind::Forwarded, public));
+    if route == Route::AppService {
+        return Ok(Ask::AppService(app_service::receive(head)));
     }
+    check_metadata_header(&head.headers)?;
+    forwarded(&head.headers)?;
     only_get(&head.method)?;
     let query = query::Query::parse(head.uri.query().unwrap_or_default())?;
     match route {
@@ -92,8 +96,18 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
                 format,
             }))
         }
-        Route::Probe | Route::Missing => Err(Fault::new(FaultKind::Internal, "Internal error")),
+        Route::Probe | Route::AppService | Route::Missing => {
+            Err(Fault::new(FaultKind::Internal, "Internal error"))
+        }
     }
+}
+
+fn forwarded(headers: &HeaderMap) -> Result<(), Fault> {
+    if !headers.contains_key("x-forwarded-for") {
+        return Ok(());
+    }
+    let public = "Requests with an X-Forwarded-For header are not accepted";
+    Err(Fault::new(FaultKind::Forwarded, public))
 }
 
 fn only_get(method: &Method) -> Result<(), Fault> {

@@ -12,6 +12,8 @@ pub(super) enum Route {
     TenantInfo,
     /// Ours, not Azure's.
     Probe,
+    /// App Service's endpoint, in both its dialects.
+    AppService,
     /// Under `/metadata`, not an identity path.
     Metadata(PlainPath),
     /// Everything else, the identity paths that must never be forwarded among it.
@@ -19,6 +21,8 @@ pub(super) enum Route {
 }
 
 const TOKEN: &str = "/metadata/identity/oauth2/token";
+/// As on App Service, where variables name the whole URL.
+pub(super) const APP_SERVICE: &str = "/msi/token";
 
 /// Where a raw path leads.
 pub(super) fn route(raw: &str) -> Result<Route, Fault> {
@@ -33,6 +37,7 @@ pub(super) fn route(raw: &str) -> Result<Route, Fault> {
     Ok(match path.as_str() {
         TOKEN => Route::Token,
         "/metadata/identity/info" => Route::TenantInfo,
+        APP_SERVICE => Route::AppService,
         _ if path.is_at_or_below("/metadata/identity") => Route::Missing,
         _ if path.is_at_or_below("/metadata") => Route::Metadata(path),
         _ => Route::Missing,

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::model::fault::{Fault, FaultKind};
-use crate::model::query::{Selector, TokenQuery};
+use crate::model::query::{Dialect, Selector, TokenQuery};
 
 /// Longest query that is looked at; SDKs send less than 1 KiB.
 const MAX_QUERY: usize = 8 * 1024;
@@ -41,6 +41,16 @@ fn bad(public: impl Into<Cow<'static, str>>) -> Fault {
 
 impl<'a> Query<'a> {
     pub(super) fn parse(raw: &'a str) -> Result<Self, Fault> {
+        Self::parse_with(raw, false)
+    }
+
+    /// The same in App Service's dialects: their older one calls a client id `clientid`, and a client of
+    /// it sends that also where it has none.
+    pub(super) fn parse_app_service(raw: &'a str) -> Result<Self, Fault> {
+        Self::parse_with(raw, true)
+    }
+
+    fn parse_with(raw: &'a str, app_service: bool) -> Result<Self, Fault> {
         if raw.len() > MAX_QUERY {
             return Err(bad("The query is too long"));
         }
@@ -55,6 +65,8 @@ impl<'a> Query<'a> {
                 "claims" => once("claims", &mut query.claims, value)?,
                 "bypass_cache" => once("bypass_cache", &mut query.bypass_cache, value)?,
                 "client_id" => query.select(Name::Client, value)?,
+                "clientid" if app_service && value.is_empty() => {}
+                "clientid" if app_service => query.select(Name::Client, value)?,
                 "object_id" | "principal_id" => query.select(Name::Object, value)?,
                 "msi_res_id" | "mi_res_id" | "resource_id" => query.select(Name::Arm, value)?,
                 _ => {} // unknown to IMDS, too
@@ -98,6 +110,15 @@ impl<'a> Query<'a> {
         Ok(version)
     }
 
+    /// The dialect of App Service that the version names.
+    pub(super) fn app_service(&self) -> Option<Dialect> {
+        match self.api_version.as_deref()? {
+            "2019-08-01" => Some(Dialect::AppService2019),
+            "2017-09-01" => Some(Dialect::AppService2017),
+            _ => None,
+        }
+    }
+
     pub(super) fn format(&self) -> Result<Option<Cow<'a, str>>, Fault> {
         match self.format.as_deref() {
             None => Ok(None),
@@ -112,6 +133,17 @@ impl<'a> Query<'a> {
 
     pub(super) fn token(self) -> Result<TokenQuery, Fault> {
         self.api_version()?;
+        self.token_in(Dialect::Imds)
+    }
+
+    pub(super) fn app_service_token(self) -> Result<TokenQuery, Fault> {
+        let dialect = self.app_service().ok_or_else(|| {
+            bad("Invalid api-version: use 2019-08-01, or 2017-09-01 with MSI_ENDPOINT and MSI_SECRET")
+        })?;
+        self.token_in(dialect)
+    }
+
+    fn token_in(self, dialect: Dialect) -> Result<TokenQuery, Fault> {
         let resource = self.resource.filter(|resource| !resource.is_empty());
         let resource =
             resource.ok_or_else(|| bad("Required query variable 'resource' is missing"))?;
@@ -131,6 +163,7 @@ impl<'a> Query<'a> {
                 .map_or(Selector::Unmatchable, Selector::ResourceId),
         };
         Ok(TokenQuery {
+            dialect,
             resource: resource.into_owned(),
             selector,
             claims: claims(self.claims)?,

@@ -4,7 +4,8 @@ use hyper::Request;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::query::Selector;
+use crate::model::presented::SecretDigest;
+use crate::model::query::{Dialect, Selector};
 
 const QUERY: &str = "api-version=2018-02-01&resource=https://vault.azure.net";
 
@@ -392,4 +393,82 @@ fn bypass_cache_is_true_or_false() {
             "{text}"
         );
     }
+}
+
+fn app_service(target: &str, headers: &[(&str, &str)]) -> AppServiceAsk {
+    match ask("GET", target, headers) {
+        Ok(Ask::AppService(ask)) => ask,
+        other => panic!("{target}: {other:?}"),
+    }
+}
+
+#[test]
+fn each_dialect_of_app_service_has_its_own_header() {
+    let new = "api-version=2019-08-01&resource=r";
+    let old = "api-version=2017-09-01&resource=r";
+    let (identity, secret) = (("X-Identity-Header", "one"), ("Secret", "two"));
+    let shown = |query: &str, headers: &[(&str, &str)]| {
+        app_service(&format!("/msi/token?{query}"), headers).secret
+    };
+    let digest = |text: &str| Some(SecretDigest::of(text.as_bytes()));
+    assert_eq!(shown(new, &[identity, secret]), digest("one"));
+    assert_eq!(shown(old, &[identity, secret]), digest("two"));
+    assert_eq!(shown(new, &[secret]), None);
+    assert_eq!(shown(old, &[identity]), None);
+    assert_eq!(
+        shown("", &[identity]),
+        digest("one"),
+        "whatever else is wrong"
+    );
+    assert_eq!(shown(new, &[identity, identity]), None);
+    assert_eq!(shown(new, &[("X-Identity-Header", "")]), None);
+}
+
+#[test]
+fn app_services_path_is_one_path_and_no_metadata() {
+    let query = "api-version=2019-08-01&resource=r";
+    for path in ["/msi/token", "/msi/token/", "//msi/token", "/MSI/Token"] {
+        let ask = app_service(&format!("{path}?{query}"), &[]);
+        assert_eq!(
+            ask.query.unwrap().dialect,
+            Dialect::AppService2019,
+            "{path}"
+        );
+    }
+    for path in ["/msi", "/msi/tokens", "/msi/token/x", "/metadata/msi/token"] {
+        let found = get(&format!("{path}?{query}"));
+        assert!(!matches!(found, Ok(Ask::AppService(_))), "{path}");
+    }
+    for path in ["/msi%2ftoken", "/msi//token", "/msi/../msi/token"] {
+        assert_eq!(
+            kind(get(&format!("{path}?{query}"))),
+            FaultKind::BadRequest,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_clientid_is_none_and_only_there() {
+    let query = |more: &str| {
+        app_service(
+            &format!("/msi/token?api-version=2017-09-01&resource=r{more}"),
+            &[],
+        )
+        .query
+    };
+    assert_eq!(query("&clientid=").unwrap().selector, Selector::Default);
+    let id = "11111111-1111-4111-8111-111111111111";
+    let chosen = query(&format!("&clientid={id}")).unwrap().selector;
+    assert_eq!(chosen, Selector::ClientId(id.parse().unwrap()));
+    assert!(query(&format!("&clientid={id}&client_id={id}")).is_err());
+    assert!(query("&client_id=").is_err());
+    let imds = token(&format!(
+        "/metadata/identity/oauth2/token?{QUERY}&clientid={id}"
+    ));
+    assert_eq!(
+        imds.selector,
+        Selector::Default,
+        "IMDS has no such parameter"
+    );
 }

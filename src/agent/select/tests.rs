@@ -6,6 +6,7 @@ use super::super::grants::grants;
 use super::super::testkit::*;
 use super::*;
 use crate::api::object::Object;
+use crate::model::query::Dialect;
 
 const EVERYONE: &str = r#"[{"podSelector": {}}]"#;
 
@@ -41,6 +42,7 @@ fn decide_in(objects: Vec<Object>, selector: Selector) -> Result<(String, Chosen
     let world = world(objects);
     let grants = grants(&pod_at(&world, "10.0.0.1"), &world);
     let query = TokenQuery {
+        dialect: Dialect::Imds,
         resource: "https://vault.azure.net".into(),
         selector,
         claims: None,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -36,6 +36,21 @@ struct Metadata {
 struct Spec {
     service_account_name: Option<String>,
     host_network: Option<bool>,
+    containers: Option<Vec<Program>>,
+    init_containers: Option<Vec<Program>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Program {
+    env: Option<Vec<Variable>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Variable {
+    name: String,
+    value: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -72,6 +87,8 @@ pub fn read(text: &str) -> Result<Object, Malformed> {
         spec: Some(PodSpec {
             service_account_name: slim.spec.service_account_name,
             host_network: slim.spec.host_network,
+            containers: programs(slim.spec.containers),
+            init_containers: Some(programs(slim.spec.init_containers)),
             ..PodSpec::default()
         }),
         status: Some(PodStatus {
@@ -83,6 +100,24 @@ pub fn read(text: &str) -> Result<Object, Malformed> {
         }),
     };
     Ok(Object::Pod(pod::facts(&whole, called, "")))
+}
+
+/// Containers with the variables that count.
+fn programs(slim: Option<Vec<Program>>) -> Vec<Container> {
+    let variables = |program: Program| {
+        let all = program.env.into_iter().flatten();
+        let counting = all.filter(|one| pod::SECRET_VARIABLES.contains(&one.name.as_str()));
+        let kept = counting.map(|Variable { name, value }| EnvVar {
+            name,
+            value,
+            value_from: None,
+        });
+        Container {
+            env: Some(kept.collect()),
+            ..Container::default()
+        }
+    };
+    slim.into_iter().flatten().map(variables).collect()
 }
 
 #[cfg(test)]
@@ -103,11 +138,20 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "e", "uid": "u", "resourceVersion": "7"},
                 "spec": {"containers": []}, "status": {"phase": "Failed"}}),
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "n", "uid": "u", "resourceVersion": "7", "labels": null}}),
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "s", "uid": "u", "resourceVersion": "7"},
+                "spec": {"containers": [{"name": "none", "env": null}, {"name": "main", "env": [{"name": "IDENTITY_HEADER", "value": "one"},
+                    {"name": "HOME", "value": "/"}, {"name": "MSI_SECRET", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]}],
+                    "initContainers": [{"name": "first", "env": [{"name": "MSI_SECRET", "value": "two"}]}]}}),
         ];
         for pod in pods {
             let slim = read(&pod.to_string()).unwrap();
             let whole = crate::api::object::read(pod, "").unwrap().unwrap();
             assert_eq!(slim, whole);
+            let Object::Pod(facts) = slim else {
+                panic!("a pod");
+            };
+            let expected = if &*facts.name.name == "s" { 2 } else { 0 };
+            assert_eq!(facts.secrets.len(), expected);
         }
     }
 }

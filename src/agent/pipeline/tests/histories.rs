@@ -148,6 +148,7 @@ impl Stage {
 
     async fn ask(self: Arc<Self>, team: usize, pod: usize, kind: Kind) {
         let query = TokenQuery {
+            dialect: Dialect::Imds,
             resource: VAULT.to_owned(),
             selector: Selector::Default,
             claims: matches!(kind, Kind::Claims).then(|| "{}".to_owned()),

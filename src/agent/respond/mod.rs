@@ -7,11 +7,14 @@
 //! | identity not found / not granted / several | 400, at once, never `Retry-After` | a credential chain goes on |
 //! | the identity's own credential is missing or broken | 400 | final |
 //! | the source refused for good | 400 with its words | final, the text is shown |
+//! | App Service's secret missing or wrong | 401 | final |
 //! | method, path, closed path | 405, 404, 403 | final |
 //! | pod or assignment not there yet, source in trouble | 503 + `Retry-After` | retried |
 //! | too much at once, source throttles | 429 + `Retry-After` | retried |
 //!
 //! Source: IMDS's documented error shapes `{"error","error_description"}`, numbers as strings.
+
+pub mod app_service;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -106,6 +109,12 @@ pub fn fault(fault: &Fault) -> Answer {
     push_escaped(&mut body, &fault.public);
     body.push_str("\"}");
     let mut answer = json(status, body);
+    add_headers(&mut answer, fault);
+    answer
+}
+
+/// What a fault's answer says beside its body.
+fn add_headers(answer: &mut Answer, fault: &Fault) {
     if let Some(after) = fault.retry_after {
         let seconds = after.as_secs_f64().ceil().max(1.0);
         if let Ok(value) = HeaderValue::try_from(format!("{seconds:.0}")) {
@@ -117,7 +126,6 @@ pub fn fault(fault: &Fault) -> Answer {
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET"));
     }
-    answer
 }
 
 /// The table: status and the word of IMDS's error list.
@@ -131,6 +139,7 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         | FaultKind::IdentityAmbiguous
         | FaultKind::CredentialUnusable
         | FaultKind::UpstreamRefused => (StatusCode::BAD_REQUEST, "invalid_request"),
+        FaultKind::AppServiceHeader => (StatusCode::UNAUTHORIZED, "unauthorized"),
         FaultKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
         FaultKind::PathNotFound => (StatusCode::NOT_FOUND, "not_found"),
         FaultKind::PathForbidden => (StatusCode::FORBIDDEN, "forbidden"),
