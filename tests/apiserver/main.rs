@@ -337,10 +337,10 @@ fn people_find_the_kinds(server: &Server) {
             "NAME CLIENT ID PRINCIPAL ID ASSIGNED WANTED READY REASON AGE",
         ),
         ("azidb", "NAME IDENTITY DEFAULT PODS READY REASON AGE"),
-        ("azpol", "NAME NAMESPACES PREFIXES ACCEPTED AGE"),
+        ("azpol", "NAME NAMESPACES PREFIXES ACCEPTED REASON AGE"),
         (
             "azmex",
-            "NAME NAMESPACE SERVICE ACCOUNTS PATHS ACCEPTED AGE",
+            "NAME NAMESPACE SERVICE ACCOUNTS PATHS ACCEPTED REASON AGE",
         ),
     ] {
         let shown = server.kubectl(&["get", word, "-n", "shop"]);
