@@ -218,6 +218,7 @@ mod tests {
             service_account: "sa".into(),
             ips: Vec::new(),
             life: PodLife::Live,
+            mode: None,
             secrets: Vec::new(),
             version: "1".into(),
         };

@@ -4,9 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::inside::InsideConfig;
 use super::intercept::BackendChoice;
 use super::obtain::ObtainConfig;
 use crate::model::compute::Compute;
+use crate::model::facts::Mode;
 use crate::model::ids::Guid;
 use crate::serve::Limits;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub backend: BackendChoice,
     /// Whether pods are kept from the wire server.
     pub guard_wire_server: bool,
+    /// How pods' requests come.
+    pub inside: InsideConfig,
     /// How long a request waits for a pod that is not known yet.
     pub pod_wait: Duration,
     /// How long a drain may take.
@@ -107,6 +111,30 @@ pub enum Assignments {
     Ignored,
     /// Only identities that the controller reports as assigned to this node are asked for.
     Required,
+}
+
+/// How pods' requests come to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum NodeMode {
+    /// The node's netfilter redirects them, whatever a pod's annotation says.
+    #[default]
+    Redirect,
+    /// The same, but for pods with the annotation `lanyard.dev/mode: in-pod`.
+    Mixed,
+    /// By a listener inside each pod's network namespace, but for pods with `lanyard.dev/mode: redirect`.
+    InPod,
+}
+
+impl NodeMode {
+    /// The mode of a pod that says so of itself.
+    #[must_use]
+    pub fn of(self, own: Option<Mode>) -> Mode {
+        match self {
+            Self::Redirect => Mode::Redirect,
+            Self::Mixed => own.unwrap_or(Mode::Redirect),
+            Self::InPod => own.unwrap_or(Mode::InPod),
+        }
+    }
 }
 
 /// Whether what is not granted is refused.

@@ -32,6 +32,8 @@ pub enum Claim {
 #[derive(Debug, Default)]
 pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
+    /// Live pods, also those without an address; `None`: several say the UID is theirs.
+    by_uid: HashMap<Arc<str>, Option<Arc<PodGrants>>>,
     /// Metadata paths that are forwarded.
     pub exceptions: Vec<Arc<ExceptionFacts>>,
     /// Which identities are on this node, where that counts.
@@ -67,6 +69,7 @@ impl Directory {
         mut has_moved: impl FnMut(&PodFacts, IpAddr) -> bool,
     ) -> Self {
         let mut claims: HashMap<IpAddr, Claim> = HashMap::new();
+        let mut by_uid = HashMap::new();
         let mut granted = HashSet::new();
         let mut pods = 0;
         for pod in world.pods() {
@@ -76,11 +79,12 @@ impl Directory {
                 }
                 continue;
             }
-            if pod.ips.is_empty() {
-                continue;
-            }
-            pods += 1;
             let of_pod = grants_of(pod);
+            by_uid
+                .entry(pod.uid.clone())
+                .and_modify(|several| *several = None)
+                .or_insert_with(|| Some(of_pod.clone()));
+            pods += usize::from(!pod.ips.is_empty());
             granted.extend(
                 of_pod
                     .granted
@@ -111,6 +115,7 @@ impl Directory {
         };
         Self {
             claims,
+            by_uid,
             exceptions: world.exceptions().cloned().collect(),
             assignments: world.assignments(),
             enforced: world
@@ -129,12 +134,15 @@ impl Directory {
         self.claims.get(&ip)
     }
 
-    /// The grants of every pod that may ask now, once for each of its addresses.
+    /// The live pod of this UID.
+    #[must_use]
+    pub fn of_uid(&self, uid: &str) -> Option<&Arc<PodGrants>> {
+        self.by_uid.get(uid)?.as_ref()
+    }
+
+    /// The grants of every pod that may ask now or soon.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<PodGrants>> {
-        self.claims.values().filter_map(|claim| match claim {
-            Claim::Pod(grants) => Some(grants),
-            _ => None,
-        })
+        self.by_uid.values().flatten()
     }
 }
 
@@ -235,6 +243,35 @@ mod tests {
             let reused = directory([ended("a", name), pod("a", "p", "10.0.0.1", None)]);
             assert!(matches!(claim(&reused), Some(Claim::Pod(_))), "{name}");
         }
+    }
+
+    #[test]
+    fn a_live_pod_is_found_by_its_uid_also_before_it_has_an_address() {
+        let named = |name: &str, phase: &str, ip: Option<&str>| {
+            super::super::testkit::object(serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"namespace": "a", "name": name, "uid": format!("uid-{name}")}, "spec": {"containers": []},
+                "status": {"phase": phase, "podIP": ip}}))
+        };
+        let known = directory([
+            named("early", "Pending", None),
+            named("runs", "Running", Some("10.0.0.1")),
+            named("done", "Succeeded", Some("10.0.0.2")),
+        ]);
+        let found = |uid: &str| known.of_uid(uid).map(|of| of.pod.name.name.to_string());
+        assert_eq!(found("uid-early").as_deref(), Some("early"));
+        assert_eq!(found("uid-runs").as_deref(), Some("runs"));
+        assert_eq!(found("uid-done"), None);
+        assert_eq!((known.pods().count(), known.known.pods), (2, 1));
+    }
+
+    #[test]
+    fn a_uid_that_several_pods_have_is_nobodys() {
+        let twin = |name: &str| {
+            super::super::testkit::object(serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"namespace": "a", "name": name, "uid": "one"}, "spec": {"containers": []}}))
+        };
+        let known = directory([twin("p"), twin("q"), twin("r")]);
+        assert!(known.of_uid("one").is_none());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
 
 /// The annotation by which a pod asks for identities: `NAME[,NAME…]`, the first is the default.
 pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
+/// The annotation by which a pod says how its requests are to come to the agent: `redirect` or `in-pod`.
+pub const MODE_ANNOTATION: &str = "lanyard.dev/mode";
 
 /// The taint that keeps pods off a node until its agent is ready, with any value and effect.
 pub const STARTUP_TAINT: &str = "lanyard.dev/agent-not-ready";

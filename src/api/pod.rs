@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::IDENTITY_ANNOTATION;
-use crate::model::facts::{PodFacts, PodLife};
+use super::{IDENTITY_ANNOTATION, MODE_ANNOTATION};
+use crate::model::facts::{Mode, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 use crate::model::presented::SecretDigest;
 
@@ -25,10 +25,9 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
     let meta = &pod.metadata;
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
-    let wanted = meta
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(IDENTITY_ANNOTATION));
+    let annotations = meta.annotations.as_ref();
+    let annotated = |key: &str| annotations?.get(key);
+    let wanted = annotated(IDENTITY_ANNOTATION);
     let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
     let ended = matches!(
         status.and_then(|status| status.phase.as_deref()),
@@ -49,6 +48,7 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
             addresses(pod)
         },
         life: if ended { PodLife::Ended } else { PodLife::Live },
+        mode: annotated(MODE_ANNOTATION).and_then(|word| Mode::named(word.trim())),
         secrets: spec.map(secrets).unwrap_or_default(),
         version: sandbox(pod).unwrap_or_else(|| {
             let version = meta.resource_version.as_deref();

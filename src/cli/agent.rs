@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::duration;
+use super::runtime::RuntimeArgs;
 use crate::agent::config::{
-    Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, Source,
+    Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
 };
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
@@ -115,6 +116,15 @@ pub struct Args {
           default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     guard_wire_server: bool,
 
+    /// How pods' requests come to the agent: `redirect` by the node's netfilter, `in-pod` by a listener inside
+    /// each pod's network namespace (there no source address is believed; needs `SYS_ADMIN` and the runtime's
+    /// folder), `mixed` by redirection but for pods with the annotation lanyard.dev/mode: in-pod.
+    #[arg(long, env = "LANYARD_MODE", value_enum, default_value_t = NodeMode::Redirect)]
+    mode: NodeMode,
+
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+
     /// How long a request waits for a pod that is not known yet.
     #[arg(long, env = "LANYARD_POD_WAIT", value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pod_wait: Duration,
@@ -177,6 +187,11 @@ impl Args {
     }
 
     fn config(self) -> anyhow::Result<Config> {
+        if self.mode != NodeMode::Redirect && self.enforcement == Enforcement::Observe {
+            bail!(
+                "--enforcement observe goes with --mode redirect only: an agent that observes gives the address back when it ends, and in pods it cannot"
+            );
+        }
         let self_test = self.self_test.unwrap_or(self.manifests.is_none());
         let source = match self.manifests {
             Some(path) => Source::Folder(FolderSource {
@@ -200,6 +215,7 @@ impl Args {
             state_dir: self.state_dir,
             backend: self.iptables_backend,
             guard_wire_server: self.guard_wire_server,
+            inside: self.runtime.inside(self.mode),
             pod_wait: self.pod_wait,
             drain: self.drain_timeout,
             limits: Limits {

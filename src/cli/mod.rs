@@ -12,6 +12,7 @@ pub mod health;
 pub mod identities;
 pub mod output;
 pub mod probe;
+mod runtime;
 pub mod simulate;
 pub mod suggest;
 pub mod uninstall;

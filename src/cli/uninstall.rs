@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::duration;
 use super::output::print;
+use super::runtime::RuntimeArgs;
 use crate::agent::bootguard;
+use crate::agent::config::NodeMode;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::removal::{self, Fate, Removal, RemovalError};
@@ -27,6 +29,8 @@ pub struct Args {
     /// The host's root file system (`/` on the host itself): removes a boot guard from it, too.
     #[arg(long, env = "LANYARD_BOOT_GUARD", value_name = "DIR")]
     boot_guard: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -90,6 +94,8 @@ impl Args {
             address: self.agent_address,
             state_dir: self.state_dir,
             boot_guard: self.boot_guard,
+            // Whatever the agents' mode was.
+            inside: Some(self.runtime.inside(NodeMode::InPod)),
         };
         let done = runtime.block_on(leave.node())?;
         if done.is_empty() {

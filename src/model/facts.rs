@@ -24,6 +24,35 @@ pub enum PodLife {
     Ended,
 }
 
+/// How a pod's requests come to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// The node's netfilter redirects them.
+    #[default]
+    Redirect,
+    /// The agent listens inside the pod's network namespace.
+    InPod,
+}
+
+impl Mode {
+    /// As annotations and flags say it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::InPod => "in-pod",
+        }
+    }
+
+    /// The mode of this name; `None` for any other word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Redirect, Self::InPod]
+            .into_iter()
+            .find(|mode| mode.as_str() == word)
+    }
+}
+
 /// A pod, as far as identity is concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFacts {
@@ -42,6 +71,9 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// Whether its addresses are still its own.
     pub life: PodLife,
+    /// The annotation `lanyard.dev/mode`, where it names one; else the agent's own holds.
+    #[serde(default)]
+    pub mode: Option<Mode>,
     /// What its spec says that its requests in App Service's dialects show (`IDENTITY_HEADER`, `MSI_SECRET`).
     #[serde(default)]
     pub secrets: Vec<SecretDigest>,

@@ -45,6 +45,8 @@ pub enum FaultKind {
     PodAmbiguous,
     /// The address is not where it was when the pod was seen.
     PodMoved,
+    /// The pod is served inside its own network namespace, and the request came from outside of it.
+    AskedFromOutside,
     /// What is known of the cluster is too old to be believed: the API server has been away for long.
     StateTooOld,
     /// The identity was granted lately and Azure does not show it on the node yet.
@@ -70,7 +72,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::MetadataHeaderMissing,
         Self::Forwarded,
         Self::BadRequest,
@@ -83,6 +85,7 @@ impl FaultKind {
         Self::PodUnknown,
         Self::PodAmbiguous,
         Self::PodMoved,
+        Self::AskedFromOutside,
         Self::StateTooOld,
         Self::NotYetAssigned,
         Self::CredentialUnusable,
@@ -111,6 +114,7 @@ impl FaultKind {
             Self::PodUnknown => "pod_unknown",
             Self::PodAmbiguous => "pod_ambiguous",
             Self::PodMoved => "pod_moved",
+            Self::AskedFromOutside => "asked_from_outside",
             Self::StateTooOld => "state_too_old",
             Self::NotYetAssigned => "not_yet_assigned",
             Self::CredentialUnusable => "credential_unusable",
@@ -141,6 +145,7 @@ impl FaultKind {
             Self::PodUnknown
             | Self::PodAmbiguous
             | Self::PodMoved
+            | Self::AskedFromOutside
             | Self::StateTooOld
             | Self::NotYetAssigned
             | Self::CredentialUnusable => Blame::Cluster,
@@ -160,6 +165,7 @@ impl FaultKind {
             Self::PodUnknown
                 | Self::PodAmbiguous
                 | Self::PodMoved
+                | Self::AskedFromOutside
                 | Self::StateTooOld
                 | Self::NotYetAssigned
                 | Self::PodThrottled

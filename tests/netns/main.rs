@@ -19,6 +19,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod harness;
+mod inside;
 mod interception;
 mod kubernetes;
 mod leak;
@@ -29,6 +30,7 @@ mod reuse;
 mod selftest;
 mod shell;
 mod sources;
+mod spoof;
 mod standin;
 mod takeover;
 mod upgrade;
@@ -134,6 +136,26 @@ fn scenarios() -> Vec<Scenario> {
         play!(Both, clients::the_python_sdk_speaks_app_services_dialects).after(clients::install),
         play!(Both, clients::the_python_sdk_gives_up_at_once_where_refused).after(clients::install),
         play!(Both, clients::curl_reads_the_secret),
+        play!(Both, inside::a_pod_is_served_from_inside),
+        play!(
+            Both,
+            inside::an_address_is_not_believed_where_pods_are_served_inside
+        ),
+        play!(Any, inside::a_mixed_node_serves_each_pod_in_its_own_way),
+        play!(Any, inside::an_agent_takes_over_without_a_failed_request),
+        play!(
+            Any,
+            inside::what_was_laid_in_a_pod_goes_with_the_mode_and_with_lanyard
+        ),
+        play!(Any, inside::pods_that_come_and_go_leave_nothing),
+        play!(
+            Any,
+            spoof::with_redirection_a_silent_neighbours_address_can_be_forged
+        ),
+        play!(
+            Both,
+            spoof::with_listeners_inside_a_forged_address_is_worth_nothing
+        ),
         play!(Both, programs::the_demo_tells_its_story),
         play!(Both, programs::the_demo_works_as_an_ordinary_user),
         play!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lanyard::agent::audit::Audit;
-use lanyard::agent::config::Enforcement;
+use lanyard::agent::config::{Enforcement, NodeMode};
 use lanyard::agent::credentials::Credentials;
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::Events;
@@ -114,7 +114,7 @@ pub async fn stage_with(options: Options) -> Stage {
     let relay = Relay::new(&endpoint).unwrap();
     let observer = Arc::new(Observer::register(options.enforcement, relay, &registry).unwrap());
     let pipeline = Arc::new(Pipeline {
-        locator: Locator::new(directory.clone(), options.pod_wait),
+        locator: Locator::new(directory.clone(), NodeMode::Redirect, options.pod_wait),
         directory: directory.clone(),
         broker,
         forwarder: Forwarder::new(imds),

@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::audit::Audit;
-use crate::agent::config::{Config, Enforcement, Source};
+use crate::agent::config::{Config, Enforcement, NodeMode, Source};
 use crate::agent::credentials::Credentials;
 use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
+use crate::agent::inside::Listeners;
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -37,7 +38,7 @@ use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
-use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
+use crate::serve::{self, ConnMetrics, Drain, Limits, clock, limits, signals};
 
 /// How often repeated decisions are told.
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
@@ -96,6 +97,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         &mut tasks,
     )
     .await?;
+    serve_inside(&config, &pipeline, &registry, &drain, &mut tasks)?;
     gate.start(&config, &owned, &mut tasks);
     tell_repeats(&pipeline, &mut tasks);
 
@@ -155,7 +157,7 @@ fn pipeline(
         Enforcement::Observe => config.pod_wait.min(observe::POD_WAIT),
     };
     let pipeline = Pipeline {
-        locator: Locator::new(directory.clone(), pod_wait),
+        locator: Locator::new(directory.clone(), config.inside.mode, pod_wait),
         directory,
         broker: obtain::compose(
             config.obtain,
@@ -234,6 +236,36 @@ async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
             Err(error) => return Err(error).with_context(|| format!("--admin-listen {address}")),
         }
     }
+}
+
+/// Listeners inside pods, where that is a mode of this node's.
+fn serve_inside(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Sources>>,
+    registry: &Registry,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    if config.inside.mode == NodeMode::Redirect {
+        return Ok(());
+    }
+    let listeners = Listeners {
+        config: config.inside.clone(),
+        pipeline: pipeline.clone(),
+        // All who ask have one address.
+        limits: Limits {
+            connections: config.limits.connections_per_peer,
+            ..config.limits
+        },
+        drain: drain.clone(),
+        metrics: ConnMetrics::new(registry, "inside")?,
+    };
+    let drained = drain.clone();
+    spawn(tasks, async move {
+        listeners.run().await?;
+        ended_in_drain(&drained, "the listeners inside pods")
+    });
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments, reason = "composition")]

@@ -6,7 +6,8 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::agent::config::Config;
+use crate::agent::config::{Config, NodeMode};
+use crate::agent::inside::InsideConfig;
 use crate::agent::intercept::{self, BackendChoice};
 use crate::agent::{bootguard, selftest};
 
@@ -21,6 +22,8 @@ pub struct Leave {
     pub state_dir: PathBuf,
     /// The host's root, where a boot guard may be.
     pub boot_guard: Option<PathBuf>,
+    /// Where pods are that may be served from inside; `None`: none is.
+    pub inside: Option<InsideConfig>,
 }
 
 impl Leave {
@@ -32,6 +35,7 @@ impl Leave {
             address: config.agent_address,
             state_dir: config.state_dir.clone(),
             boot_guard: config.boot_guard.clone(),
+            inside: Some(config.inside.clone()).filter(|inside| inside.mode != NodeMode::Redirect),
         }
     }
 
@@ -46,6 +50,12 @@ impl Leave {
                     .iter()
                     .map(|file| format!("removed boot guard {}", file.display())),
             );
+        }
+        if let Some(inside) = &self.inside {
+            let cleared = inside.clear().await?;
+            if cleared > 0 {
+                done.push(format!("removed the metadata address from {cleared} pods"));
+            }
         }
         done.extend(intercept::uninstall(self.backend, self.address, &self.state_dir).await?);
         if selftest::remove_left_over().await? {

@@ -26,7 +26,7 @@ mod watch;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-pub use address::claim_address;
+pub use address::{Addresses, claim_address};
 pub use backend::{Backend, BackendChoice};
 pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;

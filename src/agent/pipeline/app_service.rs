@@ -5,10 +5,9 @@
 //! for those with a wrong secret, who cost no look at anything else. Such requests are never passed on, also
 //! where the agent only observes: IMDS has no such path, and is nobody to show the secret to.
 
-use std::net::IpAddr;
-
 use super::Pipeline;
 use crate::agent::obtain::TokenSource;
+use crate::agent::origin::Origin;
 use crate::agent::receive::AppServiceAsk;
 use crate::agent::respond::Answer;
 use crate::model::facts::PodFacts;
@@ -18,13 +17,13 @@ impl<S: TokenSource> Pipeline<S> {
     /// A token, to who shows the secret.
     pub(super) async fn app_service(
         &self,
-        peer: IpAddr,
+        origin: &Origin,
         ask: &AppServiceAsk,
     ) -> Result<Answer, Fault> {
-        let pod = self.locator.locate(peer).await;
+        let pod = self.locator.locate(origin).await;
         let pod = pod.inspect_err(|fault| {
             if let Ok(query) = &ask.query {
-                self.record_nobody(peer, query, fault);
+                self.record_nobody(origin, query, fault);
             }
         })?;
         if let Err(fault) = has_shown(ask, &pod.pod) {
@@ -34,7 +33,7 @@ impl<S: TokenSource> Pipeline<S> {
             return Err(fault);
         }
         let query = ask.query.as_ref().map_err(Clone::clone)?;
-        self.token_of(pod, peer, query).await
+        self.token_of(pod, origin, query).await
     }
 }
 

@@ -4,7 +4,7 @@
 mod app_service;
 mod record;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::locate::Locator;
 use super::metrics::AgentMetrics;
 use super::observe::Observer;
 use super::obtain::{self, Broker, Obtained, TokenSource};
+use super::origin::Origin;
 use super::passthrough::{self, Opened};
 use super::receive::{Ask, MetadataQuery, receive};
 use super::respond::{self, Answer};
@@ -64,39 +65,44 @@ impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Response<Full<bytes::Bytes>> {
+        self.answer_to(&Origin::of(peer.ip()), request).await
+    }
+}
+
+impl<S: TokenSource> Pipeline<S> {
+    /// The answer to whoever asks.
+    pub async fn answer_to(&self, origin: &Origin, request: Request<Incoming>) -> Answer {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let asked = receive(&head);
         let answered = match &asked {
-            Ok(Ask::Token(query)) => self.token(peer.ip(), query).await,
-            Ok(Ask::TenantInfo) => self.tenant_info(peer.ip()).await,
+            Ok(Ask::Token(query)) => self.token(origin, query).await,
+            Ok(Ask::TenantInfo) => self.tenant_info(origin).await,
             Ok(Ask::Probe(nonce)) => Ok(respond::probe(
                 instance::VERSION,
                 instance::id(),
                 nonce.as_str(),
             )),
-            Ok(Ask::AppService(ask)) => Box::pin(self.app_service(peer.ip(), ask)).await,
-            Ok(Ask::Metadata(query)) => self.metadata(peer.ip(), query).await,
+            Ok(Ask::AppService(ask)) => Box::pin(self.app_service(origin, ask)).await,
+            Ok(Ask::Metadata(query)) => self.metadata(origin, query).await,
             Err(fault) => Err(fault.clone()),
         };
         let answer = match answered {
             Ok(answer) => answer,
             Err(fault) => {
-                tracing::debug!(peer = %peer.ip(), %fault, "request failed");
+                tracing::debug!(peer = %origin, %fault, "request failed");
                 // Boxed: seldom needed, and large.
-                Box::pin(self.failed(peer.ip(), &asked, &fault, (&head, body))).await
+                Box::pin(self.failed(origin, &asked, &fault, (&head, body))).await
             }
         };
         self.metrics.answered(started.elapsed());
         answer
     }
-}
 
-impl<S: TokenSource> Pipeline<S> {
     /// A fault in the dialect of its request; where the agent only observes, IMDS's answer.
     async fn failed(
         &self,
-        peer: IpAddr,
+        origin: &Origin,
         asked: &Result<Ask, Fault>,
         fault: &Fault,
         (head, body): (&Parts, Incoming),
@@ -105,7 +111,7 @@ impl<S: TokenSource> Pipeline<S> {
             self.metrics.failed(fault.kind);
             return respond::app_service::fault(fault);
         }
-        let pod = self.caller(peer).await;
+        let pod = self.caller(origin).await;
         let pod = pod.as_ref().map(|grants| &*grants.pod);
         if self.only_observes(pod) {
             return self.observer.pass_on(pod, asked, fault, head, body).await;
@@ -116,10 +122,10 @@ impl<S: TokenSource> Pipeline<S> {
 
     /// Who is refused. Where that decides between passing on and refusing, somebody who is not known yet
     /// is waited for.
-    async fn caller(&self, peer: IpAddr) -> Option<Arc<PodGrants>> {
-        let known = self.locator.known(peer).ok();
+    async fn caller(&self, origin: &Origin) -> Option<Arc<PodGrants>> {
+        let known = self.locator.known(origin).ok();
         if known.is_none() && self.observer.is_observing() && self.enforces_some() {
-            return Box::pin(self.locator.locate(peer)).await.ok();
+            return Box::pin(self.locator.locate(origin)).await.ok();
         }
         known
     }
@@ -138,10 +144,10 @@ impl<S: TokenSource> Pipeline<S> {
         !self.directory.load().enforced.is_empty()
     }
 
-    async fn token(&self, peer: IpAddr, query: &TokenQuery) -> Result<Answer, Fault> {
-        let pod = self.locator.locate(peer).await;
-        let pod = pod.inspect_err(|fault| self.record_nobody(peer, query, fault))?;
-        self.token_of(pod, peer, query).await
+    async fn token(&self, origin: &Origin, query: &TokenQuery) -> Result<Answer, Fault> {
+        let pod = self.locator.locate(origin).await;
+        let pod = pod.inspect_err(|fault| self.record_nobody(origin, query, fault))?;
+        self.token_of(pod, origin, query).await
     }
 
     /// A token of this pod's. What a pod is granted may change while its token is fetched: then it goes
@@ -149,7 +155,7 @@ impl<S: TokenSource> Pipeline<S> {
     async fn token_of(
         &self,
         mut pod: Arc<PodGrants>,
-        peer: IpAddr,
+        origin: &Origin,
         query: &TokenQuery,
     ) -> Result<Answer, Fault> {
         let until = Instant::now() + self.broker.answer_deadline();
@@ -167,13 +173,13 @@ impl<S: TokenSource> Pipeline<S> {
                 return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
             }
             let obtained = async {
-                let grant = self.on_this_node(peer, query, &pod, grant).await?;
+                let grant = self.on_this_node(origin, query, &pod, grant).await?;
                 self.broker.obtain(asked(query, &grant, &asker)).await
             };
             let obtained = timeout_at(until, obtained).await;
             let obtained = obtained.unwrap_or_else(|_| Err(obtain::too_late()));
             // The wait may have been long: what was granted before it is looked at again.
-            let outcome = match (obtained, self.standing(peer, query, &pod, grant)) {
+            let outcome = match (obtained, self.standing(origin, query, &pod, grant)) {
                 (_, Standing::Changed(now)) if Instant::now() < until => {
                     pod = now;
                     continue;
@@ -195,7 +201,7 @@ impl<S: TokenSource> Pipeline<S> {
     /// Whether the identity is on this node, where that counts; waits a little while it is on its way.
     async fn on_this_node(
         &self,
-        peer: IpAddr,
+        origin: &Origin,
         query: &TokenQuery,
         pod: &PodGrants,
         grant: &Grant,
@@ -208,9 +214,9 @@ impl<S: TokenSource> Pipeline<S> {
                     && assigned::is_on_its_way(&self.directory.load().assignments, grant)
             };
             self.locator
-                .wait_while(peer, ASSIGNMENT_HOLD, waits)
+                .wait_while(origin, ASSIGNMENT_HOLD, waits)
                 .await?;
-            match self.standing(peer, query, pod, grant) {
+            match self.standing(origin, query, pod, grant) {
                 Standing::Same => {}
                 other => return Err(other.fault()),
             }
@@ -221,12 +227,12 @@ impl<S: TokenSource> Pipeline<S> {
     /// What has become of a grant while somebody waited.
     fn standing(
         &self,
-        peer: IpAddr,
+        origin: &Origin,
         query: &TokenQuery,
         pod: &PodGrants,
         grant: &Grant,
     ) -> Standing {
-        let now = match self.locator.known(peer) {
+        let now = match self.locator.known(origin) {
             Ok(now) => now,
             Err(fault) => return Standing::Gone(fault),
         };
@@ -282,8 +288,8 @@ impl<S: TokenSource> Pipeline<S> {
     }
 
     /// The tenant of the pod's default identity; it needs no call to anybody.
-    async fn tenant_info(&self, peer: IpAddr) -> Result<Answer, Fault> {
-        let pod = self.locator.locate(peer).await?;
+    async fn tenant_info(&self, origin: &Origin) -> Result<Answer, Fault> {
+        let pod = self.locator.locate(origin).await?;
         let (grant, _) = choose(&pod, &Selector::Default).map_err(|refusal| {
             let fault = refusal.fault();
             self.tell_owner(&pod, &fault, Some(&refusal));
@@ -298,24 +304,24 @@ impl<S: TokenSource> Pipeline<S> {
         ))
     }
 
-    async fn metadata(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
-        let answered = self.passed_on(peer, query).await;
+    async fn metadata(&self, origin: &Origin, query: &MetadataQuery) -> Result<Answer, Fault> {
+        let answered = self.passed_on(origin, query).await;
         if let Err(fault) = &answered
-            && let Ok(pod) = self.locator.known(peer)
+            && let Ok(pod) = self.locator.known(origin)
         {
             self.tell_owner(&pod, fault, None);
         }
         answered
     }
 
-    async fn passed_on(&self, peer: IpAddr, query: &MetadataQuery) -> Result<Answer, Fault> {
+    async fn passed_on(&self, origin: &Origin, query: &MetadataQuery) -> Result<Answer, Fault> {
         let directory = self.directory.load().clone();
         let exceptions = &directory.exceptions;
         if exceptions.is_empty() {
             // MSAL's region discovery waits for this answer: no look-up, no wait.
             return Err(passthrough::closed(&query.path));
         }
-        let pod = self.locator.known(peer)?;
+        let pod = self.locator.known(origin)?;
         let opened = passthrough::decide(exceptions, &pod.pod, &query.path)?;
         let (path, format) = (query.path.as_str(), query.format.as_deref());
         let reply = self

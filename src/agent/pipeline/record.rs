@@ -3,13 +3,12 @@
 //! In: a fault, and how far its request had come. Out: an audit line, counts, an Event. Never waits. Where
 //! the agent only observes it says what would have been refused, and nobody else is told.
 
-use std::net::IpAddr;
-
 use super::Pipeline;
 use crate::agent::audit::{self, Caller};
 use crate::agent::events::Refused;
 use crate::agent::grants::PodGrants;
 use crate::agent::obtain::TokenSource;
+use crate::agent::origin::Origin;
 use crate::agent::select::Refusal;
 use crate::model::facts::PodFacts;
 use crate::model::fault::Fault;
@@ -77,8 +76,8 @@ impl<S: TokenSource> Pipeline<S> {
     }
 
     /// Whoever has no known pod is told of by address: on the node nothing else shows who waits.
-    pub(super) fn record_nobody(&self, peer: IpAddr, query: &TokenQuery, fault: &Fault) {
-        let peer = peer.to_canonical().to_string();
+    pub(super) fn record_nobody(&self, origin: &Origin, query: &TokenQuery, fault: &Fault) {
+        let peer = origin.to_string();
         if self.passes_on(None, query) {
             return self.record_observed(Caller::Unknown(&peer), None, query, fault);
         }

@@ -6,7 +6,7 @@ mod histories;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::agent::config::Enforcement;
+use crate::agent::config::{Enforcement, NodeMode};
 use crate::agent::directory::Directory;
 use crate::agent::obtain::fake::{Bench, MS, Reply, S, VAULT, bench, client, resource_id};
 use crate::agent::obtain::{SourceError, fake};
@@ -35,7 +35,7 @@ fn rig_over(bench: Bench) -> Rig {
     let relay = Relay::new(nobody).unwrap();
     let observer = Observer::register(Enforcement::Enforce, relay, &registry).unwrap();
     let pipeline = Pipeline {
-        locator: Locator::new(directory.clone(), S(1)),
+        locator: Locator::new(directory.clone(), NodeMode::Redirect, S(1)),
         directory,
         broker: bench.broker.clone(),
         forwarder: Forwarder::new(ImdsClient::new(nobody).unwrap()),
@@ -83,7 +83,9 @@ impl Rig {
                 claims: None,
                 bypass_cache: false,
             };
-            pipeline.token(POD.parse().unwrap(), &query).await
+            pipeline
+                .token(&Origin::of(POD.parse().unwrap()), &query)
+                .await
         })
     }
 }

@@ -146,6 +146,7 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         FaultKind::PodUnknown
         | FaultKind::PodAmbiguous
         | FaultKind::PodMoved
+        | FaultKind::AskedFromOutside
         | FaultKind::StateTooOld
         | FaultKind::NotYetAssigned
         | FaultKind::UpstreamUnavailable

@@ -155,7 +155,7 @@ impl Stage {
             bypass_cache: matches!(kind, Kind::Bypass),
         };
         let peer = address(team, pod).parse().unwrap();
-        let answer = self.rig.pipeline.token(peer, &query).await;
+        let answer = self.rig.pipeline.token(&Origin::of(peer), &query).await;
         // Nothing runs between the answer and these looks at what is true now.
         let (wall, truth) = (
             self.rig.bench.broker.wall(),

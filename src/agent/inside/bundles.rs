@@ -1,0 +1,163 @@
+//! The runtime's bundles: one folder for each container, named by its id.
+//!
+//! In: the folder of all bundles. Out: the sandboxes that there are, whenever that changes. Blocks on the disk. A bundle's
+//! configuration is written after its folder: it is looked for again, soon, and then less often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::sandbox::{self, Sandbox};
+use crate::kubernetes::folder::Changes;
+
+const CONFIG: &str = "config.json";
+/// Pauses between looks at a bundle whose configuration is not there yet.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(2));
+/// The longest id that is a container's.
+const LONGEST: usize = 128;
+
+/// All bundles.
+pub struct Bundles {
+    folder: PathBuf,
+    changes: Changes,
+    /// What is known of each: a sandbox, or something else.
+    known: BTreeMap<String, Option<Sandbox>>,
+    /// Those that could not be read yet, and the pause before the next look.
+    unread: BTreeMap<String, Duration>,
+    again: Option<Instant>,
+}
+
+impl Bundles {
+    /// Follows the folder from now on.
+    pub fn of(folder: &Path) -> notify::Result<Self> {
+        let mut bundles = Self {
+            folder: folder.to_owned(),
+            changes: Changes::of(folder)?,
+            known: BTreeMap::new(),
+            unread: BTreeMap::new(),
+            again: None,
+        };
+        bundles.look();
+        Ok(bundles)
+    }
+
+    /// The sandboxes, by container id.
+    pub fn sandboxes(&self) -> impl Iterator<Item = (&str, &Sandbox)> {
+        let known = self.known.iter();
+        known.filter_map(|(id, sandbox)| Some((id.as_str(), sandbox.as_ref()?)))
+    }
+
+    /// Whether there is a sandbox of this container id.
+    pub fn has(&self, id: &str) -> bool {
+        self.known.get(id).is_some_and(Option::is_some)
+    }
+
+    /// Waits until something may have changed, and looks. May be dropped and called again.
+    pub async fn next(&mut self) -> anyhow::Result<()> {
+        let again = self.again;
+        tokio::select! {
+            changed = self.changes.next() => changed?,
+            () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+        }
+        self.look();
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        let present = present(&self.folder);
+        self.known.retain(|id, _| present.contains(id));
+        self.unread.retain(|id, _| present.contains(id));
+        for id in present {
+            if self.known.contains_key(&id) {
+                continue;
+            }
+            let text = std::fs::read(self.folder.join(&id).join(CONFIG));
+            if let Ok(Ok(sandbox)) = text.map(|text| sandbox::read(&text)) {
+                self.unread.remove(&id);
+                self.known.insert(id, sandbox);
+            } else {
+                let pause = self.unread.get(&id).map_or(PAUSES.0, |pause| *pause * 2);
+                self.unread.insert(id, pause.min(PAUSES.1));
+            }
+        }
+        self.again = self
+            .unread
+            .values()
+            .min()
+            .map(|pause| Instant::now() + *pause);
+    }
+}
+
+/// The sandboxes that there are now; of a folder that is not there, none.
+pub fn now(folder: &Path) -> Vec<Sandbox> {
+    let read = |id: &String| std::fs::read(folder.join(id).join(CONFIG)).ok();
+    let texts = present(folder).iter().filter_map(read).collect::<Vec<_>>();
+    let sandboxes = texts.iter().filter_map(|text| sandbox::read(text).ok()?);
+    sandboxes.collect()
+}
+
+fn present(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.len() <= LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, id: &str, text: &str) {
+        std::fs::create_dir_all(folder.join(id)).unwrap();
+        std::fs::write(folder.join(id).join(CONFIG), text).unwrap();
+    }
+
+    fn config(uid: &str) -> String {
+        format!(
+            r#"{{"annotations": {{"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-uid": "{uid}"}},
+            "linux": {{"namespaces": [{{"type": "network", "path": "/run/netns/{uid}"}}]}}}}"#
+        )
+    }
+
+    async fn until(bundles: &mut Bundles, expected: &[&str]) {
+        let wait = async {
+            loop {
+                let uids: Vec<_> = bundles
+                    .sandboxes()
+                    .map(|(_, one)| one.uid.to_string())
+                    .collect();
+                if uids == expected {
+                    return;
+                }
+                bundles.next().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn sandboxes_come_late_written_and_go() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", &config("one"));
+        write(
+            folder.path(),
+            "b",
+            r#"{"annotations": {"io.kubernetes.cri.container-type": "container"}}"#,
+        );
+        let mut bundles = Bundles::of(folder.path()).unwrap();
+        until(&mut bundles, &["one"]).await;
+        // First the folder, then half of the file, then all.
+        std::fs::create_dir(folder.path().join("c")).unwrap();
+        bundles.next().await.unwrap();
+        let whole = config("two");
+        std::fs::write(folder.path().join("c").join(CONFIG), &whole[..40]).unwrap();
+        bundles.next().await.unwrap();
+        std::fs::write(folder.path().join("c").join(CONFIG), &whole).unwrap();
+        until(&mut bundles, &["one", "two"]).await;
+        std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+        until(&mut bundles, &["two"]).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! What makes a pod's namespace answer: a listener, a rule, and last the address, which leads packets to both: before it
+//! nothing changes, after it somebody listens. Called inside.
+//!
+//! In: the address and the port. Out: a listener. Blocks on the kernel only. Whoever comes second (another agent that
+//! takes over) finds address and rule there, and listens beside the first.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::fd::AsRawFd as _;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket,
+    sockopt,
+};
+
+use super::rewrite::{self, Batch};
+use super::sever::sever;
+use crate::agent::intercept::{self, Addresses};
+
+/// The metadata address.
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Where we listen in every pod: the next agent listens there, too, and the rule need not change.
+pub const PORT: u16 = 50_254;
+
+/// Lays all of it; a listener that accepts.
+pub async fn lay() -> io::Result<TcpListener> {
+    let listener = listener(SocketAddrV4::new(METADATA, PORT))?;
+    match send(&rewrite::lay(METADATA, PORT)) {
+        Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+        laid => laid?,
+    }
+    // From here on packets to the address stay inside, and meet the rule.
+    let claimed = intercept::claim_address(METADATA).await;
+    claimed.map_err(io::Error::other)?;
+    sever(METADATA)?;
+    Ok(listener)
+}
+
+/// Takes rule and address away, so that packets leave the pod again and meet the node's rules; whether there was
+/// anything of ours.
+pub async fn clear() -> io::Result<bool> {
+    match send(&rewrite::remove()) {
+        // Then the address, if it is there, is the pod's own.
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(false),
+        removed => removed?,
+    }
+    let released = async { Addresses::open()?.release(METADATA).await };
+    released.await.map_err(io::Error::other)?;
+    Ok(true)
+}
+
+fn listener(address: SocketAddrV4) -> io::Result<TcpListener> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    // The address comes last.
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::from(address))?;
+    listen(&socket, Backlog::new(128)?)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Sends a batch and hears what became of it: the first refusal is the error.
+fn send(batch: &Batch) -> io::Result<()> {
+    let mut netlink = Socket::new(NETLINK_NETFILTER)?;
+    netlink.bind_auto()?;
+    netlink.send_to(&batch.bytes, &NetlinkAddr::new(0, 0), 0)?;
+    let mut heard = 0;
+    while heard < batch.answers {
+        let (answers, _) = netlink.recv_from_full()?;
+        for code in codes(&answers) {
+            heard += 1;
+            if code != 0 {
+                return Err(io::Error::from_raw_os_error(-code));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The results in an answer: 0, or an error's number, negative.
+fn codes(mut bytes: &[u8]) -> Vec<i32> {
+    const ERROR: [u8; 2] = 2u16.to_ne_bytes();
+    let mut found = Vec::new();
+    while let (Some(length), Some(kind)) = (bytes.first_chunk::<4>(), bytes.get(4..6)) {
+        let length = u32::from_ne_bytes(*length) as usize;
+        if kind == ERROR
+            && let Some(code) = bytes.get(16..20).and_then(|code| code.try_into().ok())
+        {
+            found.push(i32::from_ne_bytes(code));
+        }
+        let next = length.next_multiple_of(4).max(16);
+        bytes = bytes.get(next..).unwrap_or_default();
+    }
+    found
+}

@@ -1,0 +1,60 @@
+//! Mode `in-pod`: a listener inside each pod's network namespace. There the listener *is* the identity: no source
+//! address is believed, so none can be forged; and it works where the node's netfilter does not see pods' packets.
+//!
+//! In: the runtime's bundles, the directory. Out: listeners that come and go with their pods' sandboxes. Blocks on the
+//! kernel and the disk. Holds that nothing but a pod's own namespace is entered, that what is answered there is that
+//! pod's or nobody's, and that nothing of a sandbox that is gone is held. The node's rules stay: they close the metadata
+//! address until a listener stands, and where a pod takes its own away.
+
+mod answer;
+mod bundles;
+mod enter;
+mod lay;
+mod listeners;
+mod namespace;
+mod rewrite;
+mod roster;
+mod sandbox;
+mod sever;
+
+use std::path::PathBuf;
+
+pub use self::listeners::Listeners;
+use self::namespace::Namespace;
+use crate::agent::config::NodeMode;
+
+/// What is served where.
+#[derive(Clone, Debug)]
+pub struct InsideConfig {
+    /// Which pods are served so.
+    pub mode: NodeMode,
+    /// The runtime's bundles, a folder for each container.
+    pub bundles: PathBuf,
+    /// Named network namespaces.
+    pub namespaces: PathBuf,
+}
+
+impl InsideConfig {
+    /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents.
+    pub async fn clear(&self) -> anyhow::Result<usize> {
+        let mut cleared = 0;
+        for sandbox in bundles::now(&self.bundles) {
+            let entered = async {
+                let namespace = Namespace::open(&self.namespaces, &sandbox.namespace)?;
+                enter::enter(namespace, lay::clear).await
+            };
+            match entered.await {
+                Ok(was_laid) => cleared += usize::from(was_laid),
+                // It went meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    anyhow::bail!(
+                        "the network of pod {} cannot be cleared: {error}",
+                        sandbox.uid
+                    )
+                }
+            }
+        }
+        Ok(cleared)
+    }
+}

@@ -1,0 +1,291 @@
+//! Mode `in-pod`: the agent listens inside each pod's network namespace.
+//!
+//! In: labs whose agents are told where a runtime keeps its bundles; the bundles are files that the trials write, as
+//! containerd would. Out: tokens, refusals, and what is left of a pod that goes. Invariant: whoever asks inside is that
+//! pod, whatever address packets claim.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
+use lanyard::demo::curl;
+use lanyard::lab::{Agent, Get, IMDS, Pod, Style, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::harness::Stage;
+
+const WAIT: Duration = Duration::from_secs(30);
+
+/// A folder of bundles as containerd keeps them.
+pub struct Bundles(PathBuf);
+
+impl Bundles {
+    fn new(cast: &Cast) -> Result<Self> {
+        Ok(Self(cast.lab.dir("bundles")?))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The sandbox of a pod, with one of its containers.
+    pub fn add(&self, id: &str, pod: &Pod) -> Result<()> {
+        let of = |kind: &str, id: String| {
+            let config = serde_json::json!({
+                "ociVersion": "1.0.2",
+                "annotations": {"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-uid": pod.uid()},
+                "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": pod.namespace().path()}]},
+            });
+            let folder = self.0.join(id);
+            std::fs::create_dir(&folder)?;
+            std::fs::write(folder.join("config.json"), config.to_string())
+        };
+        of("sandbox", format!("{id}-sandbox"))?;
+        Ok(of("container", format!("{id}-main"))?)
+    }
+
+    fn remove(&self, id: &str) -> Result<()> {
+        for part in ["main", "sandbox"] {
+            std::fs::remove_dir_all(self.0.join(format!("{id}-{part}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// A cast with an agent that serves from inside.
+pub async fn raise(stage: Stage, mode: &str) -> Result<(Cast, Bundles, Agent)> {
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    let bundles = Bundles::new(&cast)?;
+    let setup = cast
+        .agent(&stage.backend)
+        .flag("--mode", mode)
+        .flag("--runtime-state", &bundles.path().display().to_string())
+        .flag("--log-level", "info,lanyard::agent=debug")
+        .flag("--pod-wait", "300ms");
+    let agent = cast.lab.agent(&setup).await?;
+    Ok((cast, bundles, agent))
+}
+
+async fn status(pod: &Pod) -> u16 {
+    let reply = pod.namespace().get(IMDS, &Get::token(VAULT_RESOURCE)).await;
+    reply.map_or(0, |reply| reply.status)
+}
+
+async fn until_status(pod: &Pod, wanted: u16) -> Result<()> {
+    let what = format!("{wanted} for {}", pod.name());
+    let waited = until(WAIT, &what, async || status(pod).await == wanted).await;
+    if waited.is_err() {
+        let request = Get::token(VAULT_RESOURCE);
+        println!("{:?}", pod.namespace().get(IMDS, &request).await);
+        for args in [&["-4", "addr"][..], &["route"]] {
+            println!("{}", pod.namespace().output("ip", args).await?);
+        }
+        println!("{}", pod.namespace().output("ss", &["-tln"]).await?);
+    }
+    Ok(waited?)
+}
+
+/// Whether the metadata address is the pod's own.
+async fn is_inside(pod: &Pod) -> bool {
+    let args = ["-4", "addr", "show", "dev", "lo"];
+    let addresses = pod.namespace().output("ip", &args).await;
+    addresses.is_ok_and(|text| text.contains("169.254.169.254/32"))
+}
+
+/// A web server of the pod's own on port 80 of all its addresses, started now: what it answers.
+async fn own_server(pod: &Pod) -> Result<String> {
+    let answered = pod.namespace().run(async || {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:80").await?;
+        let serving = async {
+            let (mut stream, _) = listener.accept().await?;
+            stream.write_all(b"mine").await
+        };
+        let asking = async {
+            let mut stream = tokio::net::TcpStream::connect("127.0.0.1:80").await?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.map(|_| text)
+        };
+        let (served, text) = tokio::join!(serving, asking);
+        served?;
+        text
+    });
+    Ok(answered.await??)
+}
+
+/// Nothing is known of its address, and nothing needs to be.
+pub async fn a_pod_is_served_from_inside(stage: Stage) -> Result<()> {
+    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let pod = &cast.payments;
+    let manifest = pod.manifest(NAMESPACE, "payments", Some("payments"));
+    let (early, _) = manifest.split_once("status:").context("a status")?;
+    cast.manifests.write("pod-payments.yaml", early)?;
+    ensure!(own_server(pod).await? == "mine");
+    bundles.add("one", pod)?;
+    until_status(pod, 200).await?;
+    let asked = curl::token(pod, VAULT_RESOURCE, "").await?;
+    let claims = asked.claims().with_context(|| format!("{asked:?}"))?;
+    ensure!(claims.oid == cast.world.identity("payments")?.principal_id);
+    // Port 80 is still the pod's own.
+    ensure!(own_server(pod).await? == "mine");
+    // Another one, to which nothing is granted.
+    bundles.add("two", &cast.stranger)?;
+    until_status(&cast.stranger, 400).await?;
+    let leaks = cast.leaks(0).await?;
+    ensure!(leaks.is_empty(), "{leaks:#?}");
+    drop(agent);
+    Ok(())
+}
+
+/// By its address a pod that is served inside is nobody, whoever has the address.
+pub async fn an_address_is_not_believed_where_pods_are_served_inside(stage: Stage) -> Result<()> {
+    let (cast, bundles, _agent) = raise(stage, "in-pod").await?;
+    // Its manifest tells its address; there is no listener yet.
+    until_status(&cast.payments, 503).await?;
+    let request = Get::token(VAULT_RESOURCE);
+    let reply = cast.payments.namespace().get(IMDS, &request).await?;
+    ensure!(reply.body.contains("from outside"), "{reply:?}");
+    bundles.add("one", &cast.payments)?;
+    until_status(&cast.payments, 200).await?;
+    // It takes the address of its own metadata service away: what it asks then comes from outside.
+    cast.payments
+        .namespace()
+        .ip("addr del 169.254.169.254/32 dev lo\n")
+        .await?;
+    until_status(&cast.payments, 503).await
+}
+
+pub async fn a_mixed_node_serves_each_pod_in_its_own_way(stage: Stage) -> Result<()> {
+    let (cast, bundles, _agent) = raise(stage, "mixed").await?;
+    bundles.add("one", &cast.payments)?;
+    bundles.add("two", &cast.reports)?;
+    let manifest = cast
+        .payments
+        .manifest(NAMESPACE, "payments", Some("payments"));
+    let annotated = manifest.replace("annotations: {", "annotations: {lanyard.dev/mode: in-pod, ");
+    ensure!(annotated != manifest);
+    cast.manifests.write("pod-payments.yaml", &annotated)?;
+    until(
+        WAIT,
+        "the one that asks for it to be served inside",
+        async || is_inside(&cast.payments).await && status(&cast.payments).await == 200,
+    )
+    .await?;
+    until_status(&cast.reports, 200).await?;
+    ensure!(
+        !is_inside(&cast.reports).await,
+        "the other one is left alone"
+    );
+    Ok(())
+}
+
+/// Two agents listen beside each other: none of a pod's requests fails when the older one goes, or the newer one dies.
+pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    let bundles = Bundles::new(&cast)?;
+    bundles.add("one", &cast.payments)?;
+    let setup = cast
+        .agent(&stage.backend)
+        .flag("--mode", "in-pod")
+        .flag("--runtime-state", &bundles.path().display().to_string());
+    let mut first = cast.lab.agent(&setup).await?;
+    until_status(&cast.payments, 200).await?;
+    let request = Get::token(VAULT_RESOURCE).within(WAIT);
+    let knocking = cast.payments.namespace().knock(IMDS, request);
+    let served = async |many: u64| {
+        let before = knocking.tally().status(200);
+        let more = async || knocking.tally().status(200) > before + many;
+        until(WAIT, "more tokens", more).await
+    };
+    let listeners = async |wanted: usize| {
+        let sockets = cast.payments.namespace().output("ss", &["-Hltn"]).await;
+        sockets.is_ok_and(|text| text.matches("169.254.169.254:").count() == wanted)
+    };
+    served(20).await?;
+    let _second = cast
+        .lab
+        .agent(&setup.clone().second("second", 9465))
+        .await?;
+    until(WAIT, "two listeners", async || listeners(2).await).await?;
+    first.process.term();
+    let status = first.process.wait_exit(WAIT).await?;
+    ensure!(status.success(), "{status}");
+    served(20).await?;
+    let tally = knocking.stop().await?;
+    ensure!(tally.attempts() == tally.status(200), "{tally:?}");
+    Ok(())
+}
+
+/// A pod changes its mind, and the whole agent goes: pods are as before.
+pub async fn what_was_laid_in_a_pod_goes_with_the_mode_and_with_lanyard(
+    stage: Stage,
+) -> Result<()> {
+    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let (one, other) = (&cast.payments, &cast.reports);
+    bundles.add("one", one)?;
+    bundles.add("two", other)?;
+    until(WAIT, "both inside", async || {
+        is_inside(one).await && is_inside(other).await
+    })
+    .await?;
+    let manifest = one.manifest(NAMESPACE, "payments", Some("payments"));
+    let annotated = manifest.replace(
+        "annotations: {",
+        "annotations: {lanyard.dev/mode: redirect, ",
+    );
+    cast.manifests.write("pod-payments.yaml", &annotated)?;
+    until(WAIT, "the first one as before", async || {
+        !is_inside(one).await && status(one).await == 200
+    })
+    .await?;
+    ensure!(is_inside(other).await && status(other).await == 200);
+    drop(agent);
+    let folder = bundles.path().display().to_string();
+    let said = cast
+        .lab
+        .uninstall(cast.lab.node(), &["--runtime-state", &folder])
+        .await?;
+    ensure!(said.contains("from 1 pods"), "{said}");
+    ensure!(!is_inside(other).await);
+    // Nothing of ours stands between the pod and the node's IMDS any more.
+    until_status(other, 400).await
+}
+
+/// Two hundred times a pod comes and goes: as many file descriptors as before, and no namespace is held.
+pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
+    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let open =
+        || std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid())).map(Iterator::count);
+    bundles.add("first", &cast.payments)?;
+    until_status(&cast.payments, 200).await?;
+    let before = open()?;
+    for round in 0..10 {
+        let mut pods = Vec::new();
+        for number in 0..20 {
+            let pod = cast
+                .lab
+                .node()
+                .add_pod(&format!("p{round}-{number}"), Style::Ptp)
+                .await?;
+            bundles.add(pod.name(), &pod)?;
+            pods.push(pod);
+        }
+        for pod in &pods {
+            let listening = async || {
+                let sockets = pod.namespace().output("ss", &["-Hltn"]).await;
+                sockets.is_ok_and(|text| text.contains("169.254.169.254:"))
+            };
+            until(WAIT, "its listener", listening).await?;
+        }
+        for pod in pods {
+            bundles.remove(pod.name())?;
+            pod.remove().await?;
+        }
+    }
+    until(WAIT, "no descriptor more than before", async || {
+        open().is_ok_and(|now| now <= before)
+    })
+    .await?;
+    ensure!(status(&cast.payments).await == 200);
+    Ok(())
+}
