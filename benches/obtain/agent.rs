@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanyard::agent::audit::Audit;
-use lanyard::agent::config::Enforcement;
+use lanyard::agent::config::{Enforcement, NodeMode};
 use lanyard::agent::credentials::{Credentials, Seen};
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::Events;
@@ -85,7 +85,11 @@ impl Agent {
         let relay = Relay::new(&endpoint).unwrap();
         let observer = Observer::register(Enforcement::Enforce, relay, &registry).unwrap();
         let pipeline = Arc::new(Pipeline {
-            locator: Locator::new(directory.clone(), Duration::from_secs(1)),
+            locator: Locator::new(
+                directory.clone(),
+                NodeMode::Redirect,
+                Duration::from_secs(1),
+            ),
             broker: obtain::compose(config, ground, wall, &registry, tasks).unwrap(),
             forwarder: Forwarder::new(imds),
             audit: Arc::new(Audit::default()),

@@ -219,6 +219,7 @@ mod tests {
             ips: Vec::new(),
             life: PodLife::Live,
             mode: None,
+            vm_extension: None,
             secrets: Vec::new(),
             version: "1".into(),
         };

@@ -32,7 +32,9 @@ pub enum Claim {
 #[derive(Debug, Default)]
 pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
-    /// Live pods, also those without an address; `None`: several say the UID is theirs.
+    /// Live pods, also those without an address.
+    live: Vec<Arc<PodGrants>>,
+    /// The same by UID; `None`: several say that it is theirs.
     by_uid: HashMap<Arc<str>, Option<Arc<PodGrants>>>,
     /// Metadata paths that are forwarded.
     pub exceptions: Vec<Arc<ExceptionFacts>>,
@@ -69,7 +71,7 @@ impl Directory {
         mut has_moved: impl FnMut(&PodFacts, IpAddr) -> bool,
     ) -> Self {
         let mut claims: HashMap<IpAddr, Claim> = HashMap::new();
-        let mut by_uid = HashMap::new();
+        let (mut live, mut by_uid) = (Vec::new(), HashMap::new());
         let mut granted = HashSet::new();
         let mut pods = 0;
         for pod in world.pods() {
@@ -84,6 +86,7 @@ impl Directory {
                 .entry(pod.uid.clone())
                 .and_modify(|several| *several = None)
                 .or_insert_with(|| Some(of_pod.clone()));
+            live.push(of_pod.clone());
             pods += usize::from(!pod.ips.is_empty());
             granted.extend(
                 of_pod
@@ -115,6 +118,7 @@ impl Directory {
         };
         Self {
             claims,
+            live,
             by_uid,
             exceptions: world.exceptions().cloned().collect(),
             assignments: world.assignments(),
@@ -142,7 +146,7 @@ impl Directory {
 
     /// The grants of every pod that may ask now or soon.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<PodGrants>> {
-        self.by_uid.values().flatten()
+        self.live.iter()
     }
 }
 
@@ -272,6 +276,7 @@ mod tests {
         };
         let known = directory([twin("p"), twin("q"), twin("r")]);
         assert!(known.of_uid("one").is_none());
+        assert_eq!(known.pods().count(), 3, "what they are granted is in use");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
 
 /// The annotation by which a pod asks for identities: `NAME[,NAME…]`, the first is the default.
 pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
+/// The annotation by which a pod asks for the virtual machine extension's endpoint, or asks for it not to be there.
+pub const VM_EXTENSION_ANNOTATION: &str = "lanyard.dev/vm-extension-endpoint";
 /// The annotation by which a pod says how its requests are to come to the agent: `redirect` or `in-pod`.
 pub const MODE_ANNOTATION: &str = "lanyard.dev/mode";
 

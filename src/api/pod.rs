@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::{IDENTITY_ANNOTATION, MODE_ANNOTATION};
+use super::{IDENTITY_ANNOTATION, MODE_ANNOTATION, VM_EXTENSION_ANNOTATION};
 use crate::model::facts::{Mode, PodFacts, PodLife};
 use crate::model::ids::ObjectName;
 use crate::model::presented::SecretDigest;
@@ -48,6 +48,7 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
             addresses(pod)
         },
         life: if ended { PodLife::Ended } else { PodLife::Live },
+        vm_extension: annotated(VM_EXTENSION_ANNOTATION).and_then(|word| word.trim().parse().ok()),
         mode: annotated(MODE_ANNOTATION).and_then(|word| Mode::named(word.trim())),
         secrets: spec.map(secrets).unwrap_or_default(),
         version: sandbox(pod).unwrap_or_else(|| {

@@ -26,6 +26,12 @@ pub struct RuntimeArgs {
         default_value = "/run/netns"
     )]
     netns_dir: PathBuf,
+
+    /// Give pods that are served inside the endpoint of the virtual machine extension, too
+    /// (`http://localhost:50342/oauth2/token`), unless their annotation lanyard.dev/vm-extension-endpoint says "false".
+    /// Without this flag pods get it that say "true".
+    #[arg(long, env = "LANYARD_VM_EXTENSION_ENDPOINT")]
+    vm_extension_endpoint: bool,
 }
 
 impl RuntimeArgs {
@@ -33,6 +39,7 @@ impl RuntimeArgs {
     pub fn inside(self, mode: NodeMode) -> InsideConfig {
         InsideConfig {
             mode,
+            vm_extension: self.vm_extension_endpoint,
             bundles: self.runtime_state,
             namespaces: self.netns_dir,
         }

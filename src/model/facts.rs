@@ -74,6 +74,9 @@ pub struct PodFacts {
     /// The annotation `lanyard.dev/mode`, where it names one; else the agent's own holds.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// The annotation `lanyard.dev/vm-extension-endpoint`, where it says yes or no; else the agent's own word holds.
+    #[serde(default)]
+    pub vm_extension: Option<bool>,
     /// What its spec says that its requests in App Service's dialects show (`IDENTITY_HEADER`, `MSI_SECRET`).
     #[serde(default)]
     pub secrets: Vec<SecretDigest>,

@@ -40,11 +40,18 @@ pub enum Dialect {
     AppService2019,
     /// App Service, `api-version=2017-09-01`: `MSI_ENDPOINT` and `MSI_SECRET`.
     AppService2017,
+    /// The virtual machine extension's, `http://localhost:50342/oauth2/token`.
+    VmExtension,
 }
 
 impl Dialect {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Imds, Self::AppService2019, Self::AppService2017];
+    pub const ALL: [Self; 4] = [
+        Self::Imds,
+        Self::AppService2019,
+        Self::AppService2017,
+        Self::VmExtension,
+    ];
 
     /// Metric label and log field.
     #[must_use]
@@ -53,6 +60,7 @@ impl Dialect {
             Self::Imds => "imds",
             Self::AppService2019 => "app_service_2019",
             Self::AppService2017 => "app_service_2017",
+            Self::VmExtension => "vm_extension",
         }
     }
 }

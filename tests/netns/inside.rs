@@ -179,6 +179,81 @@ pub async fn a_mixed_node_serves_each_pod_in_its_own_way(stage: Stage) -> Result
     Ok(())
 }
 
+/// The virtual machine extension's endpoint, as programs from before IMDS ask it.
+pub async fn the_extensions_endpoint_is_on_the_pods_own_loopback(stage: Stage) -> Result<()> {
+    let (cast, bundles, _agent) = raise(stage, "in-pod").await?;
+    let pod = &cast.payments;
+    let manifest = pod.manifest(NAMESPACE, "payments", Some("payments"));
+    let asks = manifest.replace(
+        "annotations: {",
+        "annotations: {lanyard.dev/vm-extension-endpoint: \"true\", ",
+    );
+    cast.manifests.write("pod-payments.yaml", &asks)?;
+    bundles.add("one", pod)?;
+    bundles.add("two", &cast.reports)?;
+    until_status(pod, 200).await?;
+    until_status(&cast.reports, 200).await?;
+    let identity = cast.world.identity("payments")?;
+    let resource = format!("resource={VAULT_RESOURCE}");
+    let client = format!("client_id={}", identity.client_id);
+    let curl = async |pod: &Pod, host: &str, more: &[&str]| {
+        let url = format!("http://{host}:50342/oauth2/token");
+        let args = [
+            &["-s", "-g", "-m", "10", "-w", " %{http_code}"],
+            more,
+            &[&url],
+        ]
+        .concat();
+        pod.namespace().output("curl", &args).await
+    };
+    let header = "Metadata: true";
+    until(WAIT, "the endpoint", async || {
+        let asked = curl(pod, "127.0.0.1", &["-H", header, "-d", &resource]).await;
+        asked.is_ok_and(|answer| answer.ends_with(" 200"))
+    })
+    .await?;
+    for host in ["127.0.0.1", "[::1]", "localhost"] {
+        for more in [
+            &["-H", header, "-d", &resource][..],
+            &["-H", header, "-G", "-d", &resource],
+            &["-H", header, "-d", &resource, "-d", &client],
+        ] {
+            let answer = curl(pod, host, more).await?;
+            let right = answer.ends_with(" 200") && answer.contains(&identity.client_id);
+            ensure!(right, "{host} {more:?}: {answer}");
+        }
+    }
+    for (more, status) in [
+        (&["-d", &resource][..], " 400"),
+        (&["-H", header], " 400"),
+        (
+            &[
+                "-H",
+                header,
+                "-d",
+                &resource,
+                "-d",
+                "client_id=12345678-0000-4000-8000-000000000000",
+            ],
+            " 400",
+        ),
+        (&["-H", header, "-X", "DELETE"], " 405"),
+    ] {
+        let answer = curl(pod, "127.0.0.1", more).await?;
+        ensure!(answer.ends_with(status), "{more:?}: {answer}");
+    }
+    let long = format!("resource={}", "x".repeat(20_000));
+    let answer = curl(pod, "127.0.0.1", &["-H", header, "-d", &long]).await?;
+    ensure!(answer.ends_with(" 400"), "{answer}");
+    // Whoever did not ask for it has nothing there.
+    ensure!(
+        curl(&cast.reports, "127.0.0.1", &["-H", header])
+            .await
+            .is_err()
+    );
+    Ok(())
+}
+
 /// Two agents listen beside each other: none of a pod's requests fails when the older one goes, or the newer one dies.
 pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
     let cast = Cast::raise(stage.lab, &[]).await?;

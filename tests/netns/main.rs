@@ -147,6 +147,10 @@ fn scenarios() -> Vec<Scenario> {
             Any,
             inside::what_was_laid_in_a_pod_goes_with_the_mode_and_with_lanyard
         ),
+        play!(
+            Any,
+            inside::the_extensions_endpoint_is_on_the_pods_own_loopback
+        ),
         play!(Any, inside::pods_that_come_and_go_leave_nothing),
         play!(
             Any,

@@ -5,15 +5,15 @@
 //! takes over) finds address and rule there, and listens beside the first.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
-use std::os::fd::AsRawFd as _;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6, TcpListener};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt,
+    socket, sockopt,
 };
 
 use super::rewrite::{self, Batch};
@@ -24,6 +24,8 @@ use crate::agent::intercept::{self, Addresses};
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Where we listen in every pod: the next agent listens there, too, and the rule need not change.
 pub const PORT: u16 = 50_254;
+/// The port of the virtual machine extension's endpoint.
+const VM_EXTENSION: u16 = 50_342;
 
 /// Lays all of it; a listener that accepts.
 pub async fn lay() -> io::Result<TcpListener> {
@@ -37,6 +39,25 @@ pub async fn lay() -> io::Result<TcpListener> {
     claimed.map_err(io::Error::other)?;
     sever(METADATA)?;
     Ok(listener)
+}
+
+/// The virtual machine extension's endpoint, on the pod's own loopback; without IPv6 on IPv4 alone.
+pub async fn vm_extension() -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![listener(SocketAddrV4::new(
+        Ipv4Addr::LOCALHOST,
+        VM_EXTENSION,
+    ))?];
+    match listener6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, VM_EXTENSION, 0, 0)) {
+        Ok(second) => listeners.push(second),
+        Err(error) if without_ipv6(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(listeners)
+}
+
+fn without_ipv6(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(code, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
 }
 
 /// Takes rule and address away, so that packets leave the pod again and meet the node's rules; whether there was
@@ -53,13 +74,30 @@ pub async fn clear() -> io::Result<bool> {
 }
 
 fn listener(address: SocketAddrV4) -> io::Result<TcpListener> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    let socket = stream(AddressFamily::Inet)?;
     // The address comes last.
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
     bind(socket.as_raw_fd(), &SockaddrIn::from(address))?;
+    listening(socket)
+}
+
+fn listener6(address: SocketAddrV6) -> io::Result<TcpListener> {
+    let socket = stream(AddressFamily::Inet6)?;
+    setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(address))?;
+    listening(socket)
+}
+
+fn stream(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    // The agent that takes over listens beside the one that goes.
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
+    Ok(socket)
+}
+
+fn listening(socket: OwnedFd) -> io::Result<TcpListener> {
     listen(&socket, Backlog::new(128)?)?;
     Ok(TcpListener::from(socket))
 }

@@ -16,7 +16,7 @@ use super::answer::Inside;
 use super::bundles::Bundles;
 use super::namespace::Namespace;
 use super::sandbox::Sandbox;
-use super::{InsideConfig, enter, lay, roster};
+use super::{Face, InsideConfig, enter, lay, roster};
 use crate::agent::obtain::TokenSource;
 use crate::agent::origin::Origin;
 use crate::agent::pipeline::Pipeline;
@@ -54,11 +54,14 @@ enum Stage {
 
 /// What was done in a namespace.
 enum Did {
-    Laid(TcpListener),
+    Laid(Vec<TcpListener>),
     Cleared,
 }
 
-type Done = (String, io::Result<Did>);
+/// A container id, and where.
+type Spot = (String, Face);
+type Done = (Spot, io::Result<Did>);
+type Stages = BTreeMap<Spot, (Sandbox, Stage)>;
 
 impl<S: TokenSource> Listeners<S> {
     /// Serves until the agent ends.
@@ -66,7 +69,7 @@ impl<S: TokenSource> Listeners<S> {
         let _member = self.drain.member();
         let mut bundles = Bundles::of(&self.config.bundles)?;
         let mut known = self.pipeline.directory.subscribe();
-        let mut stages: BTreeMap<String, (Sandbox, Stage)> = BTreeMap::new();
+        let mut stages = Stages::new();
         let mut work: JoinSet<Done> = JoinSet::new();
         loop {
             forget(&mut stages, &bundles);
@@ -89,16 +92,15 @@ impl<S: TokenSource> Listeners<S> {
     }
 
     /// Begins what is to be done.
-    fn begin(
-        &self,
-        stages: &mut BTreeMap<String, (Sandbox, Stage)>,
-        bundles: &Bundles,
-        work: &mut JoinSet<Done>,
-    ) {
+    fn begin(&self, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
         let directory = self.pipeline.directory.load();
-        for (id, sandbox) in bundles.sandboxes() {
-            let served = roster::is_served(sandbox, &directory, self.config.mode);
-            let failures = match (stages.get(id).map(|(_, stage)| stage), served) {
+        let spots = bundles
+            .sandboxes()
+            .flat_map(|one| Face::ALL.map(|face| (one, face)));
+        for ((id, sandbox), face) in spots {
+            let spot = (id.to_owned(), face);
+            let served = roster::is_served(sandbox, face, &directory, &self.config);
+            let failures = match (stages.get(&spot).map(|(_, stage)| stage), served) {
                 (Some(Stage::Busy { .. }), _)
                 | (Some(Stage::Open(_)), true)
                 | (Some(Stage::Clear), false) => continue,
@@ -110,43 +112,51 @@ impl<S: TokenSource> Listeners<S> {
                 }
                 (Some(Stage::Clear) | None, _) => 0,
             };
-            work.spawn(self.enter(id.to_owned(), sandbox.clone(), served));
-            stages.insert(id.to_owned(), (sandbox.clone(), Stage::Busy { failures }));
+            work.spawn(self.enter(spot.clone(), sandbox.clone(), served));
+            stages.insert(spot, (sandbox.clone(), Stage::Busy { failures }));
         }
     }
 
     fn enter(
         &self,
-        id: String,
+        spot: Spot,
         sandbox: Sandbox,
         served: bool,
     ) -> impl Future<Output = Done> + Send + use<S> {
         let folder = self.config.namespaces.clone();
         async move {
             let did = async {
-                let namespace = Namespace::open(&folder, &sandbox.namespace)?;
-                if served {
-                    return enter::enter(namespace, lay::lay).await.map(Did::Laid);
+                let open = || Namespace::open(&folder, &sandbox.namespace);
+                match (spot.1, served) {
+                    (Face::Imds, true) => {
+                        let laid = enter::enter(open()?, lay::lay).await?;
+                        return Ok(Did::Laid(vec![laid]));
+                    }
+                    (Face::VmExtension, true) => {
+                        return enter::enter(open()?, lay::vm_extension)
+                            .await
+                            .map(Did::Laid);
+                    }
+                    (Face::Imds, false) => {
+                        enter::enter(open()?, lay::clear).await?;
+                    }
+                    // There is nothing but the listeners.
+                    (Face::VmExtension, false) => {}
                 }
-                enter::enter(namespace, lay::clear)
-                    .await
-                    .map(|_| Did::Cleared)
+                Ok(Did::Cleared)
             };
-            (id, did.await)
+            let did = did.await;
+            (spot, did)
         }
     }
 
-    fn take(
-        &self,
-        stages: &mut BTreeMap<String, (Sandbox, Stage)>,
-        (id, did): Done,
-    ) -> io::Result<()> {
+    fn take(&self, stages: &mut Stages, (spot, did): Done) -> io::Result<()> {
         // A sandbox that went meanwhile took all of it along.
-        let Some((sandbox, stage)) = stages.get_mut(&id) else {
+        let Some((sandbox, stage)) = stages.get_mut(&spot) else {
             return Ok(());
         };
         *stage = match did {
-            Ok(Did::Laid(listener)) => Stage::Open(self.serve(listener, sandbox)?),
+            Ok(Did::Laid(listeners)) => Stage::Open(self.serve(listeners, sandbox, spot.1)?),
             Ok(Did::Cleared) => Stage::Clear,
             Err(error) => {
                 let failures = match stage {
@@ -167,27 +177,29 @@ impl<S: TokenSource> Listeners<S> {
         Ok(())
     }
 
-    fn serve(&self, listener: TcpListener, sandbox: &Sandbox) -> io::Result<Drain> {
+    fn serve(
+        &self,
+        listeners: Vec<TcpListener>,
+        sandbox: &Sandbox,
+        face: Face,
+    ) -> io::Result<Drain> {
         let drain = Drain::new();
-        let answer = Inside {
-            pipeline: self.pipeline.clone(),
-            origin: Origin::Inside(sandbox.uid.clone()),
-        };
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let metrics = self.metrics.clone();
-        tokio::spawn(serve::serve(
-            listener,
-            self.limits,
-            answer,
-            drain.clone(),
-            metrics,
-        ));
-        tracing::debug!(uid = &*sandbox.uid, "a pod is served from inside");
+        for listener in listeners {
+            let answer = Inside {
+                pipeline: self.pipeline.clone(),
+                origin: Origin::Inside(sandbox.uid.clone()),
+                face,
+            };
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let (drain, metrics) = (drain.clone(), self.metrics.clone());
+            tokio::spawn(serve::serve(listener, self.limits, answer, drain, metrics));
+        }
+        tracing::debug!(uid = &*sandbox.uid, ?face, "a pod is served from inside");
         Ok(drain)
     }
 
     /// The agent ends: nothing new, and then what is left is cut. Rules and addresses stay, for the next one.
-    async fn end(&self, stages: &BTreeMap<String, (Sandbox, Stage)>) {
+    async fn end(&self, stages: &Stages) {
         let drains = || stages.values().filter_map(|(_, stage)| open(stage));
         drains().for_each(Drain::begin);
         self.drain.cut_off().await;
@@ -203,8 +215,8 @@ const fn open(stage: &Stage) -> Option<&Drain> {
 }
 
 /// Closes what is gone, at once: an open connection would keep a namespace from its end.
-fn forget(stages: &mut BTreeMap<String, (Sandbox, Stage)>, bundles: &Bundles) {
-    stages.retain(|id, (_, stage)| {
+fn forget(stages: &mut Stages, bundles: &Bundles) {
+    stages.retain(|(id, _), (_, stage)| {
         let stays = bundles.has(id);
         if let Some(drain) = open(stage).filter(|_| !stays) {
             drain.cut();

@@ -23,11 +23,26 @@ pub use self::listeners::Listeners;
 use self::namespace::Namespace;
 use crate::agent::config::NodeMode;
 
+/// What a pod finds inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Face {
+    /// IMDS, at 169.254.169.254.
+    Imds,
+    /// The virtual machine extension's endpoint, at localhost:50342.
+    VmExtension,
+}
+
+impl Face {
+    const ALL: [Self; 2] = [Self::Imds, Self::VmExtension];
+}
+
 /// What is served where.
 #[derive(Clone, Debug)]
 pub struct InsideConfig {
     /// Which pods are served so.
     pub mode: NodeMode,
+    /// Whether such pods have the virtual machine extension's endpoint, too, unless they say otherwise.
+    pub vm_extension: bool,
     /// The runtime's bundles, a folder for each container.
     pub bundles: PathBuf,
     /// Named network namespaces.

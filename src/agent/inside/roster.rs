@@ -1,18 +1,30 @@
 //! Which pods are served from inside. Pure.
 
-use crate::agent::config::NodeMode;
 use crate::agent::directory::Directory;
 use crate::model::facts::Mode;
 
 use super::sandbox::Sandbox;
+use super::{Face, InsideConfig};
 
-/// Whether a sandbox is to have a listener of ours.
+/// Whether a sandbox is to have a listener of ours there.
 ///
 /// A pod that is not known yet is served where that is the agent's own mode: its first request is not to wait
 /// for the API server to tell of it. It gets nothing before.
-pub fn is_served(sandbox: &Sandbox, directory: &Directory, mode: NodeMode) -> bool {
-    let known = directory.of_uid(&sandbox.uid);
-    mode.of(known.and_then(|grants| grants.pod.mode)) == Mode::InPod
+pub fn is_served(
+    sandbox: &Sandbox,
+    face: Face,
+    directory: &Directory,
+    config: &InsideConfig,
+) -> bool {
+    let known = directory.of_uid(&sandbox.uid).map(|grants| &grants.pod);
+    let inside = config.mode.of(known.and_then(|pod| pod.mode)) == Mode::InPod;
+    inside
+        && match face {
+            Face::Imds => true,
+            Face::VmExtension => known
+                .and_then(|pod| pod.vm_extension)
+                .unwrap_or(config.vm_extension),
+        }
 }
 
 #[cfg(test)]
@@ -20,6 +32,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::agent::config::NodeMode;
     use crate::agent::testkit::{object, world};
 
     #[test]
@@ -43,11 +56,53 @@ mod tests {
                     uid: uid.into(),
                     namespace: "n".to_owned(),
                 };
-                is_served(&sandbox, &directory, mode)
+                let config = InsideConfig {
+                    mode,
+                    vm_extension: false,
+                    bundles: "b".into(),
+                    namespaces: "n".into(),
+                };
+                is_served(&sandbox, Face::Imds, &directory, &config)
             })
         };
         assert_eq!(served(NodeMode::Redirect), [false; 4]);
         assert_eq!(served(NodeMode::Mixed), [true, false, false, false]);
         assert_eq!(served(NodeMode::InPod), [true, false, true, true]);
+    }
+
+    #[test]
+    fn the_extensions_endpoint_is_there_for_whom_it_is_asked() {
+        let pod = |name: &str, word: Option<&str>| {
+            object(
+                json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+                "metadata": {"namespace": "a", "name": name, "uid": name, "annotations": word.map(|word| json!({"lanyard.dev/vm-extension-endpoint": word}))}}),
+            )
+        };
+        let pods = [
+            pod("yes", Some("true")),
+            pod("no", Some("false")),
+            pod("word", Some("yes")),
+            pod("none", None),
+        ];
+        let directory = Directory::of(&world(pods), |_, _| false);
+        let served = |mode: NodeMode, vm_extension: bool| {
+            ["yes", "no", "word", "none"].map(|uid| {
+                let sandbox = Sandbox {
+                    uid: uid.into(),
+                    namespace: "n".to_owned(),
+                };
+                let config = InsideConfig {
+                    mode,
+                    vm_extension,
+                    bundles: "b".into(),
+                    namespaces: "n".into(),
+                };
+                is_served(&sandbox, Face::VmExtension, &directory, &config)
+            })
+        };
+        assert_eq!(served(NodeMode::InPod, false), [true, false, false, false]);
+        // "false" means false, and any other word nothing.
+        assert_eq!(served(NodeMode::InPod, true), [true, false, true, true]);
+        assert_eq!(served(NodeMode::Mixed, true), [false; 4]);
     }
 }

@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    fn config(kind: &str, uid: Value, network: Value) -> Vec<u8> {
+    fn config(kind: &str, uid: &str, network: &Value) -> Vec<u8> {
         let config = json!({"ociVersion": "1.0.2", "process": {"env": ["SECRET=x"]},
             "annotations": {"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-uid": uid},
             "linux": {"namespaces": [{"type": "pid"}, network]}});
@@ -92,22 +92,19 @@ mod tests {
     #[test]
     fn a_sandbox_names_its_pod_and_its_network() {
         let network = json!({"type": "network", "path": "/var/run/netns/cni-1a2b"});
-        let found = read(&config("sandbox", json!("u-1"), network.clone())).unwrap();
+        let found = read(&config("sandbox", "u-1", &network)).unwrap();
         let expected = Sandbox {
             uid: "u-1".into(),
             namespace: "cni-1a2b".to_owned(),
         };
         assert_eq!(found, Some(expected));
         let of =
-            |kind: &str, uid: Value, network: Value| read(&config(kind, uid, network)).unwrap();
-        assert_eq!(of("container", json!("u-1"), network.clone()), None);
-        assert_eq!(of("sandbox", json!(""), network), None);
+            |kind: &str, uid: &str, network: &Value| read(&config(kind, uid, network)).unwrap();
+        assert_eq!(of("container", "u-1", &network), None);
+        assert_eq!(of("sandbox", "", &network), None);
         // In the node's network.
-        assert_eq!(
-            of("sandbox", json!("u-1"), json!({"type": "network"})),
-            None
-        );
-        assert_eq!(of("sandbox", json!("u-1"), json!({"type": "ipc"})), None);
+        assert_eq!(of("sandbox", "u-1", &json!({"type": "network"})), None);
+        assert_eq!(of("sandbox", "u-1", &json!({"type": "ipc"})), None);
     }
 
     #[test]
@@ -125,7 +122,7 @@ mod tests {
         ] {
             let network = json!({"type": "network", "path": path});
             assert_eq!(
-                read(&config("sandbox", json!("u"), network)).unwrap(),
+                read(&config("sandbox", "u", &network)).unwrap(),
                 None,
                 "{path}"
             );
@@ -136,8 +133,8 @@ mod tests {
     fn what_is_half_written_is_an_error_and_not_another_container() {
         let whole = config(
             "sandbox",
-            json!("u"),
-            json!({"type": "network", "path": "/run/netns/a"}),
+            "u",
+            &json!({"type": "network", "path": "/run/netns/a"}),
         );
         for end in 0..whole.len() {
             assert!(read(&whole[..end]).is_err(), "{end}");

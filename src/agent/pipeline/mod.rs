@@ -3,6 +3,7 @@
 
 mod app_service;
 mod record;
+mod vm_extension;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -278,7 +279,7 @@ impl<S: TokenSource> Pipeline<S> {
             query.resource.as_str(),
         );
         match query.dialect {
-            Dialect::Imds => {
+            Dialect::Imds | Dialect::VmExtension => {
                 respond::token(token, obtained.left, client_id, resource, &query.selector)
             }
             Dialect::AppService2019 | Dialect::AppService2017 => {

@@ -11,6 +11,7 @@ mod app_service;
 mod path;
 pub mod probe;
 mod query;
+pub mod vm_extension;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a test says so by panicking")]

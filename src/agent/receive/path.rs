@@ -45,7 +45,7 @@ pub(super) fn route(raw: &str) -> Result<Route, Fault> {
 }
 
 /// Decodes once and refuses what is not plain.
-fn normalise(raw: &str) -> Result<PlainPath, Fault> {
+pub(super) fn normalise(raw: &str) -> Result<PlainPath, Fault> {
     let refuse = |what: &'static str| Fault::new(FaultKind::BadRequest, what);
     let decoded = decode_once(raw)
         .ok_or_else(|| refuse("The path is not valid URL encoding of plain text"))?;

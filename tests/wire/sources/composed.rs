@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lanyard::agent::audit::Audit;
-use lanyard::agent::config::Enforcement;
+use lanyard::agent::config::{Enforcement, NodeMode};
 use lanyard::agent::credentials::{Credentials, follow};
 use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::events::{Events, publish};
@@ -121,7 +121,11 @@ impl Composed {
         let relay = Relay::new(&endpoint).unwrap();
         let observer = Observer::register(Enforcement::Enforce, relay, &registry).unwrap();
         let pipeline = Arc::new(Pipeline {
-            locator: Locator::new(directory.clone(), Duration::from_secs(20)),
+            locator: Locator::new(
+                directory.clone(),
+                NodeMode::Redirect,
+                Duration::from_secs(20),
+            ),
             directory: directory.clone(),
             broker: broker.clone(),
             forwarder: Forwarder::new(imds),
