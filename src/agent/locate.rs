@@ -331,6 +331,16 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv4_peer_on_a_dual_stack_socket_is_the_same_pod() {
+        let (published, locator) = locator(0);
+        published.publish(Directory::of(
+            &world([pod("a", "p", PEER, None)]),
+            |_, _| false,
+        ));
+        assert!(locator.known(&peer("::ffff:10.0.0.1")).is_ok());
+    }
+
+    #[test]
     fn whoever_asks_inside_is_that_pod_or_nobody() {
         let (published, locator) = locator(0);
         published.publish(Directory::of(

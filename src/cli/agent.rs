@@ -12,6 +12,7 @@ use super::runtime::RuntimeArgs;
 use crate::agent::config::{
     Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
 };
+use crate::agent::inside::InsideConfig;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
 use crate::azure::cloud::Cloud;
@@ -122,6 +123,12 @@ pub struct Args {
     #[arg(long, env = "LANYARD_MODE", value_enum, default_value_t = NodeMode::Redirect)]
     mode: NodeMode,
 
+    /// Give pods that are served inside the endpoint of the virtual machine extension, too
+    /// (`http://localhost:50342/oauth2/token`), unless their annotation lanyard.dev/vm-extension-endpoint says "false".
+    /// Without this flag pods get it that say "true".
+    #[arg(long, env = "LANYARD_VM_EXTENSION_ENDPOINT")]
+    vm_extension_endpoint: bool,
+
     #[command(flatten)]
     runtime: RuntimeArgs,
 
@@ -215,7 +222,11 @@ impl Args {
             state_dir: self.state_dir,
             backend: self.iptables_backend,
             guard_wire_server: self.guard_wire_server,
-            inside: self.runtime.inside(self.mode),
+            inside: InsideConfig {
+                mode: self.mode,
+                vm_extension: self.vm_extension_endpoint,
+                folders: self.runtime.folders(),
+            },
             pod_wait: self.pod_wait,
             drain: self.drain_timeout,
             limits: Limits {

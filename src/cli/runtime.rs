@@ -1,9 +1,8 @@
-//! Flags about the container runtime, for modes in which pods' networks are entered.
+//! Flags about the container runtime, for whoever enters pods' networks.
 
 use std::path::PathBuf;
 
-use crate::agent::config::NodeMode;
-use crate::agent::inside::InsideConfig;
+use crate::agent::inside::Folders;
 
 /// Where the runtime keeps what.
 #[derive(Debug, clap::Args)]
@@ -26,20 +25,12 @@ pub struct RuntimeArgs {
         default_value = "/run/netns"
     )]
     netns_dir: PathBuf,
-
-    /// Give pods that are served inside the endpoint of the virtual machine extension, too
-    /// (`http://localhost:50342/oauth2/token`), unless their annotation lanyard.dev/vm-extension-endpoint says "false".
-    /// Without this flag pods get it that say "true".
-    #[arg(long, env = "LANYARD_VM_EXTENSION_ENDPOINT")]
-    vm_extension_endpoint: bool,
 }
 
 impl RuntimeArgs {
     /// As the agent needs it.
-    pub fn inside(self, mode: NodeMode) -> InsideConfig {
-        InsideConfig {
-            mode,
-            vm_extension: self.vm_extension_endpoint,
+    pub fn folders(self) -> Folders {
+        Folders {
             bundles: self.runtime_state,
             namespaces: self.netns_dir,
         }

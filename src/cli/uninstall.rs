@@ -9,7 +9,6 @@ use super::duration;
 use super::output::print;
 use super::runtime::RuntimeArgs;
 use crate::agent::bootguard;
-use crate::agent::config::NodeMode;
 use crate::agent::gate::Leave;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::removal::{self, Fate, Removal, RemovalError};
@@ -95,7 +94,7 @@ impl Args {
             state_dir: self.state_dir,
             boot_guard: self.boot_guard,
             // Whatever the agents' mode was.
-            inside: Some(self.runtime.inside(NodeMode::InPod)),
+            inside: Some(self.runtime.folders()),
         };
         let done = runtime.block_on(leave.node())?;
         if done.is_empty() {

@@ -65,13 +65,9 @@ fn loosen(policy: &PolicyFacts, identity: &IdentityFacts, namespace: &Labels) ->
             let client = identity.client_id.to_string();
             ("clientIDs", client, !scope.client_ids.is_empty())
         }
-        [Clause::Prefixes] => {
+        [Clause::Prefixes | Clause::Others] => {
             let has_some = !scope.resource_id_prefixes.is_empty();
             ("resourceIDPrefixes", group(identity), has_some)
-        }
-        [Clause::Others] => {
-            let id = identity.resource_id.as_ref()?;
-            ("resourceIDPrefixes", id.as_written().to_owned(), true)
         }
         [Clause::Tenants] => ("tenantIDs", identity.tenant_id?.to_string(), true),
         [Clause::AuthorityHosts] => {

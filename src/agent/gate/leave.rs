@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::agent::config::{Config, NodeMode};
-use crate::agent::inside::InsideConfig;
+use crate::agent::inside::Folders;
 use crate::agent::intercept::{self, BackendChoice};
 use crate::agent::{bootguard, selftest};
 
@@ -23,7 +23,7 @@ pub struct Leave {
     /// The host's root, where a boot guard may be.
     pub boot_guard: Option<PathBuf>,
     /// Where pods are that may be served from inside; `None`: none is.
-    pub inside: Option<InsideConfig>,
+    pub inside: Option<Folders>,
 }
 
 impl Leave {
@@ -35,7 +35,8 @@ impl Leave {
             address: config.agent_address,
             state_dir: config.state_dir.clone(),
             boot_guard: config.boot_guard.clone(),
-            inside: Some(config.inside.clone()).filter(|inside| inside.mode != NodeMode::Redirect),
+            inside: (config.inside.mode != NodeMode::Redirect)
+                .then(|| config.inside.folders.clone()),
         }
     }
 

@@ -16,6 +16,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
+use super::netlink::{ERROR, messages, outcome};
 use super::rewrite::{self, Batch};
 use super::sever::sever;
 use crate::agent::intercept::{self, Addresses};
@@ -110,29 +111,10 @@ fn send(batch: &Batch) -> io::Result<()> {
     let mut heard = 0;
     while heard < batch.answers {
         let (answers, _) = netlink.recv_from_full()?;
-        for code in codes(&answers) {
+        for (_, body) in messages(&answers).filter(|(kind, _)| *kind == ERROR) {
             heard += 1;
-            if code != 0 {
-                return Err(io::Error::from_raw_os_error(-code));
-            }
+            outcome(body)?;
         }
     }
     Ok(())
-}
-
-/// The results in an answer: 0, or an error's number, negative.
-fn codes(mut bytes: &[u8]) -> Vec<i32> {
-    const ERROR: [u8; 2] = 2u16.to_ne_bytes();
-    let mut found = Vec::new();
-    while let (Some(length), Some(kind)) = (bytes.first_chunk::<4>(), bytes.get(4..6)) {
-        let length = u32::from_ne_bytes(*length) as usize;
-        if kind == ERROR
-            && let Some(code) = bytes.get(16..20).and_then(|code| code.try_into().ok())
-        {
-            found.push(i32::from_ne_bytes(code));
-        }
-        let next = length.next_multiple_of(4).max(16);
-        bytes = bytes.get(next..).unwrap_or_default();
-    }
-    found
 }

@@ -67,7 +67,7 @@ impl<S: TokenSource> Listeners<S> {
     /// Serves until the agent ends.
     pub async fn run(self) -> anyhow::Result<()> {
         let _member = self.drain.member();
-        let mut bundles = Bundles::of(&self.config.bundles)?;
+        let mut bundles = Bundles::of(&self.config.folders.bundles)?;
         let mut known = self.pipeline.directory.subscribe();
         let mut stages = Stages::new();
         let mut work: JoinSet<Done> = JoinSet::new();
@@ -123,7 +123,7 @@ impl<S: TokenSource> Listeners<S> {
         sandbox: Sandbox,
         served: bool,
     ) -> impl Future<Output = Done> + Send + use<S> {
-        let folder = self.config.namespaces.clone();
+        let folder = self.config.folders.namespaces.clone();
         async move {
             let did = async {
                 let open = || Namespace::open(&folder, &sandbox.namespace);

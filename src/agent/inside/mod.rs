@@ -12,6 +12,7 @@ mod enter;
 mod lay;
 mod listeners;
 mod namespace;
+mod netlink;
 mod rewrite;
 mod roster;
 mod sandbox;
@@ -43,13 +44,20 @@ pub struct InsideConfig {
     pub mode: NodeMode,
     /// Whether such pods have the virtual machine extension's endpoint, too, unless they say otherwise.
     pub vm_extension: bool,
+    /// Where pods' networks are found.
+    pub folders: Folders,
+}
+
+/// Where pods' networks are found.
+#[derive(Clone, Debug)]
+pub struct Folders {
     /// The runtime's bundles, a folder for each container.
     pub bundles: PathBuf,
     /// Named network namespaces.
     pub namespaces: PathBuf,
 }
 
-impl InsideConfig {
+impl Folders {
     /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents.
     pub async fn clear(&self) -> anyhow::Result<usize> {
         let mut cleared = 0;

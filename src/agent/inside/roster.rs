@@ -33,7 +33,30 @@ mod tests {
 
     use super::*;
     use crate::agent::config::NodeMode;
+    use crate::agent::inside::Folders;
     use crate::agent::testkit::{object, world};
+
+    fn is_there(
+        uid: &str,
+        face: Face,
+        directory: &Directory,
+        (mode, vm_extension): (NodeMode, bool),
+    ) -> bool {
+        let sandbox = Sandbox {
+            uid: uid.into(),
+            namespace: "n".to_owned(),
+        };
+        let folders = Folders {
+            bundles: "b".into(),
+            namespaces: "n".into(),
+        };
+        let config = InsideConfig {
+            mode,
+            vm_extension,
+            folders,
+        };
+        is_served(&sandbox, face, directory, &config)
+    }
 
     #[test]
     fn a_pods_own_word_counts_before_the_agents() {
@@ -51,19 +74,7 @@ mod tests {
         let directory = Directory::of(&world(pods), |_, _| false);
         let served = |mode: NodeMode| {
             let uids = ["in", "out", "none", "unknown"];
-            uids.map(|uid| {
-                let sandbox = Sandbox {
-                    uid: uid.into(),
-                    namespace: "n".to_owned(),
-                };
-                let config = InsideConfig {
-                    mode,
-                    vm_extension: false,
-                    bundles: "b".into(),
-                    namespaces: "n".into(),
-                };
-                is_served(&sandbox, Face::Imds, &directory, &config)
-            })
+            uids.map(|uid| is_there(uid, Face::Imds, &directory, (mode, false)))
         };
         assert_eq!(served(NodeMode::Redirect), [false; 4]);
         assert_eq!(served(NodeMode::Mixed), [true, false, false, false]);
@@ -86,19 +97,8 @@ mod tests {
         ];
         let directory = Directory::of(&world(pods), |_, _| false);
         let served = |mode: NodeMode, vm_extension: bool| {
-            ["yes", "no", "word", "none"].map(|uid| {
-                let sandbox = Sandbox {
-                    uid: uid.into(),
-                    namespace: "n".to_owned(),
-                };
-                let config = InsideConfig {
-                    mode,
-                    vm_extension,
-                    bundles: "b".into(),
-                    namespaces: "n".into(),
-                };
-                is_served(&sandbox, Face::VmExtension, &directory, &config)
-            })
+            ["yes", "no", "word", "none"]
+                .map(|uid| is_there(uid, Face::VmExtension, &directory, (mode, vm_extension)))
         };
         assert_eq!(served(NodeMode::InPod, false), [true, false, false, false]);
         // "false" means false, and any other word nothing.

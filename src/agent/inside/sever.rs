@@ -13,10 +13,11 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 
+use super::netlink::{ERROR, HEADER, messages, outcome};
+
 const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 const DONE: u16 = 3;
-const ERROR: u16 = 2;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
@@ -25,8 +26,7 @@ const TCP: u8 = 6;
 const FAMILIES: [u8; 2] = [2, 10];
 /// All states but LISTEN and TIME-WAIT.
 const STATES: u32 = 0xfff & !(1 << 10) & !(1 << 6);
-/// A netlink header, and what is before the connection's id in a request and in an answer.
-const HEADER: usize = 16;
+/// What is before the connection's id in a request and in an answer.
 const BEFORE_ID: (usize, usize) = (8, 4);
 /// Ports, addresses, interface and cookie.
 const ID: usize = 48;
@@ -93,7 +93,7 @@ fn list(netlink: &Socket, family: u8) -> io::Result<Vec<Connection>> {
         for (kind, body) in messages(&answer) {
             match kind {
                 DONE => return Ok(found),
-                ERROR => return Err(refusal(body)),
+                ERROR => outcome(body)?,
                 _ => found.extend(connection(body)),
             }
         }
@@ -107,18 +107,8 @@ fn destroy(netlink: &Socket, connection: &Connection) -> io::Result<()> {
         0,
     )?;
     let (answer, _) = netlink.recv_from_full()?;
-    let code = messages(&answer).find(|(kind, _)| *kind == ERROR);
-    match code {
-        Some((_, [0, 0, 0, 0, ..])) | None => Ok(()),
-        Some((_, body)) => Err(refusal(body)),
-    }
-}
-
-fn refusal(body: &[u8]) -> io::Error {
-    let code = body
-        .first_chunk::<4>()
-        .map_or(0, |code| i32::from_ne_bytes(*code));
-    io::Error::from_raw_os_error(-code)
+    let mut answers = messages(&answer).filter(|(kind, _)| *kind == ERROR);
+    answers.try_for_each(|(_, body)| outcome(body))
 }
 
 fn request(kind: u16, flags: u16, of: &Connection) -> Vec<u8> {
@@ -132,17 +122,6 @@ fn request(kind: u16, flags: u16, of: &Connection) -> Vec<u8> {
     bytes.extend(STATES.to_ne_bytes());
     bytes.extend(of.id);
     bytes
-}
-
-/// Messages with their kinds.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = u32::from_ne_bytes(*bytes.first_chunk::<4>()?) as usize;
-        let kind = u16::from_ne_bytes([*bytes.get(4)?, *bytes.get(5)?]);
-        let body = bytes.get(HEADER..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
-    })
 }
 
 fn connection(body: &[u8]) -> Option<Connection> {
