@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::checkpoint::Content;
+use super::config::NodeMode;
 use super::directory::{Directory, Published};
 use super::evidence::{Evidence, Sighting};
 use super::knowledge::Knowledge;
@@ -16,8 +17,10 @@ use super::metrics::AgentMetrics;
 use super::sightings::Sightings;
 use super::touched::{GrantBook, Touched};
 use super::world::Batch;
+use crate::model::facts::{Mode, PodFacts};
 use crate::serve::clock;
 use crate::serve::ready::Latch;
+use crate::serve::series::value;
 
 /// How long the source may take before what is remembered counts.
 const RECALL_AFTER: Duration = Duration::from_secs(1);
@@ -28,6 +31,8 @@ pub trait Witness {
     fn of(&self, ip: IpAddr) -> Sighting;
     /// The link of its own that the address was last behind.
     fn behind(&self, ip: IpAddr) -> Option<u32>;
+    /// Whether a neighbour may claim the address.
+    fn is_on_bridge(&self, ip: IpAddr) -> bool;
     /// A process before this one saw the address behind that link.
     fn recall(&self, ip: IpAddr, link: u32);
     /// Changes whenever some evidence did.
@@ -41,6 +46,10 @@ impl Witness for Evidence {
 
     fn behind(&self, ip: IpAddr) -> Option<u32> {
         Self::behind(self, ip)
+    }
+
+    fn is_on_bridge(&self, ip: IpAddr) -> bool {
+        Self::is_on_bridge(self, ip)
     }
 
     fn recall(&self, ip: IpAddr, link: u32) {
@@ -58,6 +67,8 @@ pub struct Index<W> {
     pub batches: mpsc::Receiver<Batch>,
     /// Local evidence.
     pub witness: W,
+    /// How pods are served.
+    pub mode: NodeMode,
     /// Where snapshots go.
     pub published: Arc<Published>,
     /// The series.
@@ -120,6 +131,7 @@ impl<W: Witness> Index<W> {
                     |pod, ip| sightings.has_moved(pod, ip, self.witness.of(ip)),
                 );
                 self.metrics.known(&directory);
+                self.spoofable(&directory);
                 on_change(&directory);
                 self.published.publish(directory);
                 if let Some(checkpoint) =
@@ -143,8 +155,25 @@ impl<W: Witness> Index<W> {
                 self.witness.recall(kept.ip, link);
             }
         }
-        let (world, sightings) = content.restore();
+        let (world, sightings) = content.restore(self.mode);
         (Knowledge::new(Some(world)), sightings)
+    }
+
+    /// Pods whose address a neighbour may claim, and nothing but their address tells them apart (CVE-2021-1677).
+    fn spoofable(&self, directory: &Directory) {
+        let redirected = |pod: &&PodFacts| self.mode.of(pod.mode) == Mode::Redirect;
+        let pods = directory.pods().map(|grants| &*grants.pod);
+        let may_be = pods
+            .filter(redirected)
+            .filter(|pod| pod.ips.iter().any(|ip| self.witness.is_on_bridge(*ip)));
+        let (count, before) = (may_be.count(), self.metrics.spoofable.get());
+        self.metrics.spoofable.set(value(count));
+        if count > 0 && before == 0 {
+            tracing::warn!(
+                count,
+                "pods share a bridge: one with NET_ADMIN or NET_RAW may claim another's address before that one first speaks, and get its tokens; --mode in-pod closes that (docs/in-pod.md)"
+            );
+        }
     }
 
     fn take(&self, batch: Batch, knowledge: &mut Knowledge, touched: &mut Touched) {

@@ -29,6 +29,8 @@ pub struct AgentMetrics {
     forwarded: IntCounter,
     duration: Histogram,
     pods: IntGauge,
+    /// Pods whose address a neighbour may claim, and that are served by it.
+    pub spoofable: IntGauge,
     bindings: IntGauge,
     identities: IntGauge,
     malformed: IntGauge,
@@ -105,6 +107,11 @@ impl AgentMetrics {
                 registry,
                 "lanyard_pods",
                 "Live pods known, with an address of their own.",
+            )?,
+            spoofable: gauge(
+                registry,
+                "lanyard_pods_spoofable",
+                "Live pods that are served by their address on a bridge, where a neighbour may claim it.",
             )?,
             bindings: gauge(registry, "lanyard_bindings", "AzureIdentityBindings known.")?,
             identities: gauge(

@@ -100,6 +100,12 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
             "agent.enforcement=observe,agent.bootGuard.enabled=true",
             "until you enforce",
         ),
+        (
+            "agent.enforcement=observe,agent.mode=in-pod",
+            "with agent.mode=redirect only",
+        ),
+        ("agent.mode=inpod", "mode"),
+        ("agent.inPod.runtimeState=run", "runtimeState"),
     ] {
         let told = refusal(set);
         assert!(told.contains(words), "{set}: {told}");
@@ -193,14 +199,25 @@ fn the_operators_objects_are_there_only_when_asked_for() {
     assert!(rule["spec"]["groups"][0]["rules"].as_array().unwrap().len() > 5);
 }
 
+fn agents(objects: &[Value]) -> &Value {
+    let mut sets = objects.iter();
+    sets.find(|object| object["kind"] == "DaemonSet").unwrap()
+}
+
+/// The host's folders and files that agents see.
+fn paths(objects: &[Value]) -> Vec<&str> {
+    let volumes = &agents(objects)["spec"]["template"]["spec"]["volumes"];
+    let volumes = volumes.as_array().unwrap().iter();
+    volumes
+        .filter_map(|volume| volume["hostPath"]["path"].as_str())
+        .collect()
+}
+
 /// Invariants 6 and 9, as far as a manifest can hold them.
 #[test]
 fn the_agents_pod_has_what_it_needs_and_no_more() {
     let objects = template("lanyard", &[]);
-    let set = objects
-        .iter()
-        .find(|object| object["kind"] == "DaemonSet")
-        .unwrap();
+    let set = agents(&objects);
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let security = &container["securityContext"];
@@ -223,23 +240,39 @@ fn the_agents_pod_has_what_it_needs_and_no_more() {
         set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
         0
     );
-    let paths = |objects: &[Value]| -> Vec<String> {
-        let set = objects
-            .iter()
-            .find(|object| object["kind"] == "DaemonSet")
-            .unwrap();
-        let volumes = set["spec"]["template"]["spec"]["volumes"]
-            .as_array()
-            .unwrap();
-        volumes
-            .iter()
-            .filter_map(|volume| Some(volume["hostPath"]["path"].as_str()?.to_owned()))
-            .collect()
-    };
     assert_eq!(paths(&objects), ["/run/lanyard", "/run/xtables.lock"]);
     let guarded = template("lanyard", &["--set", "agent.bootGuard.enabled=true"]);
     assert_eq!(
         paths(&guarded),
         ["/run/lanyard", "/run/xtables.lock", "/", "/etc"]
     );
+}
+
+/// What a mode needs comes with that mode, and what it reads it cannot write.
+#[test]
+fn agents_that_enter_pods_have_what_that_takes() {
+    const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+    for mode in ["in-pod", "mixed"] {
+        let objects = template("lanyard", &["--set", &format!("agent.mode={mode}")]);
+        let container = &agents(&objects)["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(
+            container["securityContext"]["capabilities"]["add"].to_string(),
+            r#"["NET_ADMIN","NET_RAW","SYS_ADMIN"]"#
+        );
+        let args = container["args"].to_string();
+        assert!(args.contains(&format!("--mode={mode}")), "{args}");
+        assert!(!args.contains("vm-extension"), "{args}");
+        assert_eq!(
+            paths(&objects),
+            ["/run/lanyard", "/run/xtables.lock", "/run/netns", BUNDLES]
+        );
+        for folder in ["/run/netns", BUNDLES] {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            let mount = mounts.iter().find(|mount| mount["mountPath"] == folder);
+            let mount = mount.unwrap();
+            // What the host unmounts would else be held here.
+            assert_eq!(mount["mountPropagation"], "HostToContainer");
+            assert_eq!(mount["readOnly"], true);
+        }
+    }
 }

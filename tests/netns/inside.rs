@@ -86,6 +86,13 @@ async fn until_status(pod: &Pod, wanted: u16) -> Result<()> {
     Ok(waited?)
 }
 
+/// A sample of the agent's.
+pub async fn sample(agent: &Agent, series: &str) -> Option<u64> {
+    let text = agent.metrics().await.ok()?;
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
 /// Whether the metadata address is the pod's own.
 async fn is_inside(pod: &Pod) -> bool {
     let args = ["-4", "addr", "show", "dev", "lo"];
@@ -324,6 +331,86 @@ pub async fn what_was_laid_in_a_pod_goes_with_the_mode_and_with_lanyard(
     ensure!(!is_inside(other).await);
     // Nothing of ours stands between the pod and the node's IMDS any more.
     until_status(other, 400).await
+}
+
+/// What the pod has itself it keeps; what it takes away of ours it gets again.
+pub async fn a_pod_keeps_what_is_its_own(stage: Stage) -> Result<()> {
+    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let own = &cast.stranger;
+    own.namespace()
+        .ip("addr add 169.254.169.254/32 dev lo\n")
+        .await?;
+    bundles.add("own", own)?;
+    until(WAIT, "an attempt", async || {
+        sample(&agent, "lanyard_inside_failures_total{reason=\"taken\"}").await >= Some(2)
+    })
+    .await?;
+    ensure!(is_inside(own).await, "its address is taken away");
+    let answered = own.namespace().run(async || {
+        let listener = tokio::net::TcpListener::bind("169.254.169.254:80").await?;
+        let client = tokio::net::TcpStream::connect("169.254.169.254:80").await?;
+        let (_, peer) = listener.accept().await?;
+        std::io::Result::Ok(peer == client.local_addr()?)
+    });
+    ensure!(answered.await??, "its own metadata service is not reached");
+    // As soon as it gives the address up it is served.
+    own.namespace()
+        .ip("addr del 169.254.169.254/32 dev lo\n")
+        .await?;
+    until_status(own, 400).await?;
+    let pod = &cast.payments;
+    bundles.add("one", pod)?;
+    until_status(pod, 200).await?;
+    ensure!(sample(&agent, "lanyard_inside_pods").await == Some(2));
+    // All rules, and then the address, too.
+    for theft in [
+        "nft delete table ip lanyard",
+        "ip addr del 169.254.169.254/32 dev lo",
+    ] {
+        let before = sample(&agent, "lanyard_inside_mended_total").await;
+        pod.namespace().output("sh", &["-c", theft]).await?;
+        until(Duration::from_secs(60), "what was laid again", async || {
+            sample(&agent, "lanyard_inside_mended_total").await > before && status(pod).await == 200
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// An agent that starts on a full node.
+pub async fn an_agent_takes_care_of_two_hundred_and_fifty_pods(stage: Stage) -> Result<()> {
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    let bundles = Bundles::new(&cast)?;
+    let mut pods = Vec::new();
+    for number in 0..250 {
+        let pod = cast
+            .lab
+            .node()
+            .add_pod(&format!("many-{number}"), Style::Ptp)
+            .await?;
+        bundles.add(pod.name(), &pod)?;
+        pods.push(pod);
+    }
+    let setup = cast
+        .agent(&stage.backend)
+        .flag("--mode", "in-pod")
+        .flag("--pod-wait", "0s")
+        .flag("--runtime-state", &bundles.path().display().to_string());
+    let agent = cast.lab.agent(&setup).await?;
+    until(WAIT, "all of them served", async || {
+        sample(&agent, "lanyard_inside_pods").await == Some(250)
+    })
+    .await?;
+    // Nobody told of them: each is told to try again, by its own listener.
+    for pod in &pods {
+        let reply = pod
+            .namespace()
+            .get(IMDS, &Get::token(VAULT_RESOURCE))
+            .await?;
+        let known = reply.status == 503 && reply.body.contains("not known");
+        ensure!(known, "{}: {reply:?}", pod.name());
+    }
+    Ok(())
 }
 
 /// Two hundred times a pod comes and goes: as many file descriptors as before, and no namespace is held.

@@ -152,6 +152,11 @@ fn scenarios() -> Vec<Scenario> {
             inside::the_extensions_endpoint_is_on_the_pods_own_loopback
         ),
         play!(Any, inside::pods_that_come_and_go_leave_nothing),
+        play!(Any, inside::a_pod_keeps_what_is_its_own),
+        play!(
+            Any,
+            inside::an_agent_takes_care_of_two_hundred_and_fifty_pods
+        ),
         play!(
             Any,
             spoof::with_redirection_a_silent_neighbours_address_can_be_forged

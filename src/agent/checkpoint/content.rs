@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::config::NodeMode;
 use crate::agent::sightings::{Kept, Sightings};
 use crate::agent::touched::Touched;
 use crate::agent::world::{Change, World};
@@ -17,7 +18,7 @@ use crate::api::account;
 use crate::api::object::Object;
 use crate::model::account::AccountFacts;
 use crate::model::facts::{
-    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, PodFacts, PodLife,
+    AssignmentFacts, BindingFacts, ExceptionFacts, IdentityFacts, Labels, Mode, PodFacts, PodLife,
     PolicyFacts,
 };
 
@@ -93,8 +94,8 @@ impl Content {
     }
 
     /// The objects and what was seen of them. A live pod without evidence for an address of its is
-    /// left out.
-    pub fn restore(self) -> (World, Sightings) {
+    /// left out, unless it is served from inside: then no address is believed.
+    pub fn restore(self, mode: NodeMode) -> (World, Sightings) {
         let sightings = Sightings::recalled(&self.addresses);
         let evident: HashSet<_> = self
             .addresses
@@ -103,7 +104,8 @@ impl Content {
             .collect();
         let is_evident = |pod: &Arc<PodFacts>| {
             let has = |ip: &std::net::IpAddr| evident.contains(&(&pod.name, &pod.uid, *ip));
-            pod.life == PodLife::Ended || pod.ips.iter().all(has)
+            let inside = mode.of(pod.mode) == Mode::InPod;
+            pod.life == PodLife::Ended || inside || pod.ips.iter().all(has)
         };
         let pods = self.pods.iter().filter(|pod| is_evident(pod));
         let pods = pods.map(|pod| Object::Pod((**pod).clone()));

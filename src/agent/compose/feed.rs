@@ -78,6 +78,7 @@ pub async fn feed(
     let index = Index {
         batches,
         witness: evidence,
+        mode: config.inside.mode,
         published: pipeline.directory.clone(),
         metrics: pipeline.metrics.clone(),
         ready,

@@ -26,7 +26,7 @@ use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
-use crate::agent::inside::Listeners;
+use crate::agent::inside::{InsideMetrics, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -258,7 +258,8 @@ fn serve_inside(
             ..config.limits
         },
         drain: drain.clone(),
-        metrics: ConnMetrics::new(registry, "inside")?,
+        metrics: InsideMetrics::register(registry)?,
+        connections: ConnMetrics::new(registry, "inside")?,
     };
     let drained = drain.clone();
     spawn(tasks, async move {

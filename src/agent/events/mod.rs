@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::ledger::{Entry, Ledger};
-use self::reason::{About, Reason, identity_note, note};
+use self::reason::{About, Reason, identity_note, note, taken_note};
 use super::select::Refusal;
 use crate::model::facts::{IdentityFacts, PodFacts};
 use crate::model::fault::Fault;
@@ -141,6 +141,24 @@ impl Events {
             note: note(reason, refused.fault, what),
             count,
         };
+        self.tell(teller, (&pod.uid, reason, about), telling);
+    }
+
+    /// Tells that a pod has itself what is to be laid in its network, unless it was told lately. Never waits.
+    pub fn taken(&self, pod: &PodFacts, text: &str) {
+        let Some(teller) = self.teller.get() else {
+            return;
+        };
+        let reason = Reason::EndpointTaken;
+        let telling = |count| Telling {
+            regarding: Regarding::Pod,
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            reason,
+            note: taken_note(text),
+            count,
+        };
+        let about = teller.hasher.hash_one(text);
         self.tell(teller, (&pod.uid, reason, about), telling);
     }
 

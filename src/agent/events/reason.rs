@@ -29,6 +29,8 @@ pub enum Reason {
     TokenRefused,
     /// A metadata path that no exception opens.
     MetadataPathClosed,
+    /// The pod has itself what is to be laid in its network.
+    EndpointTaken,
     /// On an identity: its credential cannot be read, or is none.
     CredentialUnusable,
     /// On an identity: Entra ID refuses its credential.
@@ -39,13 +41,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::IdentityNotGranted,
         Self::IdentityAmbiguous,
         Self::ResourceNotAllowed,
         Self::IdentityNotUsable,
         Self::TokenRefused,
         Self::MetadataPathClosed,
+        Self::EndpointTaken,
         Self::CredentialUnusable,
         Self::CredentialRefused,
         Self::CredentialExpiring,
@@ -61,6 +64,7 @@ impl Reason {
             Self::IdentityNotUsable => "IdentityNotUsable",
             Self::TokenRefused => "TokenRefused",
             Self::MetadataPathClosed => "MetadataPathClosed",
+            Self::EndpointTaken => "EndpointTaken",
             Self::CredentialUnusable => "CredentialUnusable",
             Self::CredentialRefused => "CredentialRefused",
             Self::CredentialExpiring => "CredentialExpiring",
@@ -111,6 +115,7 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
         Reason::IdentityNotGranted
         | Reason::ResourceNotAllowed
         | Reason::IdentityNotUsable
+        | Reason::EndpointTaken
         | Reason::CredentialUnusable
         | Reason::CredentialRefused
         | Reason::CredentialExpiring => sentence(&fault.detail),
@@ -119,6 +124,15 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
     short(format!(
         "{what}. What to change: lanyard explain {name} -n {namespace}; TROUBLESHOOTING.md#{}",
         fault.kind.as_str()
+    ))
+}
+
+/// The note of an Event on a pod that has itself what is to be laid in its network.
+#[must_use]
+pub fn taken_note(text: &str) -> String {
+    let what = sentence(text);
+    short(format!(
+        "{what}: no identities are served inside its network. What to change: TROUBLESHOOTING.md#endpoint_taken"
     ))
 }
 

@@ -100,6 +100,11 @@ impl Evidence {
         self.table.read().behind(address.to_canonical())
     }
 
+    /// Whether the address is on a bridge, where a neighbour may claim it.
+    pub fn is_on_bridge(&self, address: IpAddr) -> bool {
+        self.table.read().is_on_bridge(address.to_canonical())
+    }
+
     /// Another process on this node saw the address behind this link. If the link has gone, the
     /// address departed when nobody looked.
     pub fn recall(&self, address: IpAddr, link: u32) {

@@ -225,6 +225,12 @@ impl Table {
         !gone.is_empty()
     }
 
+    /// Whether the address is on a bridge: whoever else is on it may claim the address.
+    pub fn is_on_bridge(&self, address: IpAddr) -> bool {
+        let ifindex = self.ifindex(address);
+        ifindex.is_some_and(|ifindex| self.ports.keys().any(|(bridge, _)| *bridge == ifindex))
+    }
+
     /// The link of its own that an address was last behind.
     pub fn behind(&self, address: IpAddr) -> Option<u32> {
         self.behind.get(&address).copied()

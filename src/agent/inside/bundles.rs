@@ -23,10 +23,26 @@ pub struct Bundles {
     folder: PathBuf,
     changes: Changes,
     /// What is known of each: a sandbox, or something else.
-    known: BTreeMap<String, Option<Sandbox>>,
-    /// Those that could not be read yet, and the pause before the next look.
-    unread: BTreeMap<String, Duration>,
+    known: BTreeMap<String, Option<Noticed>>,
+    /// Those that could not be read yet.
+    unread: BTreeMap<String, Unread>,
     again: Option<Instant>,
+}
+
+/// A sandbox, and since when it is known of.
+#[derive(Clone, Debug)]
+pub struct Noticed {
+    /// The sandbox.
+    pub sandbox: Sandbox,
+    /// When its bundle was first seen.
+    pub since: Instant,
+}
+
+/// A bundle whose configuration is not there yet.
+struct Unread {
+    since: Instant,
+    /// Before the next look.
+    pause: Duration,
 }
 
 impl Bundles {
@@ -44,9 +60,9 @@ impl Bundles {
     }
 
     /// The sandboxes, by container id.
-    pub fn sandboxes(&self) -> impl Iterator<Item = (&str, &Sandbox)> {
+    pub fn sandboxes(&self) -> impl Iterator<Item = (&str, &Noticed)> {
         let known = self.known.iter();
-        known.filter_map(|(id, sandbox)| Some((id.as_str(), sandbox.as_ref()?)))
+        known.filter_map(|(id, noticed)| Some((id.as_str(), noticed.as_ref()?)))
     }
 
     /// Whether there is a sandbox of this container id.
@@ -66,6 +82,7 @@ impl Bundles {
     }
 
     fn look(&mut self) {
+        let now = Instant::now();
         let present = present(&self.folder);
         self.known.retain(|id, _| present.contains(id));
         self.unread.retain(|id, _| present.contains(id));
@@ -75,18 +92,20 @@ impl Bundles {
             }
             let text = std::fs::read(self.folder.join(&id).join(CONFIG));
             if let Ok(Ok(sandbox)) = text.map(|text| sandbox::read(&text)) {
-                self.unread.remove(&id);
-                self.known.insert(id, sandbox);
+                let since = self.unread.remove(&id).map_or(now, |unread| unread.since);
+                let noticed = sandbox.map(|sandbox| Noticed { sandbox, since });
+                self.known.insert(id, noticed);
             } else {
-                let pause = self.unread.get(&id).map_or(PAUSES.0, |pause| *pause * 2);
-                self.unread.insert(id, pause.min(PAUSES.1));
+                let fresh = Unread {
+                    since: now,
+                    pause: PAUSES.0 / 2,
+                };
+                let unread = self.unread.entry(id).or_insert(fresh);
+                unread.pause = (unread.pause * 2).min(PAUSES.1);
             }
         }
-        self.again = self
-            .unread
-            .values()
-            .min()
-            .map(|pause| Instant::now() + *pause);
+        let pauses = self.unread.values().map(|unread| unread.pause);
+        self.again = pauses.min().map(|pause| now + pause);
     }
 }
 
@@ -125,7 +144,7 @@ mod tests {
             loop {
                 let uids: Vec<_> = bundles
                     .sandboxes()
-                    .map(|(_, one)| one.uid.to_string())
+                    .map(|(_, one)| one.sandbox.uid.to_string())
                     .collect();
                 if uids == expected {
                     return;

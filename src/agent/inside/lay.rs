@@ -28,32 +28,85 @@ pub const PORT: u16 = 50_254;
 /// The port of the virtual machine extension's endpoint.
 const VM_EXTENSION: u16 = 50_342;
 
+/// What a program of the pod's own has already. It keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The metadata address.
+    Address,
+    /// A port that we would listen on.
+    Port(u16),
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address => write!(f, "the pod has the address {METADATA} already"),
+            Self::Port(port) => write!(f, "a program of the pod listens on port {port} already"),
+        }
+    }
+}
+
+/// What the thread inside gives.
+pub type Laid = io::Result<Result<Vec<TcpListener>, Taken>>;
+
 /// Lays all of it; a listener that accepts.
-pub async fn lay() -> io::Result<TcpListener> {
-    let listener = listener(SocketAddrV4::new(METADATA, PORT))?;
-    match send(&rewrite::lay(METADATA, PORT)) {
-        Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
-        laid => laid?,
+pub async fn lay() -> Laid {
+    let listener = match listener(SocketAddrV4::new(METADATA, PORT)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Ok(Err(Taken::Port(PORT)));
+        }
+        bound => bound?,
+    };
+    // Looked at before the table: another agent of ours makes that first, too.
+    let was_there = Addresses::open().map_err(io::Error::other)?;
+    let was_there = was_there.local().await.map_err(io::Error::other)?;
+    if lay_table()? && was_there.contains(&METADATA) {
+        send(&rewrite::remove())?;
+        return Ok(Err(Taken::Address));
     }
     // From here on packets to the address stay inside, and meet the rule.
     let claimed = intercept::claim_address(METADATA).await;
     claimed.map_err(io::Error::other)?;
     sever(METADATA)?;
-    Ok(listener)
+    Ok(Ok(vec![listener]))
+}
+
+/// Lays again what was taken away from beside a listener of ours; whether anything was.
+pub async fn mend() -> io::Result<bool> {
+    let table = lay_table()?;
+    let addresses = Addresses::open().map_err(io::Error::other)?;
+    let address = addresses.claim(METADATA).await.map_err(io::Error::other)?;
+    Ok(table || address)
+}
+
+/// Makes the table; whether it was absent.
+fn lay_table() -> io::Result<bool> {
+    match send(&rewrite::lay(METADATA, PORT)) {
+        Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(false),
+        laid => laid.map(|()| true),
+    }
 }
 
 /// The virtual machine extension's endpoint, on the pod's own loopback; without IPv6 on IPv4 alone.
-pub async fn vm_extension() -> io::Result<Vec<TcpListener>> {
-    let mut listeners = vec![listener(SocketAddrV4::new(
-        Ipv4Addr::LOCALHOST,
-        VM_EXTENSION,
-    ))?];
-    match listener6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, VM_EXTENSION, 0, 0)) {
-        Ok(second) => listeners.push(second),
-        Err(error) if without_ipv6(&error) => {}
-        Err(error) => return Err(error),
+pub async fn vm_extension() -> Laid {
+    let both = || {
+        let mut listeners = vec![listener(SocketAddrV4::new(
+            Ipv4Addr::LOCALHOST,
+            VM_EXTENSION,
+        ))?];
+        match listener6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, VM_EXTENSION, 0, 0)) {
+            Ok(second) => listeners.push(second),
+            Err(error) if without_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(listeners)
+    };
+    match both() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Ok(Err(Taken::Port(VM_EXTENSION)))
+        }
+        bound => bound.map(Ok),
     }
-    Ok(listeners)
 }
 
 fn without_ipv6(error: &io::Error) -> bool {

@@ -7,24 +7,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::answer::Inside;
-use super::bundles::Bundles;
+use super::bundles::{Bundles, Noticed};
+use super::lay::Taken;
 use super::namespace::Namespace;
-use super::sandbox::Sandbox;
-use super::{Face, InsideConfig, enter, lay, roster};
+use super::stage::{Errand, Stage};
+use super::{Face, InsideConfig, InsideMetrics, enter, lay, roster};
 use crate::agent::obtain::TokenSource;
 use crate::agent::origin::Origin;
 use crate::agent::pipeline::Pipeline;
-use crate::model::backoff;
+use crate::serve::series::value;
 use crate::serve::{self, ConnMetrics, Drain, Limits};
-
-/// The first pause after a failure, and the longest.
-const PAUSES: backoff::Bounds = (Duration::from_millis(50), Duration::from_mins(1));
 
 /// All listeners inside pods.
 pub struct Listeners<S: TokenSource> {
@@ -37,31 +34,24 @@ pub struct Listeners<S: TokenSource> {
     /// The agent's end.
     pub drain: Drain,
     /// The series of all of them together.
-    pub metrics: ConnMetrics,
-}
-
-/// How far a sandbox is.
-enum Stage {
-    /// Somebody is in its namespace, after so many failures in a row.
-    Busy { failures: u32 },
-    /// It is served.
-    Open(Drain),
-    /// Nothing of ours is there.
-    Clear,
-    /// What was tried failed so many times in a row.
-    Failed { again: Instant, failures: u32 },
+    pub metrics: InsideMetrics,
+    /// The series of their connections.
+    pub connections: ConnMetrics,
 }
 
 /// What was done in a namespace.
 enum Did {
     Laid(Vec<TcpListener>),
+    Taken(Taken),
+    /// Whether anything was amiss.
+    Mended(bool),
     Cleared,
 }
 
 /// A container id, and where.
 type Spot = (String, Face);
 type Done = (Spot, io::Result<Did>);
-type Stages = BTreeMap<Spot, (Sandbox, Stage)>;
+type Stages = BTreeMap<Spot, (Noticed, Stage)>;
 
 impl<S: TokenSource> Listeners<S> {
     /// Serves until the agent ends.
@@ -74,11 +64,8 @@ impl<S: TokenSource> Listeners<S> {
         loop {
             forget(&mut stages, &bundles);
             self.begin(&mut stages, &bundles, &mut work);
-            let waits = |(_, stage): &(Sandbox, Stage)| match stage {
-                Stage::Failed { again, .. } => Some(*again),
-                _ => None,
-            };
-            let again = stages.values().filter_map(waits).min();
+            self.count(&stages);
+            let again = stages.values().filter_map(|(_, stage)| stage.again()).min();
             tokio::select! {
                 () = self.drain.begun() => break,
                 looked = bundles.next() => looked?,
@@ -93,57 +80,56 @@ impl<S: TokenSource> Listeners<S> {
 
     /// Begins what is to be done.
     fn begin(&self, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
-        let directory = self.pipeline.directory.load();
+        let (directory, now) = (self.pipeline.directory.load(), Instant::now());
         let spots = bundles
             .sandboxes()
             .flat_map(|one| Face::ALL.map(|face| (one, face)));
-        for ((id, sandbox), face) in spots {
+        for ((id, noticed), face) in spots {
             let spot = (id.to_owned(), face);
-            let served = roster::is_served(sandbox, face, &directory, &self.config);
-            let failures = match (stages.get(&spot).map(|(_, stage)| stage), served) {
-                (Some(Stage::Busy { .. }), _)
-                | (Some(Stage::Open(_)), true)
-                | (Some(Stage::Clear), false) => continue,
-                (Some(Stage::Failed { again, .. }), _) if *again > Instant::now() => continue,
-                (Some(Stage::Failed { failures, .. }), _) => *failures,
-                (Some(Stage::Open(drain)), false) => {
-                    drain.cut();
-                    0
-                }
-                (Some(Stage::Clear) | None, _) => 0,
+            let served = roster::is_served(&noticed.sandbox, face, &directory, &self.config);
+            let stage = stages.get(&spot).map(|(_, stage)| stage);
+            let Some((errand, next)) = Stage::next(stage, served, now) else {
+                continue;
             };
-            work.spawn(self.enter(spot.clone(), sandbox.clone(), served));
-            stages.insert(spot, (sandbox.clone(), Stage::Busy { failures }));
+            if let Some(drain) = stage.and_then(Stage::drain).filter(|_| !served) {
+                drain.cut();
+            }
+            work.spawn(self.enter(spot.clone(), noticed, errand));
+            stages.insert(spot, (noticed.clone(), next));
         }
     }
 
     fn enter(
         &self,
         spot: Spot,
-        sandbox: Sandbox,
-        served: bool,
+        noticed: &Noticed,
+        errand: Errand,
     ) -> impl Future<Output = Done> + Send + use<S> {
         let folder = self.config.folders.namespaces.clone();
+        let name = noticed.sandbox.namespace.clone();
         async move {
+            let open = || Namespace::open(&folder, &name);
             let did = async {
-                let open = || Namespace::open(&folder, &sandbox.namespace);
-                match (spot.1, served) {
-                    (Face::Imds, true) => {
-                        let laid = enter::enter(open()?, lay::lay).await?;
-                        return Ok(Did::Laid(vec![laid]));
+                let laid = match (spot.1, errand) {
+                    (Face::Imds, Errand::Lay) => enter::enter(open()?, lay::lay).await?,
+                    (Face::VmExtension, Errand::Lay) => {
+                        enter::enter(open()?, lay::vm_extension).await?
                     }
-                    (Face::VmExtension, true) => {
-                        return enter::enter(open()?, lay::vm_extension)
-                            .await
-                            .map(Did::Laid);
+                    (Face::Imds, Errand::Mend) => {
+                        return enter::enter(open()?, lay::mend).await.map(Did::Mended);
                     }
-                    (Face::Imds, false) => {
+                    (Face::Imds, Errand::Clear) => {
                         enter::enter(open()?, lay::clear).await?;
+                        return Ok(Did::Cleared);
                     }
                     // There is nothing but the listeners.
-                    (Face::VmExtension, false) => {}
-                }
-                Ok(Did::Cleared)
+                    (Face::VmExtension, Errand::Mend) => return Ok(Did::Mended(false)),
+                    (Face::VmExtension, Errand::Clear) => return Ok(Did::Cleared),
+                };
+                Ok(match laid {
+                    Ok(listeners) => Did::Laid(listeners),
+                    Err(taken) => Did::Taken(taken),
+                })
             };
             let did = did.await;
             (spot, did)
@@ -152,65 +138,93 @@ impl<S: TokenSource> Listeners<S> {
 
     fn take(&self, stages: &mut Stages, (spot, did): Done) -> io::Result<()> {
         // A sandbox that went meanwhile took all of it along.
-        let Some((sandbox, stage)) = stages.get_mut(&spot) else {
+        let Some((noticed, stage)) = stages.get_mut(&spot) else {
             return Ok(());
         };
+        let now = Instant::now();
         *stage = match did {
-            Ok(Did::Laid(listeners)) => Stage::Open(self.serve(listeners, sandbox, spot.1)?),
-            Ok(Did::Cleared) => Stage::Clear,
+            Ok(Did::Laid(listeners)) => {
+                let drain = self.serve(listeners, noticed, spot.1)?;
+                if spot.1 == Face::Imds {
+                    self.metrics.ready(now - noticed.since);
+                }
+                Stage::open(drain, now)
+            }
+            Ok(Did::Mended(anything)) => {
+                self.metrics.mended.inc_by(u64::from(anything));
+                stage.drain().map_or_else(
+                    || Stage::clear(now),
+                    |drain| Stage::open(drain.clone(), now),
+                )
+            }
+            Ok(Did::Cleared) => Stage::clear(now),
+            Ok(Did::Taken(taken)) => {
+                self.metrics.taken.inc();
+                self.tell(noticed, taken, stage.is_first());
+                stage.failed(now)
+            }
             Err(error) => {
-                let failures = match stage {
-                    Stage::Busy { failures } => *failures,
-                    _ => 0,
-                };
-                // Once: a pod whose own program has the address stays so.
-                if failures == 0 {
-                    let (uid, namespace) = (&*sandbox.uid, &sandbox.namespace);
+                self.metrics.failed.inc();
+                // Once: some stay so.
+                if stage.is_first() {
+                    let (uid, namespace) = (&*noticed.sandbox.uid, &noticed.sandbox.namespace);
                     tracing::warn!(uid, namespace, %error, "a pod's network cannot be entered; trying again");
                 }
-                Stage::Failed {
-                    again: Instant::now() + backoff::pause(PAUSES, failures),
-                    failures: failures.saturating_add(1),
-                }
+                stage.failed(now)
             }
         };
         Ok(())
     }
 
+    /// The pod's owner is told; the log once.
+    fn tell(&self, noticed: &Noticed, taken: Taken, first: bool) {
+        let uid = &noticed.sandbox.uid;
+        if first {
+            tracing::warn!(uid = &**uid, %taken, "a pod is not served from inside");
+        }
+        if let Some(grants) = self.pipeline.directory.load().of_uid(uid) {
+            self.pipeline.events.taken(&grants.pod, &taken.to_string());
+        }
+    }
+
     fn serve(
         &self,
         listeners: Vec<TcpListener>,
-        sandbox: &Sandbox,
+        noticed: &Noticed,
         face: Face,
     ) -> io::Result<Drain> {
         let drain = Drain::new();
         for listener in listeners {
             let answer = Inside {
                 pipeline: self.pipeline.clone(),
-                origin: Origin::Inside(sandbox.uid.clone()),
+                origin: Origin::Inside(noticed.sandbox.uid.clone()),
                 face,
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let (drain, metrics) = (drain.clone(), self.metrics.clone());
+            let (drain, metrics) = (drain.clone(), self.connections.clone());
             tokio::spawn(serve::serve(listener, self.limits, answer, drain, metrics));
         }
-        tracing::debug!(uid = &*sandbox.uid, ?face, "a pod is served from inside");
+        tracing::debug!(
+            uid = &*noticed.sandbox.uid,
+            ?face,
+            "a pod is served from inside"
+        );
         Ok(drain)
+    }
+
+    fn count(&self, stages: &Stages) {
+        let served = stages
+            .iter()
+            .filter(|((_, face), (_, stage))| *face == Face::Imds && stage.drain().is_some());
+        self.metrics.pods.set(value(served.count()));
     }
 
     /// The agent ends: nothing new, and then what is left is cut. Rules and addresses stay, for the next one.
     async fn end(&self, stages: &Stages) {
-        let drains = || stages.values().filter_map(|(_, stage)| open(stage));
+        let drains = || stages.values().filter_map(|(_, stage)| stage.drain());
         drains().for_each(Drain::begin);
         self.drain.cut_off().await;
         drains().for_each(Drain::cut);
-    }
-}
-
-const fn open(stage: &Stage) -> Option<&Drain> {
-    match stage {
-        Stage::Open(drain) => Some(drain),
-        _ => None,
     }
 }
 
@@ -218,7 +232,7 @@ const fn open(stage: &Stage) -> Option<&Drain> {
 fn forget(stages: &mut Stages, bundles: &Bundles) {
     stages.retain(|(id, _), (_, stage)| {
         let stays = bundles.has(id);
-        if let Some(drain) = open(stage).filter(|_| !stays) {
+        if let Some(drain) = stage.drain().filter(|_| !stays) {
             drain.cut();
         }
         stays

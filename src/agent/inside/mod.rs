@@ -11,16 +11,19 @@ mod bundles;
 mod enter;
 mod lay;
 mod listeners;
+mod metrics;
 mod namespace;
 mod netlink;
 mod rewrite;
 mod roster;
 mod sandbox;
 mod sever;
+mod stage;
 
 use std::path::PathBuf;
 
 pub use self::listeners::Listeners;
+pub use self::metrics::InsideMetrics;
 use self::namespace::Namespace;
 use crate::agent::config::NodeMode;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::agent::config::NodeMode;
 use crate::agent::sightings::Sightings;
 use crate::agent::testkit::{arm, binding, identity, namespace, object, pod, policy, world};
 use crate::agent::world::World;
@@ -53,7 +54,7 @@ fn what_is_written_is_read_and_grants_the_same() {
     let bytes = encode(&written).unwrap();
     let read = decode(&bytes, &here()).unwrap();
     assert_eq!(read, written);
-    let (restored, _) = read.content.restore();
+    let (restored, _) = read.content.restore(NodeMode::Redirect);
     let before = known();
     for pod in before.pods() {
         let again = restored.pod(&pod.name).unwrap();
@@ -71,7 +72,12 @@ fn what_is_written_is_read_and_grants_the_same() {
 #[test]
 fn a_pod_without_evidence_is_left_out() {
     let content = Content::of(&known(), Vec::new());
-    assert_eq!(content.restore().0.pods().count(), 0);
+    assert_eq!(
+        content.clone().restore(NodeMode::Redirect).0.pods().count(),
+        0
+    );
+    // From inside no address is believed, so none needs evidence.
+    assert_eq!(content.restore(NodeMode::InPod).0.pods().count(), 1);
 }
 
 #[test]
@@ -145,10 +151,15 @@ fn service_accounts_that_name_identities_are_kept_until_they_count_no_more() {
     let read = decode(&bytes, &here()).unwrap();
     assert_eq!(read, written);
     let pod = pod_at(&world, "10.0.0.1");
-    let (restored, _) = read.content.clone().restore();
+    let (restored, _) = read.content.clone().restore(NodeMode::Redirect);
     assert_eq!(grants(&pod, &world).granted.len(), 1);
     assert_eq!(grants(&pod, &restored), grants(&pod, &world));
     let mut content = read.content;
     content.forget_accounts();
-    assert_eq!(grants(&pod, &content.restore().0).granted.len(), 0);
+    assert_eq!(
+        grants(&pod, &content.restore(NodeMode::Redirect).0)
+            .granted
+            .len(),
+        0
+    );
 }
