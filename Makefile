@@ -62,6 +62,7 @@ test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… f
 
 bench: programs ## What the agent costs, side by side with a bare server, and the controller; see BENCHMARKS.md
 	$(CARGO) bench --bench path
+	$(CARGO) bench --bench path -- --inside
 	$(CARGO) bench --bench obtain
 	$(CARGO) bench --bench controller
 

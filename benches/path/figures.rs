@@ -77,7 +77,7 @@ async fn under_load(
     let target = cast::target("vault.azure.net", None);
     let answer = once::ask_from(&pod, from, &target).await?;
     let their_pod = stage::pod_with_addresses(&theirs).await?;
-    let bare = stage::fixed(lab, &theirs, &answer.wire, false).await?;
+    let bare = stage::serve_fixed(lab, &theirs, &answer.wire, false).await?;
     stage::same_rules(lab.node(), &theirs).await?;
     let sides = [
         Side {

@@ -15,6 +15,7 @@
 mod bare;
 mod cast;
 mod figures;
+mod inside;
 mod load;
 mod once;
 mod proc;
@@ -49,6 +50,9 @@ struct Options {
     /// Measure the serving harness with fixed bytes instead of the agent.
     #[arg(long)]
     harness: bool,
+    /// Measure listeners inside pods instead of redirection.
+    #[arg(long)]
+    inside: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -94,7 +98,11 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     if options.harness {
         return harness(&mut lab, options).await;
     }
-    let table = figures::measure(&mut lab, options).await?;
+    let table = if options.inside {
+        inside::measure(&mut lab, options).await?
+    } else {
+        figures::measure(&mut lab, options).await?
+    };
     println!("{table}");
     Ok(())
 }
@@ -111,7 +119,7 @@ async fn harness(lab: &mut Lab, options: &Options) -> anyhow::Result<()> {
     for (node, name) in [(theirs, "bare hyper"), (ours, "harness")] {
         let pod = stage::pod_with_addresses(&node).await?;
         stage::plain_rule(&node).await?;
-        let process = stage::fixed(lab, &node, &answer, name == "harness").await?;
+        let process = stage::serve_fixed(lab, &node, &answer, name == "harness").await?;
         sides.push(Side {
             name,
             pod,

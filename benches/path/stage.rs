@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lanyard::lab::{IMDS, Lab, Node, Pod, Process, Simulator, Style, until};
+use lanyard::lab::{IMDS, Lab, Namespace, Node, Pod, Process, Simulator, Style, until};
 
 use crate::cast;
 use crate::load::{Measured, Plan};
@@ -43,14 +43,17 @@ pub async fn pod_with_addresses(node: &Node) -> anyhow::Result<Pod> {
     let link = pod.host_link();
     let routes = cast::NETWORKS.map(|network| format!("route add {network} dev {link}\n"));
     node.namespace().ip(&routes.concat()).await?;
-    // A port of a closed connection may be used again after a second, as between two machines.
-    pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1").await?;
-    pod.namespace()
-        .sysctl("net/ipv4/ip_local_port_range", "1024 65535")
-        .await?;
+    reuse_ports(&pod).await?;
     let tracked = "net/netfilter/nf_conntrack_tcp_timeout_time_wait";
     node.namespace().sysctl(tracked, "1").await?;
     Ok(pod)
+}
+
+/// A port of a closed connection may be used again after a second, as between two machines.
+pub async fn reuse_ports(pod: &Pod) -> anyhow::Result<()> {
+    pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1").await?;
+    let ports = "net/ipv4/ip_local_port_range";
+    Ok(pod.namespace().sysctl(ports, "1024 65535").await?)
 }
 
 /// The manifests' folder, filled.
@@ -66,24 +69,40 @@ pub async fn simulator(lab: &Lab) -> anyhow::Result<Simulator> {
     Ok(lab.simulator(&cast::world(0), &[]).await?)
 }
 
-/// A server of this program's own on `node`, returning `answer`.
-pub async fn fixed(lab: &Lab, node: &Node, answer: &str, harness: bool) -> anyhow::Result<Process> {
+/// A server of this program's own on `node`, where the rules lead to, returning `answer`.
+pub async fn serve_fixed(
+    lab: &Lab,
+    node: &Node,
+    answer: &str,
+    harness: bool,
+) -> anyhow::Result<Process> {
+    let listen = SocketAddrV4::new(SERVER, 8080);
+    fixed(lab, node.namespace(), listen, answer, harness).await
+}
+
+/// The same in a namespace, at an address that it gets.
+pub async fn fixed(
+    lab: &Lab,
+    namespace: &Namespace,
+    listen: SocketAddrV4,
+    answer: &str,
+    harness: bool,
+) -> anyhow::Result<Process> {
     let name = if harness { "harness" } else { "bare" };
     let file = lab.dir("answers")?.join(name);
     std::fs::write(&file, answer)?;
-    let listen = SocketAddrV4::new(SERVER, 8080);
-    let mut command = node.namespace().command(std::env::current_exe()?);
+    let mut command = namespace.command(std::env::current_exe()?);
     command
         .args(["bare", "--listen", &listen.to_string(), "--answer"])
         .arg(&file);
     if harness {
         command.arg("--harness");
     }
-    node.namespace()
-        .ip(&format!("addr add {SERVER}/32 dev lo\n"))
+    namespace
+        .ip(&format!("addr add {}/32 dev lo\n", listen.ip()))
         .await?;
     let process = Process::start(name, command, &lab.logs().join(format!("{name}.log")))?;
-    let namespace = node.namespace().clone();
+    let namespace = namespace.clone();
     until(LIMIT, "the bare server", async || {
         let connect = async move || tokio::net::TcpStream::connect(listen).await.is_ok();
         namespace.run(connect).await.unwrap_or(false)

@@ -13,6 +13,7 @@
 //! Invariants: there is no route out of a lab; nothing is masqueraded, so what leaks is seen in the
 //! cloud with the pod's own address; killing the first process ends all of it.
 
+mod bundles;
 mod enter;
 mod http;
 mod knock;
@@ -23,6 +24,7 @@ mod process;
 mod topology;
 mod wait;
 
+pub use bundles::Bundles;
 pub use enter::{
     Interrupt, LAB_DIR, Unavailable, available, enter, inside, outer_pid, unprivileged,
 };

@@ -20,6 +20,7 @@ mod faults;
 mod federated;
 mod figures;
 mod images;
+mod inside;
 mod install;
 mod leading;
 mod loads;
@@ -98,6 +99,8 @@ fn lines() -> Vec<Line> {
         play!(rights::service_accounts_may_do_what_is_listed_and_nothing_else),
         play!(rights::a_stolen_agent_token_opens_no_node_but_its_own),
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
+        play!(inside::the_mode_changes_and_pods_get_their_tokens),
+        play!(inside::agents_and_sandboxes_restart),
         // From here on the release has every source of tokens.
         play!(sources::every_source_serves_every_client),
         play!(sources::clocks_that_differ_by_four_minutes_are_no_trouble),

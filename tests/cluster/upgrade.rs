@@ -31,7 +31,8 @@ pub async fn an_upgrade_of_the_release_fails_no_request(cluster: &Cluster) -> Re
     cluster.agents_ready().await
 }
 
-async fn under_load(
+/// A change while pods of both nodes ask.
+pub async fn under_load(
     cluster: &Cluster,
     namespace: &str,
     change: impl AsyncFnOnce() -> Result<()>,

@@ -4,59 +4,22 @@
 //! containerd would. Out: tokens, refusals, and what is left of a pod that goes. Invariant: whoever asks inside is that
 //! pod, whatever address packets claim.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
 use lanyard::demo::curl;
-use lanyard::lab::{Agent, Get, IMDS, Pod, Style, until};
+use lanyard::lab::{Agent, Bundles, Get, IMDS, Pod, Style, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::Stage;
 
 const WAIT: Duration = Duration::from_secs(30);
 
-/// A folder of bundles as containerd keeps them.
-pub struct Bundles(PathBuf);
-
-impl Bundles {
-    fn new(cast: &Cast) -> Result<Self> {
-        Ok(Self(cast.lab.dir("bundles")?))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The sandbox of a pod, with one of its containers.
-    pub fn add(&self, id: &str, pod: &Pod) -> Result<()> {
-        let of = |kind: &str, id: String| {
-            let config = serde_json::json!({
-                "ociVersion": "1.0.2",
-                "annotations": {"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-uid": pod.uid()},
-                "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": pod.namespace().path()}]},
-            });
-            let folder = self.0.join(id);
-            std::fs::create_dir(&folder)?;
-            std::fs::write(folder.join("config.json"), config.to_string())
-        };
-        of("sandbox", format!("{id}-sandbox"))?;
-        Ok(of("container", format!("{id}-main"))?)
-    }
-
-    fn remove(&self, id: &str) -> Result<()> {
-        for part in ["main", "sandbox"] {
-            std::fs::remove_dir_all(self.0.join(format!("{id}-{part}")))?;
-        }
-        Ok(())
-    }
-}
-
 /// A cast with an agent that serves from inside.
 pub async fn raise(stage: Stage, mode: &str) -> Result<(Cast, Bundles, Agent)> {
     let cast = Cast::raise(stage.lab, &[]).await?;
-    let bundles = Bundles::new(&cast)?;
+    let bundles = Bundles::new(&cast.lab)?;
     let setup = cast
         .agent(&stage.backend)
         .flag("--mode", mode)
@@ -264,7 +227,7 @@ pub async fn the_extensions_endpoint_is_on_the_pods_own_loopback(stage: Stage) -
 /// Two agents listen beside each other: none of a pod's requests fails when the older one goes, or the newer one dies.
 pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
     let cast = Cast::raise(stage.lab, &[]).await?;
-    let bundles = Bundles::new(&cast)?;
+    let bundles = Bundles::new(&cast.lab)?;
     bundles.add("one", &cast.payments)?;
     let setup = cast
         .agent(&stage.backend)
@@ -380,7 +343,7 @@ pub async fn a_pod_keeps_what_is_its_own(stage: Stage) -> Result<()> {
 /// An agent that starts on a full node.
 pub async fn an_agent_takes_care_of_two_hundred_and_fifty_pods(stage: Stage) -> Result<()> {
     let cast = Cast::raise(stage.lab, &[]).await?;
-    let bundles = Bundles::new(&cast)?;
+    let bundles = Bundles::new(&cast.lab)?;
     let mut pods = Vec::new();
     for number in 0..250 {
         let pod = cast
