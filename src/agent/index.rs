@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::checkpoint::Content;
 use super::config::NodeMode;
@@ -24,6 +25,10 @@ use crate::serve::series::value;
 
 /// How long the source may take before what is remembered counts.
 const RECALL_AFTER: Duration = Duration::from_secs(1);
+
+/// After how long the API server would have told of a pod that went while no agent looked: kubelet tells it within
+/// seconds.
+const SETTLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Where local evidence is looked up, and how its changes are heard of.
 pub trait Witness {
@@ -91,6 +96,9 @@ impl<W: Witness> Index<W> {
         let recall = tokio::time::sleep(RECALL_AFTER);
         tokio::pin!(recall);
         let mut waits = true;
+        // From the moment at which everything was told.
+        let mut settle: Option<Instant> = None;
+        let mut settled = false;
         loop {
             let mut moved = false;
             tokio::select! {
@@ -109,6 +117,10 @@ impl<W: Witness> Index<W> {
                     }
                     moved = true;
                 }
+                () = tokio::time::sleep_until(settle.unwrap_or_else(Instant::now)), if settle.is_some() && !settled => {
+                    settled = true;
+                    moved = sightings.settle();
+                }
                 () = &mut recall, if waits => {
                     waits = false;
                     if !knowledge.recall(&mut touched) {
@@ -121,6 +133,9 @@ impl<W: Witness> Index<W> {
                 // Whoever asks waits: what was not read yet would look like what is not there.
                 continue;
             };
+            if settle.is_none() && knowledge.is_complete() {
+                settle = Some(Instant::now() + SETTLE_AFTER);
+            }
             let changed = std::mem::take(&mut touched);
             let differs = book.update(world, &changed) || changed.beside_grants;
             if differs || moved {

@@ -2,7 +2,8 @@
 //! Pure memory beside the directory.
 //!
 //! Holds invariant 3: an address whose evidence changed under the same status is nobody's until a
-//! newer status comes. A reused address shows this way before the watch tells.
+//! newer status comes. A reused address shows this way before the watch tells. An address that nobody could
+//! have seen go while no agent looked is nobody's until the API server has had time to tell.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -50,7 +51,18 @@ pub struct Kept {
 struct Seen {
     version: Arc<str>,
     sighting: Sighting,
-    moved: bool,
+    belief: Belief,
+}
+
+/// How far an address is believed to be where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    /// Nothing contradicts it.
+    There,
+    /// Nobody looked for a while, and there was nothing to tell by that it went.
+    Unwatched,
+    /// It was seen elsewhere, or to have gone.
+    Moved,
 }
 
 impl Sightings {
@@ -60,17 +72,34 @@ impl Sightings {
         let fresh = || Seen {
             version: pod.version.clone(),
             sighting: now,
-            moved: false,
+            belief: Belief::There,
         };
         let seen = self.seen.entry(key).or_insert_with(fresh);
         if seen.version != pod.version {
             *seen = fresh();
-        } else if !seen.moved {
-            seen.moved = seen.sighting.contradicts(&now);
+        } else if seen.belief != Belief::Moved {
+            if seen.sighting.contradicts(&now) {
+                seen.belief = Belief::Moved;
+            }
             // What was not known yet is learnt; what was known stays the measure.
             seen.sighting = seen.sighting.completed_by(&now);
         }
-        seen.moved
+        seen.belief != Belief::There
+    }
+
+    /// The API server has told everything since somebody looks again, and would have told by now that a pod went
+    /// before; whether anything is believed that was not.
+    pub fn settle(&mut self) -> bool {
+        let mut unwatched = self.seen.values_mut();
+        let mut any = false;
+        for seen in unwatched
+            .by_ref()
+            .filter(|seen| seen.belief == Belief::Unwatched)
+        {
+            seen.belief = Belief::There;
+            any = true;
+        }
+        any
     }
 
     /// What another process on this node is to know of these addresses. `link_of` tells the link of its
@@ -85,13 +114,13 @@ impl Sightings {
             mac: seen.sighting.mac,
             port: seen.sighting.port,
             link: link_of(*ip),
-            moved: seen.moved,
+            moved: seen.belief == Belief::Moved,
         };
         self.seen.iter().map(kept).collect()
     }
 
     /// What another process on this node knew. An address that was behind no link of its own is not
-    /// believed: nothing would have told of its departure while nobody looked.
+    /// believed before [`Self::settle`]: nothing would have told of its departure while nobody looked.
     #[must_use]
     pub fn recalled(kept: &[Kept]) -> Self {
         let seen = |kept: &Kept| {
@@ -106,7 +135,11 @@ impl Sightings {
             let seen = Seen {
                 version: kept.version.clone(),
                 sighting,
-                moved: kept.moved || kept.link.is_none(),
+                belief: match (kept.moved, kept.link) {
+                    (true, _) => Belief::Moved,
+                    (false, Some(_)) => Belief::There,
+                    (false, None) => Belief::Unwatched,
+                },
             };
             (address, seen)
         };
@@ -186,9 +219,19 @@ mod tests {
             recalled(None).has_moved(&pod, ip, at(7)),
             "nothing to check by"
         );
+        let mut unwatched = recalled(None);
+        assert!(unwatched.settle());
+        assert!(
+            !unwatched.has_moved(&pod, ip, at(7)),
+            "the API server would have told"
+        );
+        let mut unwatched = recalled(None);
+        assert!(unwatched.has_moved(&pod, ip, at(8)) && !unwatched.settle());
+        assert!(unwatched.has_moved(&pod, ip, at(7)), "elsewhere meanwhile");
         before.has_moved(&pod, ip, at(8));
         let mut again = Sightings::recalled(&kept(&before, Some(7)));
         assert!(again.has_moved(&pod, ip, at(7)), "contradicted before");
+        assert!(!again.settle() && again.has_moved(&pod, ip, at(7)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::plan::NODES;
 use crate::pods::Pod;
 use crate::release::{DAEMON_SET, NAMESPACE as RELEASE_NAMESPACE};
-use crate::upgrade;
+use crate::{sdks, upgrade};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// A web server on port 80 of all the pod's addresses, asked by its own address.
@@ -85,10 +85,13 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
     }
     for client in CLIENTS {
         for (_, newer) in &pods {
-            let said = Asker::new(cluster, NAMESPACE, newer.name)
-                .client(client, &[])
-                .await?;
-            ensure!(said["ok"] == true, "{client} in {}: {said}", newer.name);
+            sdks::has(
+                Asker::new(cluster, NAMESPACE, newer.name),
+                client,
+                &["token"],
+                &PAYMENTS,
+            )
+            .await?;
         }
     }
     for node in cluster.nodes() {

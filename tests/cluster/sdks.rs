@@ -64,7 +64,8 @@ async fn granted(asker: Asker<'_>, client: &str) -> Result<()> {
     Ok(())
 }
 
-async fn has(asker: Asker<'_>, client: &str, args: &[&str], wanted: &Identity) -> Result<()> {
+/// A client gets a token of this identity.
+pub async fn has(asker: Asker<'_>, client: &str, args: &[&str], wanted: &Identity) -> Result<()> {
     let said = asker.client(client, args).await?;
     let mine = said["client_id"] == wanted.client_id && said["mi"] == wanted.resource_id();
     ensure!(mine, "{client} {args:?}: {said} instead of {}", wanted.name);
