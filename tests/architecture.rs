@@ -77,7 +77,7 @@ const PURE: &[&str] = &[
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/inside/netlink.rs",
-    "src/agent/inside/rewrite.rs",
+    "src/agent/inside/divert.rs",
     "src/agent/inside/roster.rs",
     "src/agent/inside/sandbox.rs",
     "src/agent/intercept/backend.rs",

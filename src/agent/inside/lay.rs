@@ -16,8 +16,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
+use super::divert::{self, Batch};
 use super::netlink::{ERROR, messages, outcome};
-use super::rewrite::{self, Batch};
 use super::sever::sever;
 use crate::agent::intercept::{self, Addresses};
 
@@ -61,7 +61,7 @@ pub async fn lay() -> Laid {
     let was_there = Addresses::open().map_err(io::Error::other)?;
     let was_there = was_there.local().await.map_err(io::Error::other)?;
     if lay_table()? && was_there.contains(&METADATA) {
-        send(&rewrite::remove())?;
+        send(&divert::remove())?;
         return Ok(Err(Taken::Address));
     }
     // From here on packets to the address stay inside, and meet the rule.
@@ -81,7 +81,7 @@ pub async fn mend() -> io::Result<bool> {
 
 /// Makes the table; whether it was absent.
 fn lay_table() -> io::Result<bool> {
-    match send(&rewrite::lay(METADATA, PORT)) {
+    match send(&divert::lay(METADATA, PORT)) {
         Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => Ok(false),
         laid => laid.map(|()| true),
     }
@@ -117,7 +117,7 @@ fn without_ipv6(error: &io::Error) -> bool {
 /// Takes rule and address away, so that packets leave the pod again and meet the node's rules; whether there was
 /// anything of ours.
 pub async fn clear() -> io::Result<bool> {
-    match send(&rewrite::remove()) {
+    match send(&divert::remove()) {
         // Then the address, if it is there, is the pod's own.
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(false),
         removed => removed?,
@@ -129,8 +129,8 @@ pub async fn clear() -> io::Result<bool> {
 
 fn listener(address: SocketAddrV4) -> io::Result<TcpListener> {
     let socket = stream(AddressFamily::Inet)?;
-    // The address comes last.
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    // Connections to port 80 are diverted to it; and the address comes last.
+    setsockopt(&socket, sockopt::IpTransparent, &true)?;
     bind(socket.as_raw_fd(), &SockaddrIn::from(address))?;
     listening(socket)
 }

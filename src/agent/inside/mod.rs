@@ -8,13 +8,13 @@
 
 mod answer;
 mod bundles;
+mod divert;
 mod enter;
 mod lay;
 mod listeners;
 mod metrics;
 mod namespace;
 mod netlink;
-mod rewrite;
 mod roster;
 mod sandbox;
 mod sever;

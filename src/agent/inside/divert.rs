@@ -1,20 +1,20 @@
-//! The rule inside a pod that leads 169.254.169.254:80 to our listener's port, as netlink bytes. Pure.
+//! The rule inside a pod that leads connections to 169.254.169.254:80 to our listener's port, as netlink bytes. Pure.
 //!
-//! A listener on port 80 itself would keep the pod's own web server from `0.0.0.0:80`. So packets to port 80 of that
-//! one address are rewritten, both ways, without state: nothing turns connection tracking on for the pod.
+//! A listener on port 80 itself would keep the pod's own web server from `0.0.0.0:80`. So a connection's first packet is given
+//! to our listener (`tproxy`), whatever else listens on port 80. No packet is changed: the connection's address is what the
+//! program asked for, and what follows finds it without a rule. Nothing turns connection tracking on for the pod.
 //!
 //! Source: `linux/netfilter/nfnetlink.h` and `nf_tables.h`. As `nft` would write it:
 //! ```text
-//! table ip lanyard { chain out { type route hook output priority -300; policy accept;
-//!   oif lo ip daddr 169.254.169.254 tcp dport 80 tcp dport set PORT
-//!   oif lo ip saddr 169.254.169.254 tcp sport PORT tcp sport set 80 } }
+//! table ip lanyard { chain in { type filter hook prerouting priority mangle; policy accept;
+//!   iif lo ip daddr 169.254.169.254 tcp dport 80 tcp flags & (syn|ack) == syn tproxy to 169.254.169.254:PORT } }
 //! ```
 
 use std::net::Ipv4Addr;
 
 /// The table's name.
 const TABLE: &str = "lanyard";
-const CHAIN: &str = "out";
+const CHAIN: &str = "in";
 /// The port of the protocol.
 const HTTP: u16 = 80;
 
@@ -36,25 +36,28 @@ const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const NESTED: u16 = 0x8000;
 
-/// What is compared and written passes through this register.
+/// What is compared passes through this register; the address and the port to divert to are in these.
 const REGISTER: u32 = 1;
+const PORT_REGISTER: u32 = 2;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Where the destination's and the source's address and port are, in bytes.
-const DESTINATION: (u32, u32) = (16, 2);
-const SOURCE: (u32, u32) = (12, 0);
+/// Where the destination's address and port and the flags are, in bytes.
+const ADDRESS_AT: u32 = 16;
+const PORT_AT: u32 = 2;
+const FLAGS_AT: u32 = 13;
 const TCP: &[u8] = &[6];
+const SYN: &[u8] = &[0x02];
+const SYN_AND_ACK: &[u8] = &[0x12];
 /// `NFT_META_L4PROTO`.
 const TRANSPORT: u32 = 16;
-/// `NFT_META_OIF`.
-const OUT_INTERFACE: u32 = 5;
+/// `NFT_META_IIF`.
+const IN_INTERFACE: u32 = 4;
 /// The loopback interface is the first of every namespace.
 const LO: u32 = 1;
-/// TCP's checksum: of the Internet, at this offset.
-const CHECKSUM: (u32, u32) = (1, 16);
-const PRIORITY: i32 = -300;
-/// `NF_INET_LOCAL_OUT`.
-const OUTPUT: u32 = 3;
+/// `mangle`.
+const PRIORITY: i32 = -150;
+/// `NF_INET_PRE_ROUTING`.
+const PREROUTING: u32 = 0;
 
 /// A batch, and how many answers come: one for each message that asks for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,25 +71,26 @@ pub struct Batch {
 /// Makes the table; where it is there already the kernel refuses all of it (`EEXIST`).
 pub fn lay(address: Ipv4Addr, port: u16) -> Batch {
     let table = attribute(1, &text(TABLE));
-    let hook = [number(1, OUTPUT), attribute(2, &PRIORITY.to_be_bytes())].concat();
+    let hook = [number(1, PREROUTING), attribute(2, &PRIORITY.to_be_bytes())].concat();
     let chain = [
         table.clone(),
         attribute(3, &text(CHAIN)),
         nested(4, &hook),
         // Accept what no rule ends.
         number(5, 1),
-        attribute(7, &text("route")),
+        attribute(7, &text("filter")),
     ]
     .concat();
-    let rule = |at, from, to| {
-        let rule = rule(address, at, from, to);
-        [table.clone(), attribute(2, &text(CHAIN)), nested(4, &rule)].concat()
-    };
+    let rule = [
+        table.clone(),
+        attribute(2, &text(CHAIN)),
+        nested(4, &rule(address, port)),
+    ]
+    .concat();
     batch(&[
         (NEW_TABLE, CREATE | EXCLUSIVE, table.clone()),
         (NEW_CHAIN, CREATE, chain),
-        (NEW_RULE, CREATE | APPEND, rule(DESTINATION, HTTP, port)),
-        (NEW_RULE, CREATE | APPEND, rule(SOURCE, port, HTTP)),
+        (NEW_RULE, CREATE | APPEND, rule),
     ])
 }
 
@@ -95,25 +99,30 @@ pub fn remove() -> Batch {
     batch(&[(DELETE_TABLE, 0, attribute(1, &text(TABLE)))])
 }
 
-/// Packets of this address and this port, at one end, get another port there.
-fn rule(address: Ipv4Addr, (address_at, port_at): (u32, u32), from: u16, to: u16) -> Vec<u8> {
+/// The first packet of a connection to port 80 of the address goes to whoever listens on `port` there.
+fn rule(address: Ipv4Addr, port: u16) -> Vec<u8> {
     [
-        expression("meta", &[number(2, OUT_INTERFACE), number(1, REGISTER)]),
+        expression("meta", &[number(2, IN_INTERFACE), number(1, REGISTER)]),
         equals(&LO.to_ne_bytes()),
-        load(NETWORK_HEADER, address_at, 4),
+        load(NETWORK_HEADER, ADDRESS_AT, 4),
         equals(&address.octets()),
         expression("meta", &[number(2, TRANSPORT), number(1, REGISTER)]),
         equals(TCP),
-        load(TRANSPORT_HEADER, port_at, 2),
-        equals(&from.to_be_bytes()),
+        load(TRANSPORT_HEADER, PORT_AT, 2),
+        equals(&HTTP.to_be_bytes()),
+        load(TRANSPORT_HEADER, FLAGS_AT, 1),
+        keep(SYN_AND_ACK),
+        equals(SYN),
+        set(REGISTER, &address.octets()),
+        set(PORT_REGISTER, &port.to_be_bytes()),
         expression(
-            "immediate",
+            "tproxy",
             &[
-                number(1, REGISTER),
-                nested(2, &attribute(1, &to.to_be_bytes())),
+                number(1, u32::from(IPV4)),
+                number(2, REGISTER),
+                number(3, PORT_REGISTER),
             ],
         ),
-        store(port_at),
     ]
     .concat()
 }
@@ -130,19 +139,25 @@ fn load(header: u32, at: u32, length: u32) -> Vec<u8> {
     )
 }
 
-/// Writes two bytes into the transport header, and mends its checksum.
-fn store(at: u32) -> Vec<u8> {
+/// Of what was loaded these bits, and no others.
+fn keep(bits: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bits.len()).unwrap_or(u32::MAX);
+    let none = vec![0; bits.len()];
     expression(
-        "payload",
+        "bitwise",
         &[
-            number(5, REGISTER),
-            number(2, TRANSPORT_HEADER),
-            number(3, at),
-            number(4, 2),
-            number(6, CHECKSUM.0),
-            number(7, CHECKSUM.1),
+            number(1, REGISTER),
+            number(2, REGISTER),
+            number(3, length),
+            nested(4, &attribute(1, bits)),
+            nested(5, &attribute(1, &none)),
         ],
     )
+}
+
+fn set(register: u32, value: &[u8]) -> Vec<u8> {
+    let value = nested(2, &attribute(1, value));
+    expression("immediate", &[number(1, register), value])
 }
 
 fn equals(value: &[u8]) -> Vec<u8> {
@@ -235,13 +250,13 @@ mod tests {
     #[test]
     fn a_batch_is_whole_messages_and_says_how_many_answers_come() {
         let laid = lay(Ipv4Addr::new(169, 254, 169, 254), 50_254);
-        assert_eq!((lengths(&laid.bytes).len(), laid.answers), (6, 4));
+        assert_eq!((lengths(&laid.bytes).len(), laid.answers), (5, 3));
         let removed = remove();
         assert_eq!((lengths(&removed.bytes).len(), removed.answers), (3, 1));
     }
 
     #[test]
-    fn both_ways_are_rewritten_and_only_for_the_one_address() {
+    fn the_one_address_is_matched_and_diverted_to() {
         let bytes = lay(Ipv4Addr::new(169, 254, 169, 254), 50_254).bytes;
         let count = |part: &[u8]| {
             bytes
@@ -250,8 +265,7 @@ mod tests {
                 .count()
         };
         assert_eq!(count(&[169, 254, 169, 254]), 2);
-        // Each port is matched once and written once.
-        assert_eq!(count(&attribute(1, &80u16.to_be_bytes())), 2);
-        assert_eq!(count(&attribute(1, &50_254u16.to_be_bytes())), 2);
+        assert_eq!(count(&attribute(1, &80u16.to_be_bytes())), 1);
+        assert_eq!(count(&attribute(1, &50_254u16.to_be_bytes())), 1);
     }
 }
