@@ -15,6 +15,7 @@ use crate::stage::{self, Side};
 use crate::{Options, cast, once, proc};
 
 /// Pods with a listener while memory is measured.
+const FEW: u8 = 50;
 const MANY: u8 = 250;
 /// Pods that start together, and how often.
 const TOGETHER: usize = 100;
@@ -45,7 +46,7 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     Ok(table)
 }
 
-/// What a listener adds to an agent that knows its pods already.
+/// What a listener adds to an agent that knows its pods already, and has some listeners.
 async fn memory(
     lab: &Lab,
     agent: &Agent,
@@ -55,41 +56,53 @@ async fn memory(
     eprintln!("{MANY} pods");
     let mut pods = Vec::new();
     for number in 1..=MANY {
-        pods.push(
-            lab.node()
-                .add_pod(&format!("m{number}"), Style::Ptp)
-                .await?,
-        );
+        let name = format!("m{number}");
+        pods.push(lab.node().add_pod(&name, Style::Ptp).await?);
     }
-    let own = || proc::memory_mib(agent.process.pid(), "RssAnon");
-    let before = own()?;
-    for (number, pod) in (1..=MANY).zip(&pods) {
-        bundles.add_as(pod.name(), &format!("uid-pod-{number}"), pod.namespace())?;
+    let mut measured = Vec::new();
+    for numbers in [1..=FEW, FEW + 1..=MANY] {
+        for number in numbers.clone() {
+            let pod = &pods[usize::from(number) - 1];
+            let uid = format!("uid-pod-{number}");
+            bundles.add_as(pod.name(), &uid, pod.namespace())?;
+        }
+        let wanted = format!("lanyard_inside_pods {}\n", numbers.end());
+        until(LIMIT, "all listeners", async || {
+            agent
+                .metrics()
+                .await
+                .is_ok_and(|text| text.contains(&wanted))
+        })
+        .await?;
+        measured.push(settled(agent).await?);
     }
-    let wanted = format!("lanyard_inside_pods {MANY}\n");
-    until(LIMIT, "all listeners", async || {
-        agent
-            .metrics()
-            .await
-            .is_ok_and(|text| text.contains(&wanted))
-    })
-    .await?;
-    let after = own()?;
-    let each = (after - before) * 1024.0 / f64::from(MANY);
-    table.once(
-        "memory of a listener inside a pod (250 of them)",
-        each,
-        "KiB",
-        24.0,
-    );
+    let each = (measured[1] - measured[0]) * 1024.0 / f64::from(MANY - FEW);
+    let what = format!("memory of a listener inside a pod, {FEW} of them → {MANY}");
+    table.once(&what, each, "KiB", 24.0);
     table.note(&format!(
-        "the agent's own memory without listeners: {before:.1} MiB, with 250: {after:.1}"
+        "the agent's own memory with {FEW} listeners: {:.1} MiB, with {MANY}: {:.1}",
+        measured[0], measured[1]
     ));
     for pod in pods {
         bundles.remove(pod.name())?;
         pod.remove().await?;
     }
     Ok(())
+}
+
+/// Memory of the agent's own once it stays as it is: what its start needed is given back bit by bit.
+async fn settled(agent: &Agent) -> anyhow::Result<f64> {
+    let own = || proc::memory_mib(agent.process.pid(), "RssAnon");
+    let mut before = own()?;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = own()?;
+        if (now - before).abs() < 0.02 {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
 }
 
 /// From a sandbox's bundle to the first answer in it.
