@@ -10,7 +10,10 @@ pub mod event;
 pub mod folder;
 mod objects;
 mod page;
+mod review;
 mod secret;
+#[cfg(test)]
+mod testkit;
 mod token;
 pub mod watch;
 
@@ -18,5 +21,6 @@ pub use client::{CallError, Cluster, ConnectError, connect};
 pub use collection::{Collection, Event, EventKind, Events, Failure, PAGE};
 pub use objects::Kind;
 pub use page::{Item, Page, PageItems};
+pub use review::{Access, Reviewed, TokenReview};
 pub use secret::{SecretData, SecretObject, decoded};
 pub use token::{AccountTokenRequest, TokenError};

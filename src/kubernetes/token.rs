@@ -128,53 +128,14 @@ fn is_denied(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::future::{Ready, ready};
-    use std::sync::Arc;
-    use std::task::{Context, Poll};
-
-    use hyper::Response;
-    use parking_lot::Mutex;
     use secrecy::ExposeSecret;
     use serde_json::Value;
 
+    use super::super::testkit::server;
     use super::*;
 
-    /// An API server that has one answer, and remembers what it was asked.
-    #[derive(Clone)]
-    struct Canned {
-        status: u16,
-        body: String,
-        asked: Arc<Mutex<Vec<(String, Body)>>>,
-    }
-
-    impl tower_service::Service<Request<Body>> for Canned {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = Ready<Result<Self::Response, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<Body>) -> Self::Future {
-            let path = format!("{} {}", request.method(), request.uri());
-            self.asked.lock().push((path, request.into_body()));
-            let mut answer = Response::new(Body::from(self.body.clone().into_bytes()));
-            *answer.status_mut() = self.status.try_into().unwrap();
-            ready(Ok(answer))
-        }
-    }
-
     async fn ask(status: u16, body: Value) -> (Result<SecretString, TokenError>, (String, Value)) {
-        let server = Canned {
-            status,
-            body: body.to_string(),
-            asked: Arc::default(),
-        };
-        let cluster = Cluster {
-            client: kube::Client::new(server.clone(), "default"),
-        };
+        let (server, cluster) = server(status, &body);
         let request = AccountTokenRequest {
             pod: &ObjectName::new("shop", "web"),
             uid: "uid-web",
@@ -185,9 +146,7 @@ mod tests {
         let answer = cluster
             .service_account_token(&request, Duration::from_secs(30))
             .await;
-        let (path, body) = server.asked.lock().remove(0);
-        let body = body.collect().await.unwrap().to_bytes();
-        (answer, (path, serde_json::from_slice(&body).unwrap()))
+        (answer, server.asked().await)
     }
 
     #[tokio::test]
