@@ -33,7 +33,9 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--unix-socket",
     "--cacert",
     // Of helm, kubectl and az.
+    "--clusterrole",
     "--create-namespace",
+    "--serviceaccount",
     "--wait",
     "--set",
     "--take-ownership",
@@ -48,6 +50,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--raw",
     "--subject",
     "--append",
+    "--as",
     "--cert",
     "--disable-workload-identity",
     "--dry-run",

@@ -57,8 +57,10 @@ impl Display for Caller<'_> {
 /// One decision about a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
-    /// Who asked.
+    /// Who asked, or on whose behalf.
     pub caller: Caller<'a>,
+    /// Who asked on the caller's behalf; `None`: the caller itself.
+    pub asked_by: Option<&'a str>,
     /// The identity, when one was chosen.
     pub identity: Option<&'a ObjectName>,
     /// The audience asked for.
@@ -138,6 +140,7 @@ impl Audit {
             decision.outcome,
             decision.reason,
             decision.dialect,
+            decision.asked_by,
         ));
         if self.seen.read().repeat(key) {
             return;
@@ -190,13 +193,14 @@ fn log(decision: &Decision<'_>) {
         reason,
         cache,
         dialect,
+        asked_by,
         ..
     } = *decision;
     let pod = decision.caller;
     let (uid, service_account) = (pod.uid(), pod.service_account());
     let identity = decision.identity.map(tracing::field::display);
     tracing::info!(
-        target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, dialect, "token decision"
+        target: "audit", %pod, uid, service_account, identity, resource, outcome, reason, cache, dialect, asked_by, "token decision"
     );
 }
 
@@ -225,6 +229,7 @@ mod tests {
         };
         audit.record(&Decision {
             caller: Caller::Pod(&pod),
+            asked_by: None,
             identity: None,
             resource,
             outcome,

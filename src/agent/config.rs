@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_token::HostTokenConfig;
 use super::inside::InsideConfig;
 use super::intercept::BackendChoice;
 use super::obtain::ObtainConfig;
@@ -45,6 +46,8 @@ pub struct Config {
     pub guard_wire_server: bool,
     /// How pods' requests come.
     pub inside: InsideConfig,
+    /// Where tokens are given on behalf of pods.
+    pub host_token: HostTokenConfig,
     /// How long a request waits for a pod that is not known yet.
     pub pod_wait: Duration,
     /// How long a drain may take.

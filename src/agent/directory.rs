@@ -32,7 +32,7 @@ pub enum Claim {
 #[derive(Debug, Default)]
 pub struct Directory {
     claims: HashMap<IpAddr, Claim>,
-    /// Live pods, also those without an address.
+    /// Live pods, also those without an address, in the order of their names.
     live: Vec<Arc<PodGrants>>,
     /// The same by UID; `None`: several say that it is theirs.
     by_uid: HashMap<Arc<str>, Option<Arc<PodGrants>>>,
@@ -144,6 +144,13 @@ impl Directory {
         self.by_uid.get(uid)?.as_ref()
     }
 
+    /// The live pod of this name.
+    #[must_use]
+    pub fn of_name(&self, name: &ObjectName) -> Option<&Arc<PodGrants>> {
+        let found = self.live.binary_search_by(|of| of.pod.name.cmp(name));
+        found.ok().and_then(|at| self.live.get(at))
+    }
+
     /// The grants of every pod that may ask now or soon.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<PodGrants>> {
         self.live.iter()
@@ -188,6 +195,11 @@ impl Published {
     /// Whether it is.
     pub fn is_too_old(&self) -> bool {
         self.too_old.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing was published yet.
+    pub fn is_empty(&self) -> bool {
+        *self.generation.borrow() == 0
     }
 
     /// How many wait for the next.
@@ -266,6 +278,27 @@ mod tests {
         assert_eq!(found("uid-runs").as_deref(), Some("runs"));
         assert_eq!(found("uid-done"), None);
         assert_eq!((known.pods().count(), known.known.pods), (2, 1));
+    }
+
+    #[test]
+    fn a_live_pod_is_found_by_its_name() {
+        let known = directory([
+            pod("b", "p", "10.0.0.1", None),
+            pod("a", "q", "10.0.0.2", None),
+            ended("a", "r"),
+            pod("a", "p", "10.0.0.3", None),
+        ]);
+        let found = |namespace: &str, name: &str| {
+            let found = known.of_name(&ObjectName::new(namespace, name));
+            found.map(|of| of.pod.name.to_string())
+        };
+        for (namespace, name) in [("a", "p"), ("a", "q"), ("b", "p")] {
+            let own = format!("{namespace}/{name}");
+            assert_eq!(found(namespace, name), Some(own));
+        }
+        for (namespace, name) in [("b", "q"), ("a", "r"), ("c", "p"), ("a", "")] {
+            assert_eq!(found(namespace, name), None, "{namespace}/{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::config::NodeMode;
 use super::directory::{Claim, Published};
 use super::grants::PodGrants;
-use super::origin::Origin;
+use super::origin::{Named, Origin};
 use super::watch::Lookups;
 use crate::model::facts::Mode;
 use crate::model::fault::{Fault, FaultKind};
@@ -24,6 +24,8 @@ use crate::model::fault::{Fault, FaultKind};
 const MAX_WAITING: usize = 1024;
 /// Of one who asks: a few strangers must not keep all new pods from waiting.
 const MAX_OF_PEER: usize = 32;
+/// The longest wait for a pod that somebody names: he has heard of it from the API server, as we do.
+const NAMED_WAIT: Duration = Duration::from_secs(3);
 
 /// Finds pods.
 pub struct Locator {
@@ -70,6 +72,12 @@ impl Locator {
                 let found = directory.of_uid(uid);
                 found.cloned().ok_or_else(|| nobody(None, origin))
             }
+            // Before the first look at the cluster nobody is known to be elsewhere.
+            Origin::Named(_) if self.directory.is_empty() => Err(nobody(None, origin)),
+            Origin::Named(named) => {
+                let found = directory.of_name(&named.pod);
+                found.cloned().ok_or_else(|| not_here(named))
+            }
             Origin::Address(address) => match directory.claim(*address) {
                 Some(Claim::Pod(grants)) if self.mode.of(grants.pod.mode) == Mode::InPod => {
                     Err(from_outside(origin))
@@ -87,7 +95,11 @@ impl Locator {
             Err(fault) => fault,
         };
         let _place = Waiting::enter(&self.waiting, origin).ok_or(first)?;
-        let deadline = Instant::now() + self.wait;
+        let wait = match origin {
+            Origin::Named(_) => self.wait.min(NAMED_WAIT),
+            Origin::Address(_) | Origin::Inside(_) => self.wait,
+        };
+        let deadline = Instant::now() + wait;
         let mut changes = self.directory.subscribe();
         if let (Some(lookups), Origin::Address(address)) = (self.lookups.get(), origin) {
             lookups.ask(*address);
@@ -150,6 +162,11 @@ fn nobody(claim: Option<&Claim>, origin: &Origin) -> Fault {
     Fault::new(kind, "The calling pod is not known yet, try again")
         .with_detail(format!("{origin}: {detail}"))
         .with_retry_after(Duration::from_secs(1))
+}
+
+fn not_here(named: &Named) -> Fault {
+    let public = "There is no such pod on this node";
+    Fault::new(FaultKind::PodNotHere, public).with_detail(format!("pod {}", named.pod))
 }
 
 /// The pod may be the one itself, whose listener is about to come, or was taken away by it.
@@ -338,6 +355,33 @@ mod tests {
             |_, _| false,
         ));
         assert!(locator.known(&peer("::ffff:10.0.0.1")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_is_named_is_one_of_this_node() {
+        let (published, locator) = locator(10);
+        let named = |name: &str| {
+            Origin::Named(Arc::new(Named {
+                pod: crate::model::ids::ObjectName::new("a", name),
+                by: "somebody".into(),
+            }))
+        };
+        // Nothing is known yet: "try again", and not "there is none".
+        let fault = locator.locate(&named("p")).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::PodUnknown);
+        published.publish(Directory::of(
+            &world([pod("a", "p", PEER, None)]),
+            |_, _| true,
+        ));
+        let found = locator.locate(&named("p")).await.unwrap();
+        assert_eq!(&*found.pod.name.name, "p", "its address is not looked at");
+        let start = Instant::now();
+        let fault = locator.locate(&named("q")).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::PodNotHere);
+        assert_eq!(start.elapsed(), NAMED_WAIT, "it may be about to come");
+        published.set_too_old(true);
+        let fault = locator.known(&named("p")).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::StateTooOld);
     }
 
     #[test]

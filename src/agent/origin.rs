@@ -1,11 +1,14 @@
 //! Who asks, as far as the connection tells. Pure.
 //!
 //! By redirection that is an address, which a neighbour may forge. A listener inside a pod's own network
-//! namespace *is* the pod: there no address is believed.
+//! namespace *is* the pod: there no address is believed. And somebody on the node may ask on behalf of a pod that he
+//! names, where the API server says that he may.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use crate::model::ids::ObjectName;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +17,17 @@ pub enum Origin {
     Address(IpAddr),
     /// The pod of this UID: it asks from inside its network namespace.
     Inside(Arc<str>),
+    /// Somebody who may ask on behalf of a pod.
+    Named(Arc<Named>),
+}
+
+/// A pod, and who asks on its behalf.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Named {
+    /// The pod.
+    pub pod: ObjectName,
+    /// The user name of who asks, as the API server says it.
+    pub by: Arc<str>,
 }
 
 impl Origin {
@@ -22,6 +36,15 @@ impl Origin {
     pub const fn of(peer: IpAddr) -> Self {
         Self::Address(peer.to_canonical())
     }
+
+    /// Who asks on the pod's behalf; `None`: it asks itself.
+    #[must_use]
+    pub fn asked_by(&self) -> Option<&str> {
+        match self {
+            Self::Named(named) => Some(&named.by),
+            Self::Address(_) | Self::Inside(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -29,6 +52,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Inside(uid) => write!(f, "inside pod {uid}"),
+            Self::Named(named) => write!(f, "on behalf of {}", named.pod),
         }
     }
 }

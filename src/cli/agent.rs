@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use super::duration;
+use super::host_token::HostTokenArgs;
 use super::runtime::RuntimeArgs;
 use crate::agent::config::{
     Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
@@ -27,7 +28,8 @@ use crate::serve::telemetry::{self, LogFormat};
     after_help = "Needs NET_ADMIN. The rules stay when the agent ends, so that pods never reach \
 the node's own identity; `lanyard uninstall` removes them.\n\nFrom Kubernetes it needs to list and watch pods, \
 namespaces, azureidentities, azureidentitybindings, azureidentitypolicies and azuremetadataexceptions; \
---startup-taint: get and patch nodes; --removal-marker: get and watch that ConfigMap, patch the one named \
+--startup-taint: get and patch nodes; --host-token-socket and --host-token-listen: create tokenreviews and \
+subjectaccessreviews; --removal-marker: get and watch that ConfigMap, patch the one named \
 NAME-acks. The chart's ClusterRole gives just that."
 )]
 pub struct Args {
@@ -132,6 +134,9 @@ pub struct Args {
     #[command(flatten)]
     runtime: RuntimeArgs,
 
+    #[command(flatten)]
+    host_token: HostTokenArgs,
+
     /// How long a request waits for a pod that is not known yet.
     #[arg(long, env = "LANYARD_POD_WAIT", value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pod_wait: Duration,
@@ -227,6 +232,7 @@ impl Args {
                 vm_extension: self.vm_extension_endpoint,
                 folders: self.runtime.folders(),
             },
+            host_token: self.host_token.config(),
             pod_wait: self.pod_wait,
             drain: self.drain_timeout,
             limits: Limits {

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod duration;
 pub mod explain;
 pub mod health;
+mod host_token;
 pub mod identities;
 pub mod output;
 pub mod probe;

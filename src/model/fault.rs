@@ -29,6 +29,10 @@ pub enum FaultKind {
     BadRequest,
     /// In App Service's dialects: not the secret of the pod's own spec.
     AppServiceHeader,
+    /// At the host's own endpoint: no token of a service account that proves who asks.
+    HostTokenUnproven,
+    /// At the host's own endpoint: who asks is known, and may not.
+    HostTokenForbidden,
     /// A method other than GET.
     MethodNotAllowed,
     /// No such path here.
@@ -39,6 +43,8 @@ pub enum FaultKind {
     IdentityNotFound,
     /// Several identities and nothing says which.
     IdentityAmbiguous,
+    /// At the host's own endpoint: no such pod on this node.
+    PodNotHere,
     /// No pod is known (yet) at the caller's address.
     PodUnknown,
     /// Several live pods claim the caller's address.
@@ -49,6 +55,8 @@ pub enum FaultKind {
     AskedFromOutside,
     /// What is known of the cluster is too old to be believed: the API server has been away for long.
     StateTooOld,
+    /// The API server could not say who asks, or whether he may.
+    ReviewUnavailable,
     /// The identity was granted lately and Azure does not show it on the node yet.
     NotYetAssigned,
     /// What the identity needs for tokens of its own is missing or broken: its Secret, what is in it, its
@@ -72,21 +80,25 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::MetadataHeaderMissing,
         Self::Forwarded,
         Self::BadRequest,
         Self::AppServiceHeader,
+        Self::HostTokenUnproven,
+        Self::HostTokenForbidden,
         Self::MethodNotAllowed,
         Self::PathNotFound,
         Self::PathForbidden,
         Self::IdentityNotFound,
         Self::IdentityAmbiguous,
+        Self::PodNotHere,
         Self::PodUnknown,
         Self::PodAmbiguous,
         Self::PodMoved,
         Self::AskedFromOutside,
         Self::StateTooOld,
+        Self::ReviewUnavailable,
         Self::NotYetAssigned,
         Self::CredentialUnusable,
         Self::PodThrottled,
@@ -106,16 +118,20 @@ impl FaultKind {
             Self::Forwarded => "forwarded",
             Self::BadRequest => "bad_request",
             Self::AppServiceHeader => "app_service_header",
+            Self::HostTokenUnproven => "host_token_unproven",
+            Self::HostTokenForbidden => "host_token_forbidden",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PathNotFound => "path_not_found",
             Self::PathForbidden => "path_forbidden",
             Self::IdentityNotFound => "identity_not_found",
             Self::IdentityAmbiguous => "identity_ambiguous",
+            Self::PodNotHere => "pod_not_here",
             Self::PodUnknown => "pod_unknown",
             Self::PodAmbiguous => "pod_ambiguous",
             Self::PodMoved => "pod_moved",
             Self::AskedFromOutside => "asked_from_outside",
             Self::StateTooOld => "state_too_old",
+            Self::ReviewUnavailable => "review_unavailable",
             Self::NotYetAssigned => "not_yet_assigned",
             Self::CredentialUnusable => "credential_unusable",
             Self::PodThrottled => "pod_throttled",
@@ -136,6 +152,9 @@ impl FaultKind {
             | Self::Forwarded
             | Self::BadRequest
             | Self::AppServiceHeader
+            | Self::HostTokenUnproven
+            | Self::HostTokenForbidden
+            | Self::PodNotHere
             | Self::MethodNotAllowed
             | Self::PathNotFound
             | Self::PathForbidden
@@ -147,6 +166,7 @@ impl FaultKind {
             | Self::PodMoved
             | Self::AskedFromOutside
             | Self::StateTooOld
+            | Self::ReviewUnavailable
             | Self::NotYetAssigned
             | Self::CredentialUnusable => Blame::Cluster,
             Self::UpstreamRefused
@@ -167,6 +187,7 @@ impl FaultKind {
                 | Self::PodMoved
                 | Self::AskedFromOutside
                 | Self::StateTooOld
+                | Self::ReviewUnavailable
                 | Self::NotYetAssigned
                 | Self::PodThrottled
                 | Self::Overloaded

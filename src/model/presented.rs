@@ -20,6 +20,12 @@ impl SecretDigest {
         Self(sum)
     }
 
+    /// Its first byte, which is as any other: to spread digests over groups.
+    #[must_use]
+    pub const fn first_byte(&self) -> u8 {
+        self.0[0]
+    }
+
     /// Whether it is of the same value; takes as long whatever differs.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -42,15 +42,18 @@ pub enum Dialect {
     AppService2017,
     /// The virtual machine extension's, `http://localhost:50342/oauth2/token`.
     VmExtension,
+    /// `/host/token`, for somebody on the node who asks on behalf of a pod that he names.
+    HostToken,
 }
 
 impl Dialect {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Imds,
         Self::AppService2019,
         Self::AppService2017,
         Self::VmExtension,
+        Self::HostToken,
     ];
 
     /// Metric label and log field.
@@ -61,6 +64,7 @@ impl Dialect {
             Self::AppService2019 => "app_service_2019",
             Self::AppService2017 => "app_service_2017",
             Self::VmExtension => "vm_extension",
+            Self::HostToken => "host_token",
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! In: a path. Out: a bound [`UnixListener`] that only its owner may connect to, and an accept loop.
 //! Blocks on nothing that a client can prolong: few connections, one deadline for each. To an
-//! [`Answer`] such a peer looks like loopback, which is what it is. Invariant: the socket is never
-//! there with wider rights, and a left-over of a dead process does not hinder the next.
+//! [`Answer`] such a peer looks like loopback, which is what it is; the request's extensions say which
+//! process it was ([`PeerProcess`]). Invariant: the socket is never there with wider rights, and a left-over of a dead
+//! process does not hinder the next.
 
 use std::convert::Infallible;
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +20,52 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use nix::unistd::Uid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::drain::Drain;
 use super::http1::Answer;
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 16;
 /// The whole life of a connection.
 const DEADLINE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Who is at the other end, as the kernel noted it when the connection was made (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProcess {
+    /// Its user, in our user namespace: one that has no number in it is the overflow user's.
+    pub uid: u32,
+    /// The process; `None` where our process namespace does not show it.
+    pub pid: Option<i32>,
+}
+
+/// Makes sure that `folder` is there, is ours, and that nobody else may enter it. One that holds anything but the socket
+/// `name` is left as it is: an error says so.
+pub fn own_folder(folder: &Path, name: &str) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let refused = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() || found.uid() != Uid::effective().as_raw() {
+        return refused("its folder is not a folder of this process's user");
+    }
+    if found.mode() & 0o777 == 0o700 {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?.file_name();
+        if entry != name && *entry != *format!("{name}.new") {
+            return refused(
+                "its folder is open to others and holds other things: give it one of its own",
+            );
+        }
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o700))
+}
 
 /// Binds at `path` with mode 0600; what is there already is replaced in one step.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -47,9 +82,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until `drain` is cut: health is asked for until the very end.
-pub async fn serve<A: Answer>(listener: UnixListener, answer: A, drain: Drain) {
-    let (answer, room) = (Arc::new(answer), Arc::new(Semaphore::new(CONNECTIONS)));
+/// Serves until `drain` is cut: health is asked for until the very end. So many connections at once; more wait in the
+/// kernel's queue. Those that are open are members of `drain`.
+pub async fn serve<A: Answer>(listener: UnixListener, connections: usize, answer: A, drain: Drain) {
+    let (answer, room) = (Arc::new(answer), Arc::new(Semaphore::new(connections)));
     let accept = async {
         loop {
             let Ok(room) = Arc::clone(&room).acquire_owned().await else {
@@ -57,14 +93,19 @@ pub async fn serve<A: Answer>(listener: UnixListener, answer: A, drain: Drain) {
             };
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let answer = Arc::clone(&answer);
+                    let (answer, drain) = (Arc::clone(&answer), drain.clone());
+                    let member = drain.member();
                     tokio::spawn(async move {
-                        let _ = tokio::time::timeout(DEADLINE, connection(stream, answer)).await;
-                        drop(room);
+                        let served = tokio::time::timeout(DEADLINE, connection(stream, answer));
+                        tokio::select! {
+                            () = drain.cut_off() => {}
+                            _ = served => {}
+                        }
+                        drop((room, member));
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept at the health socket, trying again");
+                    tracing::warn!(%error, "cannot accept at a unix socket, trying again");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -77,15 +118,22 @@ pub async fn serve<A: Answer>(listener: UnixListener, answer: A, drain: Drain) {
 }
 
 async fn connection<A: Answer>(stream: UnixStream, answer: Arc<A>) {
-    let service = service_fn(|request: Request<Incoming>| {
+    let peer = stream.peer_cred().ok().map(|peer| PeerProcess {
+        uid: peer.uid(),
+        pid: peer.pid(),
+    });
+    let service = service_fn(|mut request: Request<Incoming>| {
         let answer = Arc::clone(&answer);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, Infallible>(answer.answer(PEER, request).await) }
     });
     let served = http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection at the health socket ended early");
+        tracing::debug!(%error, "a connection at a unix socket ended early");
     }
 }
 
@@ -106,5 +154,32 @@ mod tests {
         );
         UnixStream::connect(&path).await.unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_of_ones_own_is_closed_and_no_others() {
+        let top = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let own = top.path().join("own");
+        own_folder(&own, "s").unwrap();
+        assert_eq!(mode(&own), 0o700);
+        // As kubelet makes one, and with what a dead process left.
+        for name in ["s", "s.new"] {
+            fs::set_permissions(&own, Permissions::from_mode(0o755)).unwrap();
+            fs::write(own.join(name), "").unwrap();
+            own_folder(&own, "s").unwrap();
+            assert_eq!(mode(&own), 0o700, "{name}");
+        }
+        let shared = top.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, Permissions::from_mode(0o755)).unwrap();
+        fs::write(shared.join("somebody's"), "").unwrap();
+        let told = own_folder(&shared, "s").unwrap_err().to_string();
+        assert!(told.contains("one of its own"), "{told}");
+        assert_eq!(mode(&shared), 0o755, "it is not ours to close");
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert!(own_folder(&link, "s").is_err());
+        assert!(own_folder(&top.path().join("none/own"), "s").is_err());
     }
 }

@@ -17,6 +17,8 @@ mod alternative;
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
 mod guard;
+mod host_token;
+mod mounts;
 #[path = "../crds/objects.rs"]
 mod objects;
 mod server;
@@ -109,6 +111,11 @@ fn main() -> ExitCode {
         )
         .with_ignored_flag(true),
     ];
+    trials.extend(
+        host_token::TRIALS
+            .iter()
+            .map(|(name, look)| trial(name, *look)),
+    );
     trials.extend(writes::TRIALS.iter().map(|(name, look)| trial(name, *look)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

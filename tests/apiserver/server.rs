@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use hyper::Request;
 use kube::config::AuthInfo;
 use lanyard::lab::LAB_DIR;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -138,6 +140,11 @@ impl Server {
         path
     }
 
+    /// Where a file of that name is.
+    pub fn kubeconfig_path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// A kubeconfig with that token.
     pub fn kubeconfig(&self, name: &str, token: &str) -> PathBuf {
         self.file(name, kubeconfig(token).as_bytes())
@@ -148,6 +155,27 @@ impl Server {
         // The way to Entra, where there is one, is not the way to the API server.
         let proxy = ("HTTPS_PROXY", "http://127.0.0.1:9");
         spawn(&self.folder, name, program, args, &[proxy])
+    }
+
+    /// A file of this server's folder.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.join(name)).unwrap()
+    }
+
+    /// Meanwhile the server takes connections, and answers nobody.
+    pub fn silent<T>(&self, look: impl FnOnce() -> T) -> T {
+        struct Silent(Pid);
+        impl Drop for Silent {
+            fn drop(&mut self) {
+                kill(self.0, Signal::SIGCONT).unwrap();
+            }
+        }
+        let apiserver = self.parts.lock()[1].id();
+        let silent = Silent(Pid::from_raw(apiserver.cast_signed()));
+        kill(silent.0, Signal::SIGSTOP).unwrap();
+        let looked = look();
+        drop(silent);
+        looked
     }
 
     /// What a program of [`Server::beside`] has said.

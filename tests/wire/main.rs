@@ -10,6 +10,7 @@ mod bad_input;
 mod cache;
 mod clients;
 mod contract;
+mod host_token;
 mod locate;
 mod metadata;
 mod observe;

@@ -17,7 +17,7 @@ use lanyard::agent::forward::Forwarder;
 use lanyard::agent::locate::Locator;
 use lanyard::agent::metrics::AgentMetrics;
 use lanyard::agent::observe::Observer;
-use lanyard::agent::obtain::{self, EntraSetup, Ground, ObtainConfig};
+use lanyard::agent::obtain::{self, EntraSetup, Ground, ObtainConfig, Sources};
 use lanyard::agent::pipeline::Pipeline;
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
@@ -72,7 +72,8 @@ pub struct Stage {
     pub address: SocketAddr,
     pub drain: Drain,
     pub observer: Arc<Observer>,
-    registry: prometheus::Registry,
+    pub pipeline: Arc<Pipeline<Sources>>,
+    pub registry: prometheus::Registry,
     directory: Arc<Published>,
     world: Mutex<World>,
     /// Seconds by which the agent's wall clock is ahead.
@@ -129,7 +130,7 @@ pub async fn stage_with(options: Options) -> Stage {
     tokio::spawn(serve(
         listener,
         options.limits,
-        pipeline,
+        pipeline.clone(),
         drain.clone(),
         metrics,
     ));
@@ -138,6 +139,7 @@ pub async fn stage_with(options: Options) -> Stage {
         address,
         drain,
         observer,
+        pipeline,
         registry,
         directory,
         world: Mutex::default(),
@@ -257,6 +259,14 @@ pub fn token_target(more: &str) -> String {
 /// A plain GET with `Metadata: true`.
 pub fn request(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")
+}
+
+/// A JWT's claims.
+#[track_caller]
+pub fn claims_of(token: &str) -> Value {
+    let payload = token.split('.').nth(1).expect("a JWT");
+    let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
+    serde_json::from_slice(&payload).unwrap()
 }
 
 /// One connection.
@@ -381,10 +391,7 @@ impl Reply {
     #[track_caller]
     pub fn claims(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
-        let token = self.text("access_token");
-        let payload = token.split('.').nth(1).expect("a JWT");
-        let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
-        serde_json::from_slice(&payload).unwrap()
+        claims_of(&self.text("access_token"))
     }
 
     /// Asserts a token of this identity.

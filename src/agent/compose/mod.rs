@@ -6,8 +6,10 @@
 
 mod feed;
 mod ground;
+mod host;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ use crate::serve::{self, ConnMetrics, Drain, Limits, clock, limits, signals};
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// How long removing the rules may take at the end of an agent that only observes.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
+/// Connections at the health socket at once.
+const HEALTH_CONNECTIONS: usize = 16;
 /// Pause between attempts to take a listening address that another instance still has.
 const BIND_PAUSE: Duration = Duration::from_millis(200);
 
@@ -85,7 +89,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         registry: &registry,
         readiness: &readiness,
     };
-    feed::feed(&config, cluster, parts, &stop, &mut tasks).await?;
+    feed::feed(&config, cluster.clone(), parts, &stop, &mut tasks).await?;
     let owned = serve_pods(
         &config,
         &pipeline,
@@ -98,6 +102,9 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     )
     .await?;
     serve_inside(&config, &pipeline, &registry, &drain, &mut tasks)?;
+    host::serve(
+        &config, cluster, &pipeline, &registry, &owned, &drain, &mut tasks,
+    )?;
     gate.start(&config, &owned, &mut tasks);
     tell_repeats(&pipeline, &mut tasks);
 
@@ -194,7 +201,7 @@ fn serve_health(
         serve::local::bind(path).with_context(|| format!("--health-socket {}", path.display()))?;
     let drain = drain.clone();
     spawn(tasks, async move {
-        serve::local::serve(listener, pages, drain.clone()).await;
+        serve::local::serve(listener, HEALTH_CONNECTIONS, pages, drain.clone()).await;
         ended_in_drain(&drain, "the health socket")
     });
     Ok(())
@@ -211,29 +218,29 @@ fn serve_admin(
     let conn = ConnMetrics::new(&admin.registry, "admin")?;
     let (address, drain) = (config.admin, drain.clone());
     spawn(tasks, async move {
-        let listener = bind_patiently(address.to_string()).await?;
+        let listener = bind_patiently("--admin-listen", address).await?;
         serve::serve(listener, Admin::limits(), admin, drain.clone(), conn).await;
         ended_in_drain(&drain, "the admin listener")
     });
     Ok(())
 }
 
-async fn bind_patiently(address: String) -> anyhow::Result<TcpListener> {
+async fn bind_patiently(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let mut told = false;
     loop {
-        match TcpListener::bind(&address).await {
+        match TcpListener::bind(address).await {
             Ok(listener) => return Ok(listener),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
                 if !told {
                     tracing::warn!(
-                        address,
+                        %address,
                         "in use, probably by the instance that this one replaces; waiting for it"
                     );
                     told = true;
                 }
                 tokio::time::sleep(BIND_PAUSE).await;
             }
-            Err(error) => return Err(error).with_context(|| format!("--admin-listen {address}")),
+            Err(error) => return Err(error).with_context(|| format!("{flag} {address}")),
         }
     }
 }

@@ -28,7 +28,7 @@ impl<S: TokenSource> Pipeline<S> {
         })?;
         if let Err(fault) = has_shown(ask, &pod.pod) {
             if let Ok(query) = &ask.query {
-                self.record_fault(&pod, None, query, &fault, None);
+                self.record_fault(origin, &pod, None, query, &fault, None);
             }
             return Err(fault);
         }

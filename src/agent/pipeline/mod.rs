@@ -2,6 +2,7 @@
 //! its own file. What is cached is answered without waiting for anything.
 
 mod app_service;
+mod host_token;
 mod record;
 mod vm_extension;
 
@@ -165,13 +166,13 @@ impl<S: TokenSource> Pipeline<S> {
                 Decision::Granted(grant, chosen) => (grant, chosen),
                 Decision::Refused(refusal) => {
                     let fault = refusal.fault();
-                    self.record_fault(&pod, None, query, &fault, Some(&refusal));
+                    self.record_fault(origin, &pod, None, query, &fault, Some(&refusal));
                     return Err(fault);
                 }
             };
             let asker = Asker::from(&*pod.pod);
             if let Some(obtained) = self.broker.try_cached(asked(query, grant, &asker)) {
-                return Ok(self.hand_out(&pod, grant, chosen, query, &obtained));
+                return Ok(self.hand_out(origin, &pod, grant, chosen, query, &obtained));
             }
             let obtained = async {
                 let grant = self.on_this_node(origin, query, &pod, grant).await?;
@@ -190,9 +191,9 @@ impl<S: TokenSource> Pipeline<S> {
                 (Err(fault), _) => Err(fault),
             };
             return match outcome {
-                Ok(obtained) => Ok(self.hand_out(&pod, grant, chosen, query, &obtained)),
+                Ok(obtained) => Ok(self.hand_out(origin, &pod, grant, chosen, query, &obtained)),
                 Err(fault) => {
-                    self.record_fault(&pod, Some(grant), query, &fault, None);
+                    self.record_fault(origin, &pod, Some(grant), query, &fault, None);
                     Err(fault)
                 }
             };
@@ -255,6 +256,7 @@ impl<S: TokenSource> Pipeline<S> {
 
     fn hand_out(
         &self,
+        origin: &Origin,
         pod: &PodGrants,
         grant: &Grant,
         chosen: Chosen,
@@ -265,6 +267,7 @@ impl<S: TokenSource> Pipeline<S> {
         self.metrics.served.count(&grant.identity.name);
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
+            asked_by: origin.asked_by(),
             identity: Some(&grant.identity.name),
             resource: &query.resource,
             outcome: "granted",
@@ -284,6 +287,9 @@ impl<S: TokenSource> Pipeline<S> {
             }
             Dialect::AppService2019 | Dialect::AppService2017 => {
                 respond::app_service::token(token, client_id, resource)
+            }
+            Dialect::HostToken => {
+                respond::host_token::token(token, obtained.left, client_id, resource)
             }
         }
     }

@@ -19,6 +19,7 @@ use crate::model::query::{Dialect, TokenQuery};
 impl<S: TokenSource> Pipeline<S> {
     pub(super) fn record_fault(
         &self,
+        origin: &Origin,
         pod: &PodGrants,
         grant: Option<&Grant>,
         query: &TokenQuery,
@@ -42,6 +43,7 @@ impl<S: TokenSource> Pipeline<S> {
         });
         self.audit.record(&audit::Decision {
             caller: Caller::Pod(&pod.pod),
+            asked_by: origin.asked_by(),
             identity,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
@@ -66,6 +68,7 @@ impl<S: TokenSource> Pipeline<S> {
     ) {
         self.audit.record(&audit::Decision {
             caller,
+            asked_by: None,
             identity,
             resource: &query.resource,
             outcome: "observed",
@@ -83,6 +86,7 @@ impl<S: TokenSource> Pipeline<S> {
         }
         self.audit.record(&audit::Decision {
             caller: Caller::Unknown(&peer),
+            asked_by: origin.asked_by(),
             identity: None,
             resource: &query.resource,
             outcome: fault.kind.as_str(),
@@ -108,7 +112,7 @@ impl<S: TokenSource> Pipeline<S> {
 }
 
 /// Why, for the audit: what only the log gets, else what the caller was told.
-fn reason(fault: &Fault) -> &str {
+pub(super) fn reason(fault: &Fault) -> &str {
     if fault.detail.is_empty() {
         &fault.public
     } else {

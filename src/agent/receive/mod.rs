@@ -8,6 +8,7 @@
 //! to acquire an access token") and what SDKs really send.
 
 mod app_service;
+pub mod host_token;
 mod path;
 pub mod probe;
 mod query;

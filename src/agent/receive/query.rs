@@ -140,6 +140,10 @@ impl<'a> Query<'a> {
         self.token_in(Dialect::VmExtension)
     }
 
+    pub(super) fn host_token(self) -> Result<TokenQuery, Fault> {
+        self.token_in(Dialect::HostToken)
+    }
+
     pub(super) fn app_service_token(self) -> Result<TokenQuery, Fault> {
         let dialect = self.app_service().ok_or_else(|| {
             bad("Invalid api-version: use 2019-08-01, or 2017-09-01 with MSI_ENDPOINT and MSI_SECRET")

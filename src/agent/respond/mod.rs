@@ -8,6 +8,7 @@
 //! | the identity's own credential is missing or broken | 400 | final |
 //! | the source refused for good | 400 with its words | final, the text is shown |
 //! | App Service's secret missing or wrong | 401 | final |
+//! | at `/host/token`: who asks is not proven, may not, names no pod of this node | 401, 403, 404 | final |
 //! | method, path, closed path | 405, 404, 403 | final |
 //! | pod or assignment not there yet, source in trouble | 503 + `Retry-After` | retried |
 //! | too much at once, source throttles | 429 + `Retry-After` | retried |
@@ -15,13 +16,14 @@
 //! Source: IMDS's documented error shapes `{"error","error_description"}`, numbers as strings.
 
 pub mod app_service;
+pub mod host_token;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use crate::model::fault::{Fault, FaultKind};
@@ -121,11 +123,14 @@ fn add_headers(answer: &mut Answer, fault: &Fault) {
             answer.headers_mut().insert(RETRY_AFTER, value);
         }
     }
-    if fault.kind == FaultKind::MethodNotAllowed {
-        answer
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET"));
-    }
+    let more = match fault.kind {
+        FaultKind::MethodNotAllowed => (ALLOW, "GET"),
+        FaultKind::HostTokenUnproven => (WWW_AUTHENTICATE, "Bearer"),
+        _ => return,
+    };
+    answer
+        .headers_mut()
+        .insert(more.0, HeaderValue::from_static(more.1));
 }
 
 /// The table: status and the word of IMDS's error list.
@@ -139,15 +144,20 @@ pub const fn status(kind: FaultKind) -> (StatusCode, &'static str) {
         | FaultKind::IdentityAmbiguous
         | FaultKind::CredentialUnusable
         | FaultKind::UpstreamRefused => (StatusCode::BAD_REQUEST, "invalid_request"),
-        FaultKind::AppServiceHeader => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        FaultKind::AppServiceHeader | FaultKind::HostTokenUnproven => {
+            (StatusCode::UNAUTHORIZED, "unauthorized")
+        }
         FaultKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-        FaultKind::PathNotFound => (StatusCode::NOT_FOUND, "not_found"),
-        FaultKind::PathForbidden => (StatusCode::FORBIDDEN, "forbidden"),
+        FaultKind::PathNotFound | FaultKind::PodNotHere => (StatusCode::NOT_FOUND, "not_found"),
+        FaultKind::PathForbidden | FaultKind::HostTokenForbidden => {
+            (StatusCode::FORBIDDEN, "forbidden")
+        }
         FaultKind::PodUnknown
         | FaultKind::PodAmbiguous
         | FaultKind::PodMoved
         | FaultKind::AskedFromOutside
         | FaultKind::StateTooOld
+        | FaultKind::ReviewUnavailable
         | FaultKind::NotYetAssigned
         | FaultKind::UpstreamUnavailable
         | FaultKind::UpstreamInvalid => (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),
