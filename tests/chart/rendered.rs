@@ -96,6 +96,15 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
             "admission.certificate.caBundle=-----BEGIN CERTIFICATE-----",
             "existingSecret",
         ),
+        ("hostToken.listen=127.0.0.1:2579", "set that, too"),
+        (
+            "hostToken.enabled=true,hostToken.listen=0.0.0.0:2579",
+            "listen",
+        ),
+        (
+            "hostToken.enabled=true,hostToken.listen=127.0.0.1",
+            "listen",
+        ),
         (
             "agent.enforcement=observe,agent.bootGuard.enabled=true",
             "until you enforce",
@@ -246,6 +255,27 @@ fn the_agents_pod_has_what_it_needs_and_no_more() {
         paths(&guarded),
         ["/run/lanyard", "/run/xtables.lock", "/", "/etc"]
     );
+    let doors = template("lanyard", &["--set", "hostToken.enabled=true"]);
+    assert_eq!(
+        paths(&doors),
+        ["/run/lanyard", "/run/xtables.lock", "/run/lanyard-host"]
+    );
+    let args = |sets: &str| {
+        let objects = template("lanyard", &["--set", sets]);
+        let set = objects.iter().find(|object| object["kind"] == "DaemonSet");
+        let container = &set.unwrap()["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(
+            container["securityContext"]["capabilities"]["add"].to_string(),
+            r#"["NET_ADMIN","NET_RAW"]"#
+        );
+        container["args"].to_string()
+    };
+    assert!(!args("hostToken.enabled=false").contains("host-token"));
+    let socket = "--host-token-socket=/run/lanyard-host/token.sock";
+    let one = args("hostToken.enabled=true");
+    assert!(one.contains(socket) && !one.contains("--host-token-listen"));
+    let two = args("hostToken.enabled=true,hostToken.listen=127.0.0.1:2579");
+    assert!(two.contains(socket) && two.contains("--host-token-listen=127.0.0.1:2579"));
 }
 
 /// What a mode needs comes with that mode, and what it reads it cannot write.

@@ -1,4 +1,4 @@
-//! What the controller and the job that removes Lanyard may do, and what nobody else may write.
+//! What the controller and the job that removes Lanyard may do, what nobody else may write, and who may ask on behalf of pods.
 
 use serde_json::{Value, json};
 
@@ -106,4 +106,57 @@ fn what_becomes_of_managed_identities_is_said_to_the_job() {
     }
     let objects = with("federated", &["uninstall.managedIdentities=delete"]);
     assert!(job(&objects).contains("--managed-identities=delete"));
+}
+
+#[test]
+fn agents_ask_who_asks_only_where_that_is_on() {
+    let plain = render(&[]);
+    let of_it = |objects: &[Value]| -> Vec<String> {
+        let named = objects.iter().filter(|object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            matches!(name, "lanyard-agent-reviews" | "lanyard-host-token")
+        });
+        let mut kinds: Vec<_> = named.map(|object| object["kind"].to_string()).collect();
+        kinds.sort();
+        kinds
+    };
+    assert!(of_it(&plain).is_empty());
+    let everything = serde_json::to_string(&plain).unwrap();
+    for word in [
+        "tokenreviews",
+        "subjectaccessreviews",
+        "azuretoken",
+        "lanyard-host",
+    ] {
+        assert!(!everything.contains(word), "{word}");
+    }
+    let objects = render(&["hostToken.enabled=true"]);
+    assert_eq!(
+        of_it(&objects),
+        [
+            "\"ClusterRole\"",
+            "\"ClusterRole\"",
+            "\"ClusterRoleBinding\""
+        ]
+    );
+    assert_eq!(
+        rights(find(&objects, "ClusterRole", "lanyard-agent-reviews")),
+        ["subjectaccessreviews [] create", "tokenreviews [] create"]
+    );
+    // Of nobody until an operator says so.
+    let name = "lanyard-host-token";
+    assert_eq!(
+        rights(find(&objects, "ClusterRole", name)),
+        ["pods/azuretoken [] create"]
+    );
+    assert!(
+        !objects
+            .iter()
+            .any(|object| object["roleRef"]["name"] == name)
+    );
+    let binding = find(&objects, "ClusterRoleBinding", "lanyard-agent-reviews");
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "ServiceAccount", "name": "lanyard-agent", "namespace": "lanyard-system"}])
+    );
 }

@@ -15,6 +15,7 @@ const WITH_CONTROLLER: &[&str] = &[
     "--set=controller.enabled=true",
     "--set=controller.azure.auth=nodeIdentity",
 ];
+const WITH_HOST_TOKEN: &[&str] = &["--set=hostToken.enabled=true"];
 const TAINT: &str = "lanyard.dev/agent-not-ready";
 
 /// An agent's, with the chart's own values.
@@ -80,6 +81,20 @@ pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
     during(cluster, "removal.yaml", &[], async || {
         expect(cluster, "lanyard-removal", NAMESPACE, REMOVAL).await?;
         expect(cluster, "lanyard-removal", "kube-system", &REMOVAL[..1]).await
+    })
+    .await?;
+    during(cluster, "host-token.yaml", WITH_HOST_TOKEN, async || {
+        let reviews = [
+            "subjectaccessreviews.authorization.k8s.io [] [create]",
+            "tokenreviews.authentication.k8s.io [] [create]",
+        ];
+        expect(
+            cluster,
+            "lanyard-agent",
+            NAMESPACE,
+            &[AGENT, &reviews].concat(),
+        )
+        .await
     })
     .await?;
     // Its rights are on a cluster whether it runs there or not.
