@@ -3,12 +3,12 @@
 //!
 //! In: the server. Out: bearer tokens, and answers at the agent's doors. Blocks on the server, on helm, on the agent.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -98,8 +98,9 @@ pub fn stage(server: &Server) {
         token["status"]["token"].as_str().unwrap(),
     );
     *AGENT.lock() = Some(start(server, "first", &[]));
+    let provider = bearer(server, "provider", "node-a");
     server.patiently("the agent", || {
-        let asked = ask_at_socket("web", &bearer(server, "provider", "node-a"));
+        let asked = ask_at_socket("web", &provider);
         (asked.0 == 200)
             .then_some(())
             .ok_or(format!("{asked:?}\n{}", server.log("first")))
@@ -219,42 +220,54 @@ pub fn ask_at_socket(pod: &str, bearer: &str) -> Answer {
 
 /// Asks at the socket, with these headers.
 pub fn ask_for(namespace: &str, pod: &str, headers: &str) -> Answer {
-    match UnixStream::connect(SOCKET) {
-        Err(error) => (0, error.to_string(), Value::Null),
-        Ok(stream) => {
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            talk(stream, namespace, pod, headers)
-        }
-    }
+    patiently(|| {
+        let stream = UnixStream::connect(SOCKET)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        talk(stream, namespace, pod, headers)
+    })
 }
 
 /// Asks at the port.
 pub fn ask_at_port(pod: &str, bearer: &str) -> Answer {
-    match TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], PORT))) {
-        Err(error) => (0, error.to_string(), Value::Null),
-        Ok(stream) => {
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let headers = format!("Authorization: Bearer {bearer}\r\n");
-            talk(stream, PODS, pod, &headers)
+    let headers = format!("Authorization: Bearer {bearer}\r\n");
+    patiently(|| {
+        let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], PORT)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        talk(stream, PODS, pod, &headers)
+    })
+}
+
+/// As callers are told to: again where too many new tokens came in too short a time, as they do here.
+fn patiently(ask: impl Fn() -> io::Result<Answer>) -> Answer {
+    let begun = Instant::now();
+    loop {
+        let answer = ask().unwrap_or_else(|error| (0, error.to_string(), Value::Null));
+        if answer.0 != 429 || begun.elapsed() > PATIENCE {
+            return answer;
         }
+        assert!(answer.1.contains("retry-after: "), "{answer:?}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
-fn talk(mut stream: impl Read + Write, namespace: &str, pod: &str, headers: &str) -> Answer {
+fn talk(
+    mut stream: impl Read + Write,
+    namespace: &str,
+    pod: &str,
+    headers: &str,
+) -> io::Result<Answer> {
     let request = format!(
         "GET /host/token/?resource=https://vault.azure.net HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          podns: {namespace}\r\npodname: {pod}\r\n{headers}\r\n"
     );
     let mut answer = String::new();
-    let talked = stream.write_all(request.as_bytes());
-    if let Err(error) = talked.and_then(|()| stream.read_to_string(&mut answer)) {
-        return (0, error.to_string(), Value::Null);
-    }
+    stream.write_all(request.as_bytes())?;
+    stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
     let body = serde_json::from_str(body).unwrap_or_default();
-    (status.unwrap_or_default(), head.to_ascii_lowercase(), body)
+    Ok((status.unwrap_or_default(), head.to_ascii_lowercase(), body))
 }
