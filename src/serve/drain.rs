@@ -77,6 +77,12 @@ impl Drain {
         self.shared.members.token()
     }
 
+    /// How many [`Drain::complete`] would wait for.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.shared.members.len()
+    }
+
     /// Both phases: begins, waits until every member has left, but no longer than `deadline` and
     /// not beyond the end of `hurry` (a second signal); then cuts and waits for the members again.
     pub async fn complete(&self, deadline: Duration, hurry: impl Future<Output = ()>) -> Ended {

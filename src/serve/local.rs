@@ -139,7 +139,81 @@ async fn connection<A: Answer>(stream: UnixStream, answer: Arc<A>) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::Response;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::serve::drain::Ended;
+
+    /// Says who asks, when it is let.
+    struct Held(Arc<Semaphore>);
+
+    impl Answer for Held {
+        async fn answer(&self, _: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+            let _let = self.0.acquire().await;
+            let who = request.extensions().get::<PeerProcess>();
+            Response::new(Full::new(format!("{who:?}").into()))
+        }
+    }
+
+    async fn asks(path: &Path) -> UnixStream {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn an_answer_under_way_is_waited_for_and_says_who_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (drain, gate) = (Drain::new(), Arc::new(Semaphore::new(0)));
+        let listener = bind(&path).unwrap();
+        tokio::spawn(serve(listener, 4, Held(gate.clone()), drain.clone()));
+        let mut stream = asks(&path).await;
+        // Taken, and so a member.
+        let taken = async {
+            while drain.members() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, taken).await.unwrap();
+        let ending = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.complete(DEADLINE, std::future::pending()).await }
+        });
+        drain.begun().await;
+        assert!(!ending.is_finished());
+        gate.add_permits(1);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let uid = format!("uid: {}", Uid::effective());
+        assert!(answer.contains(&uid), "{answer}");
+        assert_eq!(ending.await.unwrap(), Ended::Empty);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_by_then_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let (drain, gate) = (Drain::new(), Arc::new(Semaphore::new(0)));
+        let listener = bind(&path).unwrap();
+        tokio::spawn(serve(listener, 4, Held(gate), drain.clone()));
+        let mut stream = asks(&path).await;
+        let taken = async {
+            while drain.members() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, taken).await.unwrap();
+        let ended = drain.complete(Duration::from_millis(20), std::future::pending());
+        assert_eq!(ended.await, Ended::Deadline);
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer));
+        assert!(matches!(read.await.unwrap(), Ok(0) | Err(_)));
+    }
 
     #[tokio::test]
     async fn only_the_owner_may_connect_and_a_left_over_is_replaced() {

@@ -419,15 +419,14 @@ fn a_port_is_open_on_loopback_and_only_where_asked(server: &Server) {
         assert!(told.contains(words), "{flags:?}: {told}");
     }
     let token = bearer(server, "provider", "node-a");
-    if listening().is_empty() {
-        assert_eq!(ask_at_port("web", &token).0, 0);
-        let listen = format!("--host-token-listen=127.0.0.1:{PORT}");
-        // Meanwhile nobody at the socket notices.
-        upgrade(server, &[&listen], || {
-            let (status, head, body) = ask_at_socket("web", &token);
-            assert_eq!(status, 200, "{head} {body}");
-        });
-    }
+    assert!(listening().is_empty());
+    assert_eq!(ask_at_port("web", &token).0, 0);
+    let listen = format!("--host-token-listen=127.0.0.1:{PORT}");
+    // Meanwhile nobody at the socket notices.
+    upgrade(server, &[&listen], || {
+        let (status, head, body) = ask_at_socket("web", &token);
+        assert_eq!(status, 200, "{head} {body}");
+    });
     server.patiently("the port", || {
         let (status, head, _) = ask_at_port("web", &token);
         (status == 200).then_some(()).ok_or(head)
