@@ -58,30 +58,10 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
     enter(cluster, &["--set=agent.inPod.vmExtensionEndpoint=true"]).await?;
     for (older, newer) in &pods {
         cluster.run_pod(&newer.clone().image(&image)).await?;
-        let stranger = ["stranger-1", "stranger-2"][older.node - 1];
-        let stranger = Pod::new(NAMESPACE, stranger, older.node).identity(AUDIT.name);
-        cluster.run_pod(&stranger).await?;
         for pod in [older, newer] {
-            served(cluster, pod.name, NAMESPACE, &PAYMENTS).await?;
-            ensure!(
-                is_inside(cluster, NAMESPACE, pod.name).await?,
-                "{} by redirection",
-                pod.name
-            );
-            let server = ["python3", "-c", WEB_SERVER];
-            let said = cluster.pod_exec(NAMESPACE, pod.name, &server).await?;
-            let said = said.success("a web server of the pod's own")?;
-            ensure!(said.trim() == "[200, 200]", "{said}");
-            for host in ["127.0.0.1", "[::1]"] {
-                let identity = vm_extension(cluster, NAMESPACE, pod.name, host).await?;
-                ensure!(identity.contains(PAYMENTS.client_id), "{host}: {identity}");
-            }
+            everything_inside(cluster, pod).await?;
         }
-        let (status, body) = once(cluster, (NAMESPACE, stranger.name), "").await?;
-        ensure!(
-            status == "400" && body.contains("Identity not found"),
-            "{status} {body}"
-        );
+        stranger(cluster, older.node, NAMESPACE).await?;
     }
     for client in CLIENTS {
         for (_, newer) in &pods {
@@ -95,7 +75,7 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
         }
     }
     for node in cluster.nodes() {
-        ensure!(sample(&node, "lanyard_pods_spoofable").await? == 0.0);
+        ensure!(sample(&node, "lanyard_pods_spoofable").await? < 1.0);
         ensure!(sample(&node, "lanyard_inside_pods").await? >= 3.0);
     }
     leave(cluster).await?;
@@ -111,6 +91,38 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
     }
     cluster.no_leaks(mark).await?;
     cast::leave(cluster, NAMESPACE).await
+}
+
+/// A token by IMDS's address and by the virtual machine extension's, and port 80 is the pod's own.
+async fn everything_inside(cluster: &Cluster, pod: &Pod<'_>) -> Result<()> {
+    let (name, namespace) = (pod.name, pod.namespace);
+    served(cluster, name, namespace, &PAYMENTS).await?;
+    ensure!(
+        is_inside(cluster, namespace, name).await?,
+        "{name} by redirection"
+    );
+    let server = ["python3", "-c", WEB_SERVER];
+    let said = cluster.pod_exec(namespace, name, &server).await?;
+    let said = said.success("a web server of the pod's own")?;
+    ensure!(said.trim() == "[200, 200]", "{said}");
+    for host in ["127.0.0.1", "[::1]"] {
+        let identity = vm_extension(cluster, namespace, name, host).await?;
+        ensure!(identity.contains(PAYMENTS.client_id), "{host}: {identity}");
+    }
+    Ok(())
+}
+
+/// A pod that nothing is granted to is refused inside, too.
+async fn stranger(cluster: &Cluster, node: usize, namespace: &str) -> Result<()> {
+    let name = ["stranger-1", "stranger-2"][node - 1];
+    let stranger = Pod::new(namespace, name, node).identity(AUDIT.name);
+    cluster.run_pod(&stranger).await?;
+    let (status, body) = once(cluster, (namespace, name), "").await?;
+    ensure!(
+        status == "400" && body.contains("Identity not found"),
+        "{status} {body}"
+    );
+    Ok(())
 }
 
 /// Agents change over under load, and a pod's sandbox is killed.

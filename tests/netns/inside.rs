@@ -332,7 +332,7 @@ pub async fn a_pod_keeps_what_is_its_own(stage: Stage) -> Result<()> {
     ] {
         let before = sample(&agent, "lanyard_inside_mended_total").await;
         pod.namespace().output("sh", &["-c", theft]).await?;
-        until(Duration::from_secs(60), "what was laid again", async || {
+        until(Duration::from_mins(1), "what was laid again", async || {
             sample(&agent, "lanyard_inside_mended_total").await > before && status(pod).await == 200
         })
         .await?;
