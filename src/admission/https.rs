@@ -21,10 +21,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::serve::admission::Admission;
 use crate::serve::{Answer, Drain, Limits};
 
-/// Connections at once, and those of one address; one more is closed at once. An API server keeps a few,
-/// but whoever else comes to this port must not be able to take all of them.
-const CONNECTIONS: usize = 512;
-const OF_ONE_ADDRESS: usize = 64;
+/// Connections at once, and those of one address; one more is closed at once. An API server keeps a few, and
+/// opens one for each request beyond these: as many as it works on at once (200 that write, unless told
+/// otherwise), or two servers' where they share a tunnel. But whoever else comes to this port must not be
+/// able to take all of them.
+const CONNECTIONS: usize = 1024;
+const OF_ONE_ADDRESS: usize = 448;
 /// For the handshake.
 const HEAD: Duration = Duration::from_secs(5);
 /// For the next request and its head. API servers close what they do not use before.

@@ -1,21 +1,27 @@
-//! The webhook that keeps an agent to service account tokens of its own node's pods.
+//! The webhooks of Lanyard: one keeps an agent to service account tokens of its own node's pods, one
+//! gives pods that ask for them the variables of App Service's dialect.
 //!
-//! In: an `AdmissionReview` (admission.k8s.io/v1) of a `TokenRequest`, from the API server by HTTPS.
-//! Out: allowed, or why not. Blocks on the API server, from which the pod is read anew for each question,
-//! with a deadline below the webhook's own. Invariant 9: what cannot be read is denied. A policy
-//! without a server would have done, but it sees pods by a watch, and does not know one that was made
-//! an instant ago (`ARCHITECTURE.md` has the figures).
+//! In: `AdmissionReview`s (admission.k8s.io/v1) from the API server, by HTTPS. Out: allowed, or why not,
+//! and what is to be changed. Invariant 9: what the guard cannot read is denied. It reads the pod anew for
+//! each question, with a deadline below the webhook's own; a policy without a server would have done, but it
+//! sees pods by a watch, and does not know one that was made an instant ago (`ARCHITECTURE.md` has the
+//! figures).
 //!
 //! ```text
-//! review (the question) → a fresh read of the pod → verdict → review (the answer)
+//! of a TokenRequest: review (the question) → a fresh read of the pod → verdict → review (the answer)
+//! of a new pod:      review → app_service: opted in? → inject → review (the answer, with a patch)
 //! ```
 
+mod app_service;
 mod certificate;
+mod guard;
 mod https;
+mod issue;
 mod review;
 mod run;
 mod verdict;
 mod webhook;
 
-pub use certificate::CertificateError;
+pub use certificate::{CertificateError, Files, Source};
+pub use issue::IssueError;
 pub use run::{Config, run};

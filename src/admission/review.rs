@@ -1,12 +1,15 @@
 //! The admission API's words: what the API server asks, and how it is answered.
 //!
-//! In: the bytes of an `AdmissionReview` (admission.k8s.io/v1, "Dynamic Admission Control"). Out: a
-//! [`Question`], or why it is none; and the bytes of the answer. Pure. Fields that nobody looks at are
-//! not read, so that a newer API server may send more.
+//! In: the bytes of an `AdmissionReview` (admission.k8s.io/v1, "Dynamic Admission Control"). Out: its
+//! [`Request`], of a service account's token a [`Question`], or why it is none; and the bytes of the
+//! answer. Pure. Fields that nobody looks at are not read, so that a newer API server may send more.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 /// The extra of a user that the API server takes from the token itself: the node of the pod that the
@@ -60,13 +63,18 @@ pub(super) enum ReviewError {
     },
 }
 
-/// Reads a question.
-pub(super) fn question(body: &[u8]) -> Result<Question, ReviewError> {
-    let review: Review = serde_json::from_slice(body)?;
+/// Reads what is asked, whatever it is about.
+pub(super) fn read(body: &[u8]) -> Result<Request<'_>, ReviewError> {
+    let review: Review<'_> = serde_json::from_slice(body)?;
     if review.api_version != "admission.k8s.io/v1" {
         return Err(ReviewError::Version(review.api_version));
     }
-    let request = review.request;
+    Ok(review.request)
+}
+
+/// Reads a question about a service account's token.
+pub(super) fn question(body: &[u8]) -> Result<Question, ReviewError> {
+    let request = read(body)?;
     let ours = request.operation == "CREATE"
         && request.resource.group.is_empty()
         && request.resource.resource == "serviceaccounts"
@@ -78,7 +86,11 @@ pub(super) fn question(body: &[u8]) -> Result<Question, ReviewError> {
             subresource: request.sub_resource,
         });
     }
-    let reference = request.object.spec.bound_object_ref;
+    let object: TokenRequest = match request.object {
+        Some(object) => serde_json::from_str(object.get())?,
+        None => TokenRequest::default(),
+    };
+    let reference = object.spec.bound_object_ref;
     let bound = reference.filter(|one| one.api_version == "v1" && one.kind == "Pod");
     let mut extra = request.user_info.extra;
     Ok(Question {
@@ -101,6 +113,7 @@ pub(super) fn answer(review: &str, verdict: Result<(), (u16, &str)>) -> Value {
     let mut response = json!({"uid": review, "allowed": verdict.is_ok()});
     if let Err((code, message)) = verdict {
         let reason = match code {
+            400 => "BadRequest",
             503 => "ServiceUnavailable",
             _ => "Forbidden",
         };
@@ -109,38 +122,60 @@ pub(super) fn answer(review: &str, verdict: Result<(), (u16, &str)>) -> Value {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
 }
 
+/// The answer that allows and changes: operations of a JSON patch (RFC 6902), and words for whoever asked.
+pub(super) fn changed(review: &str, patch: &[Value], warnings: &[String]) -> Value {
+    let mut answer = answer(review, Ok(()));
+    let response = &mut answer["response"];
+    if !patch.is_empty() {
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(STANDARD.encode(json!(patch).to_string()));
+    }
+    if !warnings.is_empty() {
+        response["warnings"] = json!(warnings);
+    }
+    answer
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Review {
+struct Review<'a> {
     api_version: String,
-    request: Request,
+    #[serde(borrow)]
+    request: Request<'a>,
 }
 
+/// What the API server asks about.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
-    uid: String,
-    operation: String,
-    resource: Resource,
+pub(super) struct Request<'a> {
+    /// The review's own id, to be repeated in the answer.
+    pub(super) uid: String,
+    /// CREATE, UPDATE, DELETE or CONNECT.
+    pub(super) operation: String,
+    pub(super) resource: Resource,
+    /// Empty for the object itself.
     #[serde(default)]
-    sub_resource: String,
+    pub(super) sub_resource: String,
+    /// Empty for what has none.
     #[serde(default)]
-    namespace: String,
+    pub(super) namespace: String,
+    /// Empty where the API server is still to make one up.
     #[serde(default)]
-    name: String,
+    pub(super) name: String,
     user_info: UserInfo,
-    #[serde(default)]
-    object: TokenRequest,
+    /// The object as it would be stored.
+    #[serde(borrow, default)]
+    pub(super) object: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Resource {
+pub(super) struct Resource {
     #[serde(default)]
-    group: String,
-    resource: String,
+    pub(super) group: String,
+    pub(super) resource: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct UserInfo {
     #[serde(default)]
     username: String,
@@ -237,6 +272,19 @@ mod tests {
             question(b"<html>"),
             Err(ReviewError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn an_answer_that_changes_nothing_has_no_patch() {
+        let same = changed("r-1", &[], &[]);
+        assert_eq!(same, answer("r-1", Ok(())));
+        let patch = [json!({"op": "add", "path": "/x", "value": 1})];
+        let response = &changed("r-1", &patch, &["look".to_owned()])["response"];
+        assert_eq!(response["patchType"], "JSONPatch");
+        let decoded = STANDARD.decode(response["patch"].as_str().unwrap());
+        let decoded: Value = serde_json::from_slice(&decoded.unwrap()).unwrap();
+        assert_eq!(decoded, json!(patch));
+        assert_eq!(response["warnings"], json!(["look"]));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Starts and ends the webhook.
 //!
-//! In: a [`Config`]. Out: an answering server, until SIGTERM. Blocks on the API server before it calls
-//! itself ready: a webhook that may not read pods would deny everything. At the end it first says "not
-//! ready" and keeps answering, until no API server is sent here any more.
+//! In: a [`Config`]. Out: an answering server, until SIGTERM. Where it guards tokens it blocks on the API
+//! server before it calls itself ready: a guard that may not read pods would deny everything. At the end it
+//! first says "not ready" and keeps answering, until no API server is sent here any more.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
-use super::certificate::{Current, Files};
+use super::certificate::{Current, Source};
+use super::guard::Guard;
 use super::https;
 use super::webhook::Webhook;
 use crate::kubernetes::{self, Cluster, Kind};
@@ -29,12 +30,12 @@ pub struct Config {
     pub address: IpAddr,
     /// Port at it; 0 takes any free one.
     pub port: u16,
-    /// PEM: certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// PEM: private key of the leaf.
-    pub key: PathBuf,
-    /// User name of the agents' service account.
-    pub agents: String,
+    /// Where its certificate comes from.
+    pub certificate: Source,
+    /// User name of the agents' service account, whose requests for tokens are judged; `None`: of none.
+    pub agents: Option<String>,
+    /// Whether pods that ask for them get App Service's variables.
+    pub app_service: bool,
     /// Kubeconfig; `None`: the service account of the pod.
     pub kubeconfig: Option<PathBuf>,
     /// How long open connections may take to end.
@@ -44,29 +45,32 @@ pub struct Config {
 /// Runs until a signal.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let signals = signals()?;
-    let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
-    let certificate = Current::open(Files {
-        certificate: config.certificate,
-        key: config.key,
-    })?;
+    let guard = match config.agents {
+        Some(agents) => {
+            let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
+            Some(Guard { cluster, agents })
+        }
+        None => None,
+    };
+    let certificate = Current::open(config.certificate)?;
     let at = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(at).await;
     let listener = listener.with_context(|| format!("cannot listen at {at}"))?;
-    tracing::info!(address = %listener.local_addr()?, agents = config.agents, "answering");
+    let agents = guard.as_ref().map(|guard| &*guard.agents);
+    let app_service = config.app_service;
+    tracing::info!(address = %listener.local_addr()?, agents, app_service, "answering");
     let (readiness, drain) = (Readiness::default(), Drain::new());
-    let (reads, stays) = (readiness.latch("pods"), readiness.latch("end"));
+    let stays = readiness.latch("end");
     stays.ready();
-    let webhook = Webhook {
-        cluster: cluster.clone(),
-        agents: config.agents,
-        readiness,
-    };
+    let reads = guard.as_ref();
+    let reads = reads.map(|guard| (guard.cluster.clone(), readiness.latch("pods")));
+    let webhook = Webhook::new(guard, app_service, readiness);
     let tls = certificate.tls()?;
     let serving = https::serve(listener, tls, webhook, drain.clone());
     let ending = async {
         tokio::select! {
             () = signals.first.cancelled() => {}
-            () = async { tokio::join!(certificate.follow(), prove(&cluster, &reads)); } => {}
+            () = async { tokio::join!(certificate.follow(), prove(reads)); } => {}
         }
         stays.not_ready("ending");
         tokio::select! {
@@ -82,7 +86,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Reads a pod that need not be there, until that works: then questions can be answered.
-async fn prove(cluster: &Cluster, reads: &Latch) {
+async fn prove(reads: Option<(Cluster, Latch)>) {
+    let Some((cluster, reads)) = reads else {
+        return;
+    };
     loop {
         match cluster.get(Kind::POD, Some("default"), "none").await {
             Ok(_) => return reads.ready(),

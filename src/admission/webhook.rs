@@ -1,137 +1,130 @@
-//! Answers the API server: reads the question, reads the pod, gives the verdict.
+//! Answers the API server: finds out what is asked, and by whom in here it is answered.
 //!
-//! In: HTTP requests over TLS. Out: `AdmissionReview`s, and `/readyz`, `/livez` for kubelet. Blocks on
-//! the API server for at most [`READ`], which is less than the webhook's own 5 s, so that the asker
-//! reads our words. Invariant: no error on the way ends in "allowed".
+//! In: HTTP requests over TLS. Out: `AdmissionReview`s, and `/readyz`, `/livez` for kubelet. Blocks on a
+//! body for at most [`READ`], and on what the guard reads. Invariant: an error here never allows anything;
+//! the API server then does what the webhook's `failurePolicy` says.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
-use super::review::{self, Question};
-use super::verdict::{self, Denial, Pod};
-use crate::kubernetes::{CallError, Cluster, Kind};
+use super::app_service;
+use super::guard::Guard;
+use super::review::ReviewError;
 use crate::serve::Answer;
 use crate::serve::ready::Readiness;
 
-/// The path that the webhook's configuration names.
-const PATH: &str = "/token-requests";
-/// A `TokenRequest` is some hundred bytes, and the review around it a few thousand.
+/// The paths that the webhooks' configurations name.
+const TOKEN_REQUESTS: &str = "/token-requests";
+const APP_SERVICE: &str = "/app-service";
+/// A `TokenRequest` is some hundred bytes, a pod some thousand, and the review around it no more.
 const BODY: usize = 256 * 1024;
-/// For a body to come, and for the pod to be read: each. Two of them are less than 5 s.
+/// Of a pod that is larger: the API server itself takes 3 MiB, which may be more when written as JSON.
+const LARGE_BODY: usize = 8 * 1024 * 1024;
+/// So many of these at once.
+const LARGE: usize = 2;
+/// For a body to come. With what the guard takes it is less than the webhooks' own 5 s.
 const READ: Duration = Duration::from_secs(2);
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The webhook's answers.
 pub(super) struct Webhook {
-    /// Where pods are read.
-    pub(super) cluster: Cluster,
-    /// The agents' user name; requests of others are not ours to judge.
-    pub(super) agents: String,
+    /// Judges requests for service accounts' tokens, where that is asked of this process.
+    guard: Option<Guard>,
+    /// Whether pods get App Service's variables.
+    app_service: bool,
     /// What `/readyz` says.
-    pub(super) readiness: Readiness,
+    readiness: Readiness,
+    large: Semaphore,
 }
 
-/// Why no verdict could be reached.
+/// Why there is no review to answer.
 #[derive(Debug, thiserror::Error)]
-enum Unjudged {
-    #[error(transparent)]
-    Denied(#[from] Denial),
-    #[error("the pod could not be read, so the token is not given; try again ({0})")]
-    Unread(#[from] CallError),
-    #[error("the pod could not be read within {} s, so the token is not given; try again", READ.as_secs())]
+enum NoBody {
+    #[error("the body did not come within {} s", READ.as_secs())]
     Late,
+    #[error("the body: {0}")]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Webhook {
-    async fn review(&self, body: &[u8]) -> Response<Full<Bytes>> {
-        let question = match review::question(body) {
-            Ok(question) => question,
-            // An error of the webhook to the API server, which then denies (failurePolicy: Fail).
-            Err(error) => {
-                tracing::error!(%error, "a review that is none of ours");
-                return text(StatusCode::BAD_REQUEST, error.to_string());
-            }
-        };
-        let answer = match self.judge(&question).await {
-            Ok(()) => review::answer(&question.review, Ok(())),
-            Err(error) => {
-                tell(&question, &error);
-                let code = match error {
-                    Unjudged::Denied(_) => 403,
-                    Unjudged::Unread(_) | Unjudged::Late => 503,
-                };
-                review::answer(&question.review, Err((code, &error.to_string())))
-            }
-        };
-        let json = HeaderValue::from_static("application/json");
-        typed(StatusCode::OK, json, answer.to_string())
-    }
-
-    async fn judge(&self, question: &Question) -> Result<(), Unjudged> {
-        if question.user != self.agents {
-            return Ok(());
+    pub(super) fn new(guard: Option<Guard>, app_service: bool, readiness: Readiness) -> Self {
+        Self {
+            guard,
+            app_service,
+            readiness,
+            large: Semaphore::new(LARGE),
         }
-        let (_, bound) = verdict::subject(question)?;
-        let namespace = &question.account.namespace;
-        let pod = self.pod(namespace, &bound.name).await?;
-        Ok(verdict::judge(question, pod.as_ref())?)
     }
 
-    /// Reads a pod from the API server's store itself: no `resourceVersion`, no cache of ours.
-    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, Unjudged> {
-        let read = self.cluster.get(Kind::POD, Some(namespace), name);
-        let found = tokio::time::timeout(READ, read).await;
-        let found = found.map_err(|_| Unjudged::Late)??;
-        Ok(found.as_ref().map(pod))
+    async fn post(&self, path: &str, body: Incoming) -> Response<Full<Bytes>> {
+        let answer = match (path, &self.guard) {
+            (TOKEN_REQUESTS, Some(guard)) => match read(body, BODY).await {
+                Ok(body) => guard.review(&body).await,
+                Err(error) => return without_body(&error),
+            },
+            (APP_SERVICE, _) if self.app_service => match self.pod(body).await {
+                Ok(body) => app_service::review(&body),
+                Err(error) => return without_body(&error),
+            },
+            _ => return text(StatusCode::NOT_FOUND, "no such page\n"),
+        };
+        reviewed(answer)
+    }
+
+    /// The body of a pod's review. Large ones wait for one another, so that no number of them takes more
+    /// memory than there is.
+    async fn pod(&self, body: Incoming) -> Result<Bytes, NoBody> {
+        let announced = body.size_hint().upper();
+        if announced.is_some_and(|length| length <= BODY as u64) {
+            return read(body, BODY).await;
+        }
+        let turn = tokio::time::timeout(READ, self.large.acquire()).await;
+        let _turn = turn.map_err(|_| NoBody::Late)?;
+        read(body, LARGE_BODY).await
     }
 }
 
-/// What matters of a pod's document; what is absent is empty, and equals nothing that is asked for.
-fn pod(document: &Value) -> Pod {
-    let word = |pointer: &str| {
-        let found = document.pointer(pointer).and_then(Value::as_str);
-        found.unwrap_or_default().to_owned()
+async fn read(body: Incoming, most: usize) -> Result<Bytes, NoBody> {
+    let read = tokio::time::timeout(READ, Limited::new(body, most).collect()).await;
+    let body = read.map_err(|_| NoBody::Late)?.map_err(NoBody::Broken)?;
+    Ok(body.to_bytes())
+}
+
+fn reviewed(answer: Result<Value, ReviewError>) -> Response<Full<Bytes>> {
+    match answer {
+        Ok(answer) => {
+            let json = HeaderValue::from_static("application/json");
+            typed(StatusCode::OK, json, answer.to_string())
+        }
+        // An error of the webhook to the API server, which then denies (failurePolicy: Fail).
+        Err(error) => {
+            tracing::error!(%error, "a review that is none of ours");
+            text(StatusCode::BAD_REQUEST, error.to_string())
+        }
+    }
+}
+
+fn without_body(error: &NoBody) -> Response<Full<Bytes>> {
+    let status = match error {
+        NoBody::Late => StatusCode::REQUEST_TIMEOUT,
+        NoBody::Broken(_) => StatusCode::BAD_REQUEST,
     };
-    Pod {
-        uid: word("/metadata/uid"),
-        node: word("/spec/nodeName"),
-        account: word("/spec/serviceAccountName"),
-    }
-}
-
-/// A denial is what a stolen token would look like.
-fn tell(question: &Question, error: &Unjudged) {
-    let nodes = question.nodes.join(" ");
-    let account = &question.account;
-    tracing::warn!(
-        nodes,
-        namespace = account.namespace,
-        account = account.name,
-        pod = question.bound.as_ref().map(|bound| &*bound.name),
-        %error,
-        "a service account token was denied to an agent"
-    );
+    text(status, error.to_string())
 }
 
 impl Answer for Webhook {
     async fn answer(&self, _: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         match (head.method, head.uri.path()) {
-            (Method::POST, PATH) => {
-                let body = tokio::time::timeout(READ, Limited::new(body, BODY).collect()).await;
-                match body {
-                    Ok(Ok(body)) => self.review(&body.to_bytes()).await,
-                    Ok(Err(error)) => text(StatusCode::BAD_REQUEST, error.to_string()),
-                    Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
-                }
-            }
+            (Method::POST, path) => self.post(path, body).await,
             (Method::GET, "/livez") => text(StatusCode::OK, "alive\n"),
             (Method::GET, "/readyz") => match self.readiness.pending().as_slice() {
                 [] => text(StatusCode::OK, "ready\n"),

@@ -28,6 +28,12 @@ pub const API_VERSION: &str = "lanyard.dev/v1alpha1";
 pub const IDENTITY_ANNOTATION: &str = "lanyard.dev/identity";
 /// The annotation by which a pod asks for the virtual machine extension's endpoint, or asks for it not to be there.
 pub const VM_EXTENSION_ANNOTATION: &str = "lanyard.dev/vm-extension-endpoint";
+/// The label by which a pod asks for the variables of App Service's dialect; its value is `true`.
+pub const APP_SERVICE_LABEL: &str = "lanyard.dev/app-service";
+/// The annotation by which such a pod asks for the older pair of variables, too.
+pub const APP_SERVICE_2017_ANNOTATION: &str = "lanyard.dev/app-service-2017";
+/// Where agents answer App Service's dialects, as programs find it in their variables.
+pub const APP_SERVICE_ENDPOINT: &str = "http://169.254.169.254/msi/token";
 /// The annotation by which a pod says how its requests are to come to the agent: `redirect` or `in-pod`.
 pub const MODE_ANNOTATION: &str = "lanyard.dev/mode";
 

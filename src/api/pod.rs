@@ -67,7 +67,7 @@ fn secrets(spec: &PodSpec) -> Vec<SecretDigest> {
     let variables = variables.flat_map(|container| container.env.iter().flatten());
     let named = variables.filter(|variable| SECRET_VARIABLES.contains(&variable.name.as_str()));
     let values = named.filter_map(|variable| variable.value.as_deref());
-    let plain = values.filter(|value| !value.is_empty() && !value.contains("$("));
+    let plain = values.filter(|value| is_written_out(value));
     let mut secrets: Vec<SecretDigest> = plain
         .map(|value| SecretDigest::of(value.as_bytes()))
         .collect();
@@ -75,6 +75,12 @@ fn secrets(spec: &PodSpec) -> Vec<SecretDigest> {
     secrets.dedup();
     secrets.truncate(MOST_SECRETS);
     secrets
+}
+
+/// Whether a variable's value is what the program will read: there, and nothing that kubelet would expand.
+#[must_use]
+pub fn is_written_out(value: &str) -> bool {
+    !value.is_empty() && !value.contains("$(")
 }
 
 /// When the pod's sandbox, and with it its network, came to be (Kubernetes 1.29 and later). Evidence is

@@ -6,14 +6,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::duration;
-use crate::admission::{self, Config};
+use crate::admission::{self, Config, Files, Source};
 use crate::serve::telemetry::{self, LogFormat};
 
 /// Flags of `lanyard admission`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Answers AdmissionReviews of serviceaccounts/token at /token-requests, by HTTPS. From Kubernetes it needs to get \
-pods. The chart runs it where agents may ask for service account tokens."
+    after_help = "Answers AdmissionReviews by HTTPS: of serviceaccounts/token at /token-requests, where --agents says whose; for that it \
+needs to get pods. Of new pods at /app-service, with --app-service; for that it needs nothing of Kubernetes. The chart runs it where \
+either is wanted.",
+    group = clap::ArgGroup::new("work").args(["agents", "app_service"]).multiple(true).required(true),
+    group = clap::ArgGroup::new("certificate").args(["tls_certificate", "issuer_certificate"]).required(true)
 )]
 pub struct Args {
     /// Address to listen at.
@@ -25,17 +28,57 @@ pub struct Args {
     port: u16,
 
     /// PEM: certificate chain, leaf first. Read again when it changes.
-    #[arg(long, env = "LANYARD_TLS_CERTIFICATE", value_name = "FILE")]
-    tls_certificate: PathBuf,
+    #[arg(
+        long,
+        env = "LANYARD_TLS_CERTIFICATE",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_certificate: Option<PathBuf>,
 
     /// PEM: the private key.
-    #[arg(long, env = "LANYARD_TLS_KEY", value_name = "FILE")]
-    tls_key: PathBuf,
+    #[arg(
+        long,
+        env = "LANYARD_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_certificate"
+    )]
+    tls_key: Option<PathBuf>,
 
-    /// User name of the agents, as in system:serviceaccount:lanyard-system:lanyard-agent. Requests of
-    /// others are allowed: they are not this webhook's to judge.
+    /// PEM: certificate of the authority that signs the webhook's own ones, instead of --tls-certificate. Read again when it changes.
+    #[arg(long, env = "LANYARD_ISSUER_CERTIFICATE", value_name = "FILE", requires_all = ["issuer_key", "tls_host"])]
+    issuer_certificate: Option<PathBuf>,
+
+    /// PEM: the authority's private key.
+    #[arg(
+        long,
+        env = "LANYARD_ISSUER_KEY",
+        value_name = "FILE",
+        requires = "issuer_certificate"
+    )]
+    issuer_key: Option<PathBuf>,
+
+    /// The name that API servers call the webhook by, as in lanyard-admission.lanyard-system.svc.
+    #[arg(
+        long,
+        env = "LANYARD_TLS_HOST",
+        value_name = "NAME",
+        requires = "issuer_certificate"
+    )]
+    tls_host: Option<String>,
+
+    /// How long each certificate of the webhook's own lasts; the next one is signed after two thirds of it.
+    #[arg(long, env = "LANYARD_TLS_LIFETIME", value_name = "DURATION", default_value = "2160h", value_parser = duration::parse)]
+    tls_lifetime: Duration,
+
+    /// User name of the agents, as in system:serviceaccount:lanyard-system:lanyard-agent, whose requests for service
+    /// account tokens are judged. Those of others are allowed: they are not this webhook's to judge.
     #[arg(long, env = "LANYARD_AGENTS", value_name = "USER")]
-    agents: String,
+    agents: Option<String>,
+
+    /// Add App Service's variables to new pods with the label lanyard.dev/app-service: "true".
+    #[arg(long, env = "LANYARD_APP_SERVICE")]
+    app_service: bool,
 
     /// Kubeconfig; absent: the service account of the pod.
     #[arg(long, env = "LANYARD_KUBECONFIG", value_name = "FILE")]
@@ -55,15 +98,37 @@ pub struct Args {
 }
 
 impl Args {
+    /// Where the certificate comes from; `None`: nothing whole was said.
+    fn source(&self) -> Option<Source> {
+        let files = |certificate: &Option<PathBuf>, key: &Option<PathBuf>| {
+            let (certificate, key) = (certificate.clone()?, key.clone()?);
+            Some(Files { certificate, key })
+        };
+        if let Some(authority) = files(&self.issuer_certificate, &self.issuer_key) {
+            return Some(Source::Issued {
+                authority,
+                host: self.tls_host.clone()?,
+                life: self.tls_lifetime,
+            });
+        }
+        files(&self.tls_certificate, &self.tls_key).map(Source::Files)
+    }
+
     /// Runs until a signal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         telemetry::init(self.log_format, &self.log_level)?;
+        let source = self.source();
+        let Some(certificate) = source else {
+            anyhow::bail!(
+                "give --tls-certificate and --tls-key, or --issuer-certificate, --issuer-key and --tls-host"
+            );
+        };
         let config = Config {
             address: self.address,
             port: self.port,
-            certificate: self.tls_certificate,
-            key: self.tls_key,
+            certificate,
             agents: self.agents,
+            app_service: self.app_service,
             kubeconfig: self.kubeconfig,
             drain: self.drain_timeout,
         };

@@ -36,7 +36,7 @@ pub enum Command {
     Agent(Box<agent::Args>),
     /// Put identities on the virtual machines and scale sets whose pods may use them, and say on the objects how far that is.
     Controller(Box<controller::Args>),
-    /// Keep agents to service account tokens of their own node's pods: an admission webhook.
+    /// Admission webhooks: keep agents to service account tokens of their own node's pods; give pods App Service's variables.
     Admission(admission::Args),
     /// Say why a pod gets what it gets, step by step, and what to change.
     Explain(Box<explain::Args>),

@@ -237,7 +237,7 @@ pub fn without_the_webhook_agents_get_none_and_others_theirs(server: &Server) {
     });
 }
 
-pub fn an_upgrade_keeps_the_certificate_until_it_is_old(server: &Server) {
+pub fn an_upgrade_keeps_the_authority_until_it_is_old(server: &Server) {
     stage(server);
     let rendered = || {
         let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lanyard");
@@ -278,16 +278,16 @@ pub fn an_upgrade_keeps_the_certificate_until_it_is_old(server: &Server) {
                 .clone();
         (find("Secret"), bundle)
     };
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/lanyard-admission");
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/lanyard-admission-issuer");
     let there = server.send("GET", &path, &Value::Null).unwrap();
     let (secret, bundle) = rendered();
     assert_eq!(
         secret["data"], there["data"],
-        "an upgrade made another certificate"
+        "an upgrade made another authority"
     );
     assert_eq!(
         decoded(&bundle).trim(),
-        decoded(&there["data"]["ca.crt"]).trim()
+        decoded(&there["data"]["tls.crt"]).trim()
     );
     let age =
         |value: &str| json!({"metadata": {"annotations": {"lanyard.dev/renew-after": value}}});
@@ -302,9 +302,20 @@ pub fn an_upgrade_keeps_the_certificate_until_it_is_old(server: &Server) {
         "five years later it is the same"
     );
     let bundle = decoded(&bundle);
-    for authority in [&secret["data"]["ca.crt"], &there["data"]["ca.crt"]] {
+    for authority in [&secret["data"]["tls.crt"], &there["data"]["tls.crt"]] {
         assert!(bundle.contains(decoded(authority).trim()), "{bundle}");
     }
+    // A release from before: its replicas show what its chart's authority signed, until they are replaced.
+    let before = json!({
+        "metadata": {"name": "lanyard-admission"},
+        "stringData": {"ca.crt": "the authority of before\n"},
+    });
+    let secrets = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+    server.made(&secrets, &before);
+    let (_, bundle) = rendered();
+    let gone = format!("{secrets}/lanyard-admission");
+    server.send("DELETE", &gone, &Value::Null).unwrap();
+    assert!(decoded(&bundle).contains("the authority of before"));
 }
 
 fn decoded(text: &Value) -> String {

@@ -13,6 +13,7 @@
 )]
 
 mod alternative;
+mod app_service;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
@@ -102,8 +103,8 @@ fn main() -> ExitCode {
             guard::without_the_webhook_agents_get_none_and_others_theirs,
         ),
         trial(
-            "an_upgrade_keeps_the_certificate_until_it_is_old",
-            guard::an_upgrade_keeps_the_certificate_until_it_is_old,
+            "an_upgrade_keeps_the_authority_until_it_is_old",
+            guard::an_upgrade_keeps_the_authority_until_it_is_old,
         ),
         trial(
             "what_a_policy_over_pods_lets_through",
@@ -116,7 +117,8 @@ fn main() -> ExitCode {
             .iter()
             .map(|(name, look)| trial(name, *look)),
     );
-    trials.extend(writes::TRIALS.iter().map(|(name, look)| trial(name, *look)));
+    let others = writes::TRIALS.iter().chain(app_service::TRIALS);
+    trials.extend(others.map(|(name, look)| trial(name, *look)));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::Request;
@@ -16,11 +17,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 const URL: &str = "https://127.0.0.1:6443";
 pub const TOKEN: &str = "of-the-tests";
 /// How long the server may take to be ready on a loaded machine.
 const START: Duration = Duration::from_mins(1);
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// The running server.
 pub struct Server {
@@ -114,6 +119,28 @@ impl Server {
             .unwrap_or_else(|refused| panic!("{collection}: {}", refused.message))
     }
 
+    /// Creates objects, so many at once; each one's outcome, in no order.
+    pub fn many(
+        &self,
+        collection: &str,
+        objects: Vec<Value>,
+        at_once: usize,
+    ) -> Vec<Result<Value, Refused>> {
+        let turns = Arc::new(Semaphore::new(at_once));
+        self.runtime.block_on(async {
+            let mut creations = JoinSet::new();
+            for object in objects {
+                let (client, turns) = (self.client.clone(), turns.clone());
+                let path = collection.to_owned();
+                creations.spawn(async move {
+                    let _turn = turns.acquire_owned().await.unwrap();
+                    asked(&client, "POST", &path, &object).await
+                });
+            }
+            creations.join_all().await
+        })
+    }
+
     /// `kubectl apply` of these documents.
     pub fn apply(&self, documents: &str) {
         let name = format!("{}.yaml", fastrand::u64(..));
@@ -191,38 +218,7 @@ impl Server {
         path: &str,
         object: &Value,
     ) -> Result<Value, Refused> {
-        let body = if object.is_null() {
-            Vec::new()
-        } else {
-            object.to_string().into_bytes()
-        };
-        let kind = if method == "PATCH" {
-            "application/merge-patch+json"
-        } else {
-            "application/json"
-        };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("Content-Type", kind)
-            .body(body)
-            .unwrap();
-        let answer = self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(30), client.request_text(request)).await
-        });
-        match answer.unwrap_or_else(|_| panic!("{method} {path}: no answer within 30 s")) {
-            Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
-            Err(kube::Error::Api(status)) => {
-                let causes = status.details.iter().flat_map(|details| &details.causes);
-                Err(Refused {
-                    causes: causes
-                        .map(|cause| (cause.field.clone(), cause.message.clone()))
-                        .collect(),
-                    message: status.message.clone(),
-                })
-            }
-            Err(error) => panic!("{method} {path}: {error}"),
-        }
+        self.runtime.block_on(asked(client, method, path, object))
     }
 
     /// Runs kubectl; what it prints.
@@ -321,6 +317,44 @@ fn client(token: &str, user: Option<&str>) -> kube::Client {
         ..AuthInfo::default()
     };
     kube::Client::try_from(config).unwrap()
+}
+
+async fn asked(
+    client: &kube::Client,
+    method: &str,
+    path: &str,
+    object: &Value,
+) -> Result<Value, Refused> {
+    let body = if object.is_null() {
+        Vec::new()
+    } else {
+        object.to_string().into_bytes()
+    };
+    let kind = if method == "PATCH" {
+        "application/merge-patch+json"
+    } else {
+        "application/json"
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Content-Type", kind)
+        .body(body)
+        .unwrap();
+    let answer = tokio::time::timeout(ANSWER, client.request_text(request)).await;
+    match answer.unwrap_or_else(|_| panic!("{method} {path}: no answer within {ANSWER:?}")) {
+        Ok(text) => Ok(serde_json::from_str(&text).unwrap_or_default()),
+        Err(kube::Error::Api(status)) => {
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            Err(Refused {
+                causes: causes
+                    .map(|cause| (cause.field.clone(), cause.message.clone()))
+                    .collect(),
+                message: status.message.clone(),
+            })
+        }
+        Err(error) => panic!("{method} {path}: {error}"),
+    }
 }
 
 fn spawn(

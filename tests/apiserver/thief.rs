@@ -56,7 +56,7 @@ pub fn stage(server: &Server) {
     }
     let objects = rendered(&[
         "--set",
-        "agent.federated.namespaces={shop}",
+        "agent.federated.namespaces={shop},appService.enabled=true",
         "--set",
         "agent.secrets[0].namespace=shop,agent.secrets[0].names={till-credential}",
     ]);

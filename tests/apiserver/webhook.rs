@@ -1,36 +1,47 @@
 //! `lanyard admission` beside the API server, at the Service's own address: on the loopback of the
-//! lab, since no kube-proxy is here. Its certificate and its rights are the chart's.
+//! lab, since no kube-proxy is here. Its authority and its rights are the chart's.
 //!
-//! In: the release's objects as rendered. Out: a running webhook, and ways to end and begin it.
+//! In: the release's objects as rendered. Out: a running webhook, ways to end and begin it, and what it
+//! holds and shows.
 //! Blocks until it has begun.
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
 
 use crate::server::Server;
 use crate::thief::NAMESPACE;
 
 const NAME: &str = "lanyard-admission";
+const ISSUER: &str = "lanyard-admission-issuer";
+/// The name that the API server calls it by.
+const HOST: &str = "lanyard-admission.lanyard-system.svc";
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
 
 struct Running {
     child: Child,
     args: Vec<String>,
+    address: String,
 }
 
 /// Starts it for the first time.
 pub fn start(server: &Server, objects: &[Value]) {
     let secret = objects
         .iter()
-        .find(|object| object["kind"] == "Secret" && object["metadata"]["name"] == NAME)
-        .expect("the chart's certificate");
+        .find(|object| object["kind"] == "Secret" && object["metadata"]["name"] == ISSUER)
+        .expect("the chart's authority");
     let file = |name: &str| {
         let content = STANDARD.decode(secret["data"][name].as_str().unwrap());
         let path = server.file(name, &content.unwrap());
@@ -55,16 +66,19 @@ pub fn start(server: &Server, objects: &[Value]) {
         "admission.kubeconfig",
         token["status"]["token"].as_str().unwrap(),
     );
-    let args = vec![
+    let mut args = vec![
         "admission".to_owned(),
         format!("--address={address}"),
         "--port=443".to_owned(),
-        format!("--tls-certificate={}", file("tls.crt")),
-        format!("--tls-key={}", file("tls.key")),
+        format!("--issuer-certificate={}", file("tls.crt")),
+        format!("--issuer-key={}", file("tls.key")),
         format!("--kubeconfig={}", kubeconfig.display()),
-        container_arg(objects, "--agents="),
+        "--log-level=info,lanyard::admission=debug".to_owned(),
     ];
-    *RUNNING.lock() = Some(run(server, args));
+    args.extend(
+        ["--tls-host=", "--agents=", "--app-service"].map(|arg| container_arg(objects, arg)),
+    );
+    *RUNNING.lock() = Some(run(server, args, address));
 }
 
 /// Ends it, as kubelet does.
@@ -75,22 +89,83 @@ pub fn end() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Starts it again.
+/// Starts it again, as it was.
 pub fn again(server: &Server) {
-    let mut running = RUNNING.lock();
-    let args = running.as_ref().expect("started").args.clone();
-    *running = Some(run(server, args));
+    again_with(server, &[]);
 }
 
-fn run(server: &Server, args: Vec<String>) -> Running {
+/// Starts it again, with these flags besides.
+pub fn again_with(server: &Server, more: &[&str]) {
+    let mut running = RUNNING.lock();
+    let Running { args, address, .. } = running.take().expect("started");
+    let plain = args.clone();
+    let more = more.iter().map(|arg| (*arg).to_owned());
+    let mut started = run(server, args.into_iter().chain(more).collect(), address);
+    started.args = plain;
+    *running = Some(started);
+}
+
+fn run(server: &Server, args: Vec<String>, address: String) -> Running {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let program = Path::new(env!("CARGO_BIN_EXE_lanyard"));
     let child = server.beside(NAME, program, &words);
     server.patiently("the webhook's start", || {
-        let log = server.log(NAME);
+        let log = log(server);
         log.contains("answering").then_some(()).ok_or(log)
     });
-    Running { child, args }
+    Running {
+        child,
+        args,
+        address,
+    }
+}
+
+/// What it has said since it started.
+pub fn log(server: &Server) -> String {
+    server.log(NAME)
+}
+
+/// Open descriptors, and kilobytes of memory of its own.
+pub fn holds() -> (usize, u64) {
+    let pid = RUNNING.lock().as_ref().expect("started").child.id();
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let memory = status.lines().find_map(|line| {
+        let words = line.strip_prefix("RssAnon:")?;
+        words.split_whitespace().next()?.parse().ok()
+    });
+    (descriptors.unwrap().count(), memory.expect("RssAnon"))
+}
+
+/// The certificate that it shows to who trusts the chart's authority, and nobody else, and calls it by its
+/// name, as the API server does: the leaf as DER.
+pub fn shown(server: &Server) -> Result<Vec<u8>, String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{ISSUER}");
+    let secret = server.send("GET", &path, &Value::Null).unwrap();
+    let pem = STANDARD.decode(secret["data"]["tls.crt"].as_str().unwrap());
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(&pem.unwrap()).unwrap();
+    roots.add(authority).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), HOST.try_into().unwrap()).unwrap();
+    let address = RUNNING.lock().as_ref().expect("started").address.clone();
+    let mut stream = TcpStream::connect((address, 443)).map_err(|error| words(&error))?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    while client.is_handshaking() {
+        client
+            .complete_io(&mut stream)
+            .map_err(|error| words(&error))?;
+    }
+    let shown = client.peer_certificates().and_then(<[_]>::first);
+    Ok(shown.ok_or("no certificate")?.to_vec())
 }
 
 /// An argument as the chart gives it.

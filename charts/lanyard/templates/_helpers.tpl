@@ -62,3 +62,8 @@ seccompProfile:
 {{- define "lanyard.guardsTokens" -}}
 {{- if or .Values.agent.federated.namespaces .Values.agent.workloadIdentity.enabled }}yes{{ end }}
 {{- end }}
+
+{{/* Says something where a webhook is needed. */}}
+{{- define "lanyard.admits" -}}
+{{- if or (include "lanyard.guardsTokens" .) .Values.appService.enabled }}yes{{ end }}
+{{- end }}

@@ -21,7 +21,7 @@ pub(super) enum Route {
 }
 
 const TOKEN: &str = "/metadata/identity/oauth2/token";
-/// As on App Service, where variables name the whole URL.
+/// As on App Service, where variables name the whole URL: [`crate::api::APP_SERVICE_ENDPOINT`].
 pub(super) const APP_SERVICE: &str = "/msi/token";
 
 /// Where a raw path leads.

@@ -32,6 +32,13 @@ fn kind(answer: Result<Ask, Fault>) -> FaultKind {
     answer.expect_err("a fault").kind
 }
 
+/// What the webhook writes into pods' variables is where we listen.
+#[test]
+fn the_endpoint_that_pods_are_told_is_this_one() {
+    let path = crate::api::APP_SERVICE_ENDPOINT.strip_prefix("http://169.254.169.254");
+    assert_eq!(path, Some(path::APP_SERVICE));
+}
+
 #[test]
 fn the_token_route_is_as_lenient_as_clients_need() {
     for path in [
