@@ -12,6 +12,7 @@
     reason = "a test says so by panicking"
 )]
 
+mod app_service;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;

@@ -91,6 +91,7 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
         ("agent.federated.namespaces={a,a}", "namespaces"),
         ("agent.federated.namespaces={*}", "namespaces"),
         ("admission.replicas=0", "replicas"),
+        ("appService.enabled=yes", "appService"),
         ("admission.certificate.existingSecret=own", "who signed it"),
         (
             "admission.certificate.caBundle=-----BEGIN CERTIFICATE-----",

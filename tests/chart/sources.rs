@@ -140,7 +140,7 @@ fn the_guard_is_there_where_agents_may_ask_for_tokens() {
         ("Service", "lanyard-admission"),
         ("PodDisruptionBudget", "lanyard-admission"),
         ("ServiceAccount", "lanyard-admission"),
-        ("Secret", "lanyard-admission"),
+        ("Secret", "lanyard-admission-issuer"),
     ];
     let plain = render(&[]);
     for (kind, name) in parts {
@@ -203,7 +203,7 @@ fn a_certificate_of_ones_own_is_used_and_none_is_made() {
         "admission.certificate.existingSecret=own",
         "admission.annotations.cert-manager\\.io/inject-ca-from=lanyard-system/own",
     ]);
-    assert!(find(&objects, "Secret", "lanyard-admission").is_none());
+    assert!(find(&objects, "Secret", "lanyard-admission-issuer").is_none());
     let webhook = find(
         &objects,
         "ValidatingWebhookConfiguration",

@@ -97,6 +97,12 @@ pub async fn service_accounts_may_do_what_is_listed_and_nothing_else(
         .await
     })
     .await?;
+    // The webhook that adds variables needs nothing of the cluster; with the guard: tests/cluster/theft.rs.
+    let with_app_service = &["--set=appService.enabled=true"];
+    during(cluster, "admission.yaml", with_app_service, async || {
+        expect(cluster, "lanyard-admission", NAMESPACE, &[]).await
+    })
+    .await?;
     // Its rights are on a cluster whether it runs there or not.
     during(
         cluster,
