@@ -30,7 +30,7 @@ pub(super) fn review(body: &[u8]) -> Result<Value, ReviewError> {
             "a review of something else than a new pod: the webhook's rules are to name CREATE of pods only"
         );
         let words = format!(
-            "Lanyard's webhook adds variables to pods as they are created: this {what} stays as it is"
+            "Lanyard's webhook adds variables to pods as they are created: {what} stay as they are"
         );
         return Ok(review::changed(&request.uid, &[], &[words]));
     }

@@ -279,8 +279,8 @@ fn what_is_no_new_pod_is_allowed_as_it_is() {
     let deployment =
         json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": "many"}});
     for (field, value, named) in [
-        ("operation", json!("UPDATE"), "this pods stays"),
-        ("operation", json!("DELETE"), "this pods stays"),
+        ("operation", json!("UPDATE"), ": pods stay"),
+        ("operation", json!("DELETE"), ": pods stay"),
         (
             "subResource",
             json!("ephemeralcontainers"),
