@@ -315,7 +315,13 @@ pub fn an_upgrade_keeps_the_authority_until_it_is_old(server: &Server) {
     let (_, bundle) = rendered();
     let gone = format!("{secrets}/lanyard-admission");
     server.send("DELETE", &gone, &Value::Null).unwrap();
-    assert!(decoded(&bundle).contains("the authority of before"));
+    let bundle = decoded(&bundle);
+    for authority in [
+        "the authority of before",
+        decoded(&there["data"]["tls.crt"]).trim(),
+    ] {
+        assert!(bundle.contains(authority), "{bundle}");
+    }
 }
 
 fn decoded(text: &Value) -> String {
