@@ -24,10 +24,11 @@ use crate::serve::ready::Readiness;
 /// The paths that the webhooks' configurations name.
 const TOKEN_REQUESTS: &str = "/token-requests";
 const APP_SERVICE: &str = "/app-service";
-/// A `TokenRequest` is some hundred bytes, a pod some thousand, and the review around it no more.
-const BODY: usize = 256 * 1024;
-/// Of a pod that is larger: the API server itself takes 3 MiB, which may be more when written as JSON.
-const LARGE_BODY: usize = 8 * 1024 * 1024;
+/// A `TokenRequest` is some hundred bytes, a pod some thousand, and the review around it no more. All connections
+/// that there may be, with so much each, are less than the memory that the chart gives.
+const BODY: usize = 64 * 1024;
+/// Of a pod that is larger: the API server itself takes 3 MiB, and stores 1.5 MiB.
+const LARGE_BODY: usize = 4 * 1024 * 1024;
 /// So many of these at once.
 const LARGE: usize = 2;
 /// For a body to come. With what the guard takes it is less than the webhooks' own 5 s.

@@ -42,6 +42,10 @@ pub const TRIALS: &[(&str, fn(&Server))] = &[
         what_the_webhook_does_not_know_stays_as_it_is,
     ),
     (
+        "what_comes_past_the_api_server_breaks_nothing",
+        what_comes_past_the_api_server_breaks_nothing,
+    ),
+    (
         "a_crowd_of_pods_leaves_nothing_behind",
         a_crowd_of_pods_leaves_nothing_behind,
     ),
@@ -86,7 +90,10 @@ fn secret(pod: &Value) -> Option<&str> {
 fn a_labelled_pod_gets_the_variables(server: &Server) {
     ready(server);
     let mut asked = pod("true");
-    asked["metadata"]["annotations"] = json!({"lanyard.dev/app-service-2017": "true"});
+    // A large one, too.
+    let notes = "x".repeat(200 * 1024);
+    asked["metadata"]["annotations"] =
+        json!({"lanyard.dev/app-service-2017": "true", "notes": notes});
     asked["spec"]["initContainers"] = json!([{"name": "first", "image": "none"}]);
     asked["spec"]["containers"] = json!([
         {"name": "main", "image": "none", "env": [{"name": "A", "value": "1"}]},
@@ -201,6 +208,72 @@ fn what_the_webhook_does_not_know_stays_as_it_is(server: &Server) {
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/other";
     server.send("DELETE", configurations, &Value::Null).unwrap();
     assert!(sent(server) >= before + 3, "{}", webhook::log(server));
+}
+
+/// Whoever reaches its port may send anything, too.
+fn what_comes_past_the_api_server_breaks_nothing(server: &Server) {
+    ready(server);
+    let (_, before) = webhook::holds();
+    let post = |length: &str, body: &str| {
+        let head = "POST /app-service HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+        let request = format!("{head}{length}\r\n\r\n{body}");
+        webhook::sent(server, request.as_bytes()).unwrap_or_else(|closed| closed)
+    };
+    let whole = |body: &str| post(&format!("Content-Length: {}", body.len()), body);
+    let review = |object: &str| {
+        let resource = r#""resource":{"group":"","version":"v1","resource":"pods"}"#;
+        let request = format!(
+            r#"{{"uid":"1","operation":"CREATE",{resource},"userInfo":{{}},"object":{object}}}"#
+        );
+        format!(r#"{{"apiVersion":"admission.k8s.io/v1","request":{request}}}"#)
+    };
+    for body in [
+        "",
+        "{}",
+        "null",
+        "<html>",
+        &"[".repeat(60_000),
+        &"{\"a\":".repeat(10_000),
+    ] {
+        assert!(
+            whole(body).contains(" 400 "),
+            "{}",
+            &body[..body.len().min(10)]
+        );
+    }
+    for object in [
+        "null",
+        "[]",
+        &"[".repeat(1000),
+        r#"{"kind":"Pod","spec":{"containers":7}}"#,
+    ] {
+        let told = whole(&review(object));
+        assert!(told.contains(" 200 ") || told.contains(" 400 "), "{told}");
+    }
+    // Millions of variables, a body that never ends or never comes.
+    let variables = vec!["{}"; 1_300_000].join(",");
+    let labels = r#""metadata":{"labels":{"lanyard.dev/app-service":"true"}}"#;
+    let many = format!(
+        r#"{{"kind":"Pod",{labels},"spec":{{"containers":[{{"name":"a","env":[{variables}]}}]}}}}"#
+    );
+    assert!(whole(&review(&many)).contains(" 200 "));
+    assert!(post("Content-Length: 1000000000", "{").contains(" 408 "));
+    // Told so, or closed to: nobody reads all of it.
+    let told = post("Content-Length: 10000000", &"x".repeat(10_000_000));
+    assert!(!told.contains(" 200 "), "{told}");
+    assert!(post("Transfer-Encoding: chunked", "1\r\n{\r\n").contains(" 408 "));
+    for (line, status) in [
+        ("GET /app-service", " 404 "),
+        ("POST /other", " 404 "),
+        ("PUT /livez", " 404 "),
+    ] {
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let told = webhook::sent(server, request.as_bytes()).unwrap();
+        assert!(told.contains(status), "{line}: {told}");
+    }
+    assert!(secret(&server.made(PODS, &pod("true"))).is_some());
+    let (_, after) = webhook::holds();
+    assert!(after < before + 6 * KEPT, "{before} kB became {after} kB");
 }
 
 /// Creates so many pods of one template; their secrets.

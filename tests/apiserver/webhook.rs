@@ -1,10 +1,11 @@
 //! `lanyard admission` beside the API server, at the Service's own address: on the loopback of the
 //! lab, since no kube-proxy is here. Its authority and its rights are the chart's.
 //!
-//! In: the release's objects as rendered. Out: a running webhook, ways to end and begin it, and what it
-//! holds and shows.
+//! In: the release's objects as rendered. Out: a running webhook, ways to end and begin it, what it holds,
+//! and a way to it past the API server.
 //! Blocks until it has begun.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -18,7 +19,7 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::server::Server;
@@ -140,7 +141,25 @@ pub fn holds() -> (usize, u64) {
 /// The certificate that it shows to who trusts the chart's authority, and nobody else, and calls it by its
 /// name, as the API server does: the leaf as DER.
 pub fn shown(server: &Server) -> Result<Vec<u8>, String> {
-    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = connected(server)?;
+    let shown = stream.conn.peer_certificates().and_then(<[_]>::first);
+    Ok(shown.ok_or("no certificate")?.to_vec())
+}
+
+/// Sends these bytes, past the API server; the answer's status line, or why there is none.
+pub fn sent(server: &Server, request: &[u8]) -> Result<String, String> {
+    let mut stream = connected(server)?;
+    // It may have closed before it read all.
+    let _ = stream.write_all(request).and_then(|()| stream.flush());
+    let mut answer = [0; 64];
+    let length = stream
+        .read(&mut answer)
+        .map_err(|error| error.to_string())?;
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}
+
+fn connected(server: &Server) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{ISSUER}");
     let secret = server.send("GET", &path, &Value::Null).unwrap();
     let pem = STANDARD.decode(secret["data"]["tls.crt"].as_str().unwrap());
@@ -155,17 +174,15 @@ pub fn shown(server: &Server) -> Result<Vec<u8>, String> {
         .with_no_client_auth();
     let mut client = ClientConnection::new(Arc::new(config), HOST.try_into().unwrap()).unwrap();
     let address = RUNNING.lock().as_ref().expect("started").address.clone();
-    let mut stream = TcpStream::connect((address, 443)).map_err(|error| words(&error))?;
+    let words = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect((address, 443)).map_err(words)?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     while client.is_handshaking() {
-        client
-            .complete_io(&mut stream)
-            .map_err(|error| words(&error))?;
+        client.complete_io(&mut stream).map_err(words)?;
     }
-    let shown = client.peer_certificates().and_then(<[_]>::first);
-    Ok(shown.ok_or("no certificate")?.to_vec())
+    Ok(StreamOwned::new(client, stream))
 }
 
 /// An argument as the chart gives it.

@@ -3,9 +3,9 @@
 //! Nothing that is there is changed, and a pair of variables is added whole or not at all: an endpoint
 //! with somebody else's secret would be a program that gets 401 for a reason nobody sees.
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
 use serde_json::{Value, json};
 
+use super::pod::{Container, Pod, Variable};
 use super::secret::PodSecret;
 use crate::api::APP_SERVICE_ENDPOINT;
 use crate::api::pod::is_written_out;
@@ -48,9 +48,11 @@ pub(super) fn changes(pod: &Pod, secret: &PodSecret, with_2017: bool) -> Changes
     } else {
         &[PAIR]
     };
-    let inits = spec.init_containers.as_deref().unwrap_or_default();
-    for (list, containers) in [("initContainers", inits), ("containers", &spec.containers)] {
-        for (number, container) in containers.iter().enumerate() {
+    for (list, containers) in [
+        ("initContainers", &spec.init_containers),
+        ("containers", &spec.containers),
+    ] {
+        for (number, container) in containers.iter().flatten().enumerate() {
             let path = format!("/spec/{list}/{number}/env");
             let lacking = pairs
                 .iter()
@@ -70,7 +72,7 @@ pub(super) fn changes(pod: &Pod, secret: &PodSecret, with_2017: bool) -> Changes
 /// Whether nothing of the pair is there. A pair that is there, but is none that works here, is told of.
 fn is_lacking(pair: &Pair, container: &Container, warnings: &mut Vec<String>) -> bool {
     let Pair { endpoint, secret } = pair;
-    let has = |name: &str| -> Option<&EnvVar> {
+    let has = |name: &str| -> Option<&Variable> {
         // Of two with one name the last one counts.
         let mut variables = container.env.iter().flatten().rev();
         variables.find(|variable| variable.name == name)

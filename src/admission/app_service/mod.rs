@@ -10,13 +10,14 @@
 
 mod inject;
 mod opted;
+mod pod;
 mod secret;
 
-use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::review::{self, Request, ReviewError};
 use opted::Opted;
+use pod::Pod;
 use secret::PodSecret;
 
 /// The answer to a review.
@@ -34,11 +35,10 @@ pub(super) fn review(body: &[u8]) -> Result<Value, ReviewError> {
         );
         return Ok(review::changed(&request.uid, &[], &[words]));
     }
-    Ok(match pod(&request) {
+    let object = request.object.map_or("null", |object| object.get());
+    Ok(match Pod::read(object) {
         Ok(pod) => answer(&request, &pod),
-        // Not the error's own words: they quote what was found, which may be a variable's value.
-        Err(error) => {
-            let at = error.column();
+        Err(at) => {
             let words = format!("Lanyard's webhook cannot read this pod (byte {at} of it)");
             refused(&request, 400, &words)
         }
@@ -50,10 +50,6 @@ fn is_new_pod(request: &Request<'_>) -> bool {
         && request.resource.group.is_empty()
         && request.resource.resource == "pods"
         && request.sub_resource.is_empty()
-}
-
-fn pod(request: &Request<'_>) -> Result<Pod, serde_json::Error> {
-    serde_json::from_str(request.object.map_or("null", |object| object.get()))
 }
 
 fn answer(request: &Request<'_>, pod: &Pod) -> Value {

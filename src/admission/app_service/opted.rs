@@ -1,7 +1,6 @@
 //! Does this pod ask for App Service's variables? Pure.
 
-use k8s_openapi::api::core::v1::Pod;
-
+use super::pod::Pod;
 use crate::api::{APP_SERVICE_2017_ANNOTATION, APP_SERVICE_LABEL};
 
 /// Kubelet's mark on the object that stands for a pod from a file of its node: what is changed on it

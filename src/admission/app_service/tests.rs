@@ -126,7 +126,7 @@ fn agents_know_the_secret_that_was_added() {
     use crate::model::presented::SecretDigest;
     let (pod, _) = created(&plain());
     let secret = value(&pod, "containers/0", "IDENTITY_HEADER").unwrap();
-    let read: Pod = serde_json::from_value(pod.clone()).unwrap();
+    let read: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod.clone()).unwrap();
     let name = crate::model::ids::ObjectName::new("shop", "till");
     let facts = crate::api::pod::facts(&read, name, "1");
     assert!(facts.secrets[0].is_same(&SecretDigest::of(secret.as_bytes())));
