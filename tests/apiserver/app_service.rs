@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::server::Server;
 use crate::thief::stage;
 use crate::webhook;
+use crate::writes::Trial;
 
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 const ENDPOINT: &str = "http://169.254.169.254/msi/token";
@@ -24,7 +25,8 @@ const KEPT: u64 = 4 * 1024;
 const IDLE: usize = 25;
 const LIFETIME: &str = "--tls-lifetime=6s";
 
-pub const TRIALS: &[(&str, fn(&Server))] = &[
+/// The trials of this file.
+pub const TRIALS: &[Trial] = &[
     (
         "a_labelled_pod_gets_the_variables",
         a_labelled_pod_gets_the_variables,

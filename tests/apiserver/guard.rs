@@ -239,45 +239,7 @@ pub fn without_the_webhook_agents_get_none_and_others_theirs(server: &Server) {
 
 pub fn an_upgrade_keeps_the_authority_until_it_is_old(server: &Server) {
     stage(server);
-    let rendered = || {
-        let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lanyard");
-        let kubeconfig = server.kubeconfig("helm.kubeconfig", crate::server::TOKEN);
-        let done = Command::new(crate::cached::helm())
-            .args([
-                "template",
-                "lanyard",
-                chart,
-                "-n",
-                NAMESPACE,
-                "--dry-run=server",
-                "--is-upgrade",
-                "--kubeconfig",
-            ])
-            .arg(kubeconfig)
-            .args([
-                "--show-only",
-                "templates/admission.yaml",
-                "--set",
-                "agent.federated.namespaces={shop}",
-            ])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{said}");
-        let objects: Vec<Value> =
-            serde_saphyr::from_multiple(&String::from_utf8(done.stdout).unwrap()).unwrap();
-        let find = |kind: &str| {
-            objects
-                .iter()
-                .find(|object| object["kind"] == kind)
-                .unwrap()
-                .clone()
-        };
-        let bundle =
-            find("ValidatingWebhookConfiguration")["webhooks"][0]["clientConfig"]["caBundle"]
-                .clone();
-        (find("Secret"), bundle)
-    };
+    let rendered = || upgraded(server);
     let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/lanyard-admission-issuer");
     let there = server.send("GET", &path, &Value::Null).unwrap();
     let (secret, bundle) = rendered();
@@ -322,6 +284,46 @@ pub fn an_upgrade_keeps_the_authority_until_it_is_old(server: &Server) {
     ] {
         assert!(bundle.contains(authority), "{bundle}");
     }
+}
+
+/// The authority's Secret and what the webhook trusts, as an upgrade would write them.
+fn upgraded(server: &Server) -> (Value, Value) {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/lanyard");
+    let kubeconfig = server.kubeconfig("helm.kubeconfig", crate::server::TOKEN);
+    let done = Command::new(crate::cached::helm())
+        .args([
+            "template",
+            "lanyard",
+            chart,
+            "-n",
+            NAMESPACE,
+            "--dry-run=server",
+            "--is-upgrade",
+            "--kubeconfig",
+        ])
+        .arg(kubeconfig)
+        .args([
+            "--show-only",
+            "templates/admission.yaml",
+            "--set",
+            "agent.federated.namespaces={shop}",
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let objects: Vec<Value> =
+        serde_saphyr::from_multiple(&String::from_utf8(done.stdout).unwrap()).unwrap();
+    let find = |kind: &str| {
+        objects
+            .iter()
+            .find(|object| object["kind"] == kind)
+            .unwrap()
+            .clone()
+    };
+    let bundle =
+        find("ValidatingWebhookConfiguration")["webhooks"][0]["clientConfig"]["caBundle"].clone();
+    (find("Secret"), bundle)
 }
 
 fn decoded(text: &Value) -> String {

@@ -18,7 +18,7 @@ const NAME: &str = "vmss-pool1-a6a1ed7c";
 const RESOURCE: &str = "/subscriptions/5d9c1e00-0000-4000-8000-000000000001/resourceGroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/payments";
 
 /// What is asked of a server, and under which name.
-type Trial = (&'static str, fn(&Server));
+pub type Trial = (&'static str, fn(&Server));
 
 /// The trials of this file.
 pub const TRIALS: &[Trial] = &[
