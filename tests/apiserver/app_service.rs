@@ -322,7 +322,13 @@ fn a_crowd_of_pods_leaves_nothing_behind(server: &Server) {
 fn the_certificate_rolls_while_pods_are_created(server: &Server) {
     ready(server);
     webhook::end();
-    webhook::again_with(server, &[LIFETIME]);
+    webhook::again_halved(server, &[LIFETIME]);
+    let asked = |request: &str| {
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        webhook::sent(server, request.as_bytes()).unwrap()
+    };
+    assert!(asked("GET /readyz").contains(" 200 "));
+    assert!(asked("POST /token-requests").contains(" 404 "));
     let first = webhook::shown(server).unwrap();
     let mut seen = BTreeSet::from([first]);
     let deadline = Instant::now() + Duration::from_mins(1);

@@ -92,17 +92,26 @@ pub fn end() {
 
 /// Starts it again, as it was.
 pub fn again(server: &Server) {
-    again_with(server, &[]);
+    again_with(server, |args| args);
 }
 
-/// Starts it again, with these flags besides.
-pub fn again_with(server: &Server, more: &[&str]) {
+/// Starts it again with these flags besides, but for its half of App Service only: without the other half's
+/// rights, and without a way to the API server.
+pub fn again_halved(server: &Server, more: &[&str]) {
+    again_with(server, |args| {
+        let guards =
+            |arg: &String| arg.starts_with("--agents=") || arg.starts_with("--kubeconfig=");
+        let kept = args.into_iter().filter(|arg| !guards(arg));
+        kept.chain(more.iter().map(|arg| (*arg).to_owned()))
+            .collect()
+    });
+}
+
+fn again_with(server: &Server, change: impl FnOnce(Vec<String>) -> Vec<String>) {
     let mut running = RUNNING.lock();
     let Running { args, address, .. } = running.take().expect("started");
-    let plain = args.clone();
-    let more = more.iter().map(|arg| (*arg).to_owned());
-    let mut started = run(server, args.into_iter().chain(more).collect(), address);
-    started.args = plain;
+    let mut started = run(server, change(args.clone()), address);
+    started.args = args;
     *running = Some(started);
 }
 
