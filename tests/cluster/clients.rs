@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::cluster::Cluster;
 use crate::pods::CA_PATH;
 
-/// Every client that the image has.
+/// The clients that read a vault's secret; all of the image are in `matrix`'s table.
 pub const CLIENTS: [&str; 6] = ["curl", "go", "python", "msal", "node", "java"];
 /// A load's answer to its last request may take as long as its own deadline.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
@@ -78,7 +78,17 @@ impl<'a> Asker<'a> {
     /// Runs a client; an error is the client's own message.
     pub async fn client(&self, client: &str, args: &[&str]) -> Result<Value> {
         let trust = format!("VAULT_CA={CA_PATH}");
-        let command = [&["env", &trust, "client", client], args].concat();
+        self.client_with(&[&trust], client, args).await
+    }
+
+    /// The same with these variables (`NAME=VALUE`) and no others beside the pod's.
+    pub async fn client_with(
+        &self,
+        variables: &[&str],
+        client: &str,
+        args: &[&str],
+    ) -> Result<Value> {
+        let command = [&["env"], variables, &["client", client], args].concat();
         let output = self.cluster.pod_exec(self.namespace, self.pod, &command);
         let what = format!("{}: client {client} {}", self.pod, args.join(" "));
         let said = output.await?.success(&what)?;

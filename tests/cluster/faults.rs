@@ -171,7 +171,7 @@ fn node_of<'a>(cluster: &'a Cluster, agent: &Value) -> Result<Node<'a>> {
 }
 
 /// The agent's pid as its node numbers it.
-async fn pid_of(node: &Node<'_>, agent: &Value) -> Result<u32> {
+pub async fn pid_of(node: &Node<'_>, agent: &Value) -> Result<u32> {
     let id = agent["status"]["containerStatuses"][0]["containerID"].as_str();
     let id = id.and_then(|id| id.strip_prefix("containerd://"));
     let id = id.with_context(|| format!("{} has no container", name_of(agent)))?;
@@ -192,7 +192,7 @@ async fn evict(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 /// The same pods, with another container in each.
-async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
+pub async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
     let restarts = |agent: &Value| agent["status"]["containerStatuses"][0]["restartCount"].as_u64();
     let again = async || {
         let after = cluster.agents().await?;
@@ -208,7 +208,7 @@ async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
 }
 
 /// Other pods.
-async fn replaced(cluster: &Cluster, before: &[Value]) -> Result<()> {
+pub async fn replaced(cluster: &Cluster, before: &[Value]) -> Result<()> {
     let others = async || {
         let after = cluster.agents().await?;
         Ok(before

@@ -24,6 +24,7 @@ mod inside;
 mod install;
 mod leading;
 mod loads;
+mod matrix;
 mod node;
 mod node_files;
 mod outage;
@@ -63,11 +64,10 @@ use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {
-    ($module:ident :: $name:ident) => {
-        line(
-            concat!(stringify!($module), "::", stringify!($name)),
-            |cluster| Box::pin(async move { $module::$name(&cluster).await }),
-        )
+    ($($module:ident)::+) => {
+        line(stringify!($($module)::+), |cluster| {
+            Box::pin(async move { $($module)::+(&cluster).await })
+        })
     };
 }
 
@@ -87,6 +87,9 @@ fn lines() -> Vec<Line> {
         play!(install::a_reused_address_gets_nothing_of_its_predecessor),
         play!(install::a_pods_first_token_comes_soon),
         play!(sdks::every_client_gets_its_pods_identity_and_secret),
+        play!(matrix::dialects::every_client_speaks_every_dialect),
+        play!(matrix::refusals::refusals_are_told_soon_and_chains_go_on),
+        play!(matrix::broken::calls_outlive_the_agent_where_the_client_asks_again),
         play!(upgrade::a_restart_of_the_agents_fails_no_request),
         play!(upgrade::an_upgrade_of_the_release_fails_no_request),
         play!(outage::known_pods_are_served_while_the_api_server_is_away),
@@ -119,6 +122,7 @@ fn lines() -> Vec<Line> {
         play!(assigned::a_refused_assignment_is_told_at_once_and_disturbs_no_other),
         play!(assigned::forty_four_pods_cost_one_patch_and_their_restart_none),
         play!(assigned::a_late_imds_is_waited_for),
+        play!(matrix::pending::an_identity_on_its_way_is_waited_for),
         play!(leading::a_leader_killed_after_its_patch_is_followed),
         play!(leading::the_leaders_node_reboots),
         play!(severed::a_leader_that_is_cut_off_writes_nothing),

@@ -31,6 +31,8 @@ pub struct Pod<'a> {
     pub image: &'a str,
     /// Its service account.
     pub account: &'a str,
+    /// Its container's variables.
+    pub variables: &'a [(&'a str, &'a str)],
 }
 
 impl<'a> Pod<'a> {
@@ -44,6 +46,7 @@ impl<'a> Pod<'a> {
             labels: &[],
             image: BASE,
             account: "default",
+            variables: &[],
         }
     }
 
@@ -68,6 +71,12 @@ impl<'a> Pod<'a> {
     /// With another service account; it must exist.
     pub fn account(mut self, account: &'a str) -> Self {
         self.account = account;
+        self
+    }
+
+    /// With variables written out in its spec.
+    pub fn variables(mut self, variables: &'a [(&'a str, &'a str)]) -> Self {
+        self.variables = variables;
         self
     }
 
@@ -103,9 +112,15 @@ impl<'a> Pod<'a> {
              serviceAccountName: {account}\n  \
              hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}]\n  containers:\n  - name: main\n    \
              image: {image}\n    imagePullPolicy: Never\n    command: [sleep, infinity]\n    \
-             volumeMounts: [{{name: azure, mountPath: /azure}}]\n  volumes:\n  \
-             - {{name: azure, configMap: {{name: azure-ca, optional: true}}}}\n"
+             volumeMounts: [{{name: azure, mountPath: /azure}}]\n"
         );
+        if !self.variables.is_empty() {
+            yaml += "    env:\n";
+        }
+        for (name, value) in self.variables {
+            let _ = writeln!(yaml, "    - {{name: {name}, value: {value:?}}}");
+        }
+        yaml += "  volumes:\n  - {name: azure, configMap: {name: azure-ca, optional: true}}\n";
         yaml
     }
 }

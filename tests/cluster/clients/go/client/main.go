@@ -1,121 +1,103 @@
-// The Azure SDK for Go, as a program in a pod uses it.
+// The Azure SDK for Go, MSAL for Go and the adal of programs from before, as programs in a pod use them.
 //
-// In: `token [--client-id ID] [--resource R]` or `secret --vault URL --name N [--client-id ID]`;
-// the file in SSL_CERT_FILE says whom to trust. Out: one JSON object; never a token. A failure is
-// the SDK's own message and exit code 1. Blocks on the SDK's requests, two minutes at most.
+// In: `azidentity|msal|adal token [--client-id ID | --object-id ID | --resource-id ID] [--resource R] [--after FILE]`;
+// azidentity also `chain` and `secret --vault URL --name N`; the file in SSL_CERT_FILE says whom to trust. Out: one
+// JSON object; never a token. A failure is the library's own message, how long it took, and exit code 1. Blocks on
+// the library's requests, two minutes at most, and on FILE until it is there; FILE.PID says that
+// it waits.
 package main
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"runtime/debug"
-	"strings"
 	"time"
-
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
-	"github.com/Azure/azure-sdk-for-go/sdk/security/keyvault/azsecrets"
 )
 
-const sdk = "github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+// selector is what a user-assigned identity is named by; at most one is set.
+type selector struct {
+	clientID, objectID, resourceID string
+}
+
+// library is a client: how it gets a token, how its chain's next credential is reached, how it reads a secret.
+type library struct {
+	module string
+	name   string
+	token  func(context.Context, selector, string) (token, error)
+	chain  func(context.Context, string) (token, error)
+	secret func(ctx context.Context, which selector, vault, name string) (string, error)
+}
+
+var libraries = map[string]library{
+	"azidentity": {
+		"github.com/Azure/azure-sdk-for-go/sdk/azidentity", "go azidentity", azidentityToken, azidentityChain, azidentitySecret,
+	},
+	"msal": {"github.com/AzureAD/microsoft-authentication-library-for-go", "go msal", msalToken, nil, nil},
+	"adal": {"github.com/Azure/go-autorest/autorest/adal", "go adal", adalToken, nil, nil},
+}
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	began := time.Now()
+	said, err := run(os.Args[1:], &began)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%v\nafter %d ms\n", err, time.Since(began).Milliseconds())
 		os.Exit(1)
 	}
+	said["milliseconds"] = time.Since(began).Milliseconds()
+	_ = json.NewEncoder(os.Stdout).Encode(said)
 }
 
-func run(args []string) error {
-	if len(args) == 0 {
-		return fmt.Errorf("usage: client go token|secret [flags]")
+// run sets `began` anew when it starts to ask.
+func run(args []string, began *time.Time) (map[string]any, error) {
+	if len(args) < 2 {
+		return nil, fmt.Errorf("usage: client go|msal-go|adal token|chain|secret [flags]")
 	}
-	flags := flag.NewFlagSet("client go", flag.ExitOnError)
-	clientID := flags.String("client-id", "", "client id of a user-assigned identity")
+	library, known := libraries[args[0]]
+	if !known {
+		return nil, fmt.Errorf("no library %s", args[0])
+	}
+	flags := flag.NewFlagSet("client "+args[0], flag.ExitOnError)
+	var which selector
+	flags.StringVar(&which.clientID, "client-id", "", "client id of a user-assigned identity")
+	flags.StringVar(&which.objectID, "object-id", "", "its object id")
+	flags.StringVar(&which.resourceID, "resource-id", "", "its ARM id")
 	resource := flags.String("resource", "https://vault.azure.net", "what the token is for")
+	after := flags.String("after", "", "a file that must be there first")
 	vault := flags.String("vault", "", "the vault's URL")
 	name := flags.String("name", "", "the secret's name")
-	_ = flags.Parse(args[1:])
-
+	_ = flags.Parse(args[2:])
+	if *after != "" {
+		if err := os.WriteFile(fmt.Sprintf("%s.%d", *after, os.Getpid()), nil, 0o600); err != nil {
+			return nil, err
+		}
+		for _, err := os.Stat(*after); err != nil; _, err = os.Stat(*after) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	*began = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	credential, err := credential(*clientID)
-	if err != nil {
-		return err
-	}
-	switch args[0] {
-	case "token":
-		scope := policy.TokenRequestOptions{Scopes: []string{*resource + "/.default"}}
-		token, err := credential.GetToken(ctx, scope)
+	said := map[string]any{"client": library.version()}
+	switch {
+	case args[1] == "token":
+		got, err := library.token(ctx, which, *resource)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return printClaims(token)
-	case "secret":
-		client, err := azsecrets.NewClient(*vault, credential, nil)
+		return said, got.describe(said)
+	case args[1] == "chain" && library.chain != nil:
+		got, err := library.chain(ctx, *resource)
+		said["went_on"] = err == nil && got.jwt == os.Getenv("NEXT_TOKEN")
 		if err != nil {
-			return err
+			said["message"] = err.Error()
 		}
-		secret, err := client.GetSecret(ctx, *name, "", nil)
-		if err != nil {
-			return err
-		}
-		return printJSON(map[string]any{"client": version(), "value": *secret.Value})
+		return said, nil
+	case args[1] == "secret" && library.secret != nil:
+		value, err := library.secret(ctx, which, *vault, *name)
+		said["value"] = value
+		return said, err
 	}
-	return fmt.Errorf("%s: token or secret", args[0])
-}
-
-// credential is what users write: the default chain, or one identity by its client id.
-func credential(clientID string) (azcore.TokenCredential, error) {
-	if clientID == "" {
-		return azidentity.NewDefaultAzureCredential(nil)
-	}
-	options := azidentity.ManagedIdentityCredentialOptions{ID: azidentity.ClientID(clientID)}
-	return azidentity.NewManagedIdentityCredential(&options)
-}
-
-func printClaims(token azcore.AccessToken) error {
-	parts := strings.Split(token.Token, ".")
-	if len(parts) != 3 {
-		return fmt.Errorf("the token is no JWT: it has %d parts", len(parts))
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return fmt.Errorf("the token's claims: %w", err)
-	}
-	var claims struct {
-		AppID string `json:"appid"`
-		Azp   string `json:"azp"`
-		MI    string `json:"xms_mirid"`
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return fmt.Errorf("the token's claims: %w", err)
-	}
-	if claims.AppID == "" {
-		claims.AppID = claims.Azp
-	}
-	return printJSON(map[string]any{
-		"client": version(), "client_id": claims.AppID, "mi": claims.MI,
-		"expires_on": token.ExpiresOn.Unix(),
-	})
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, module := range info.Deps {
-			if module.Path == sdk {
-				return "go azidentity " + strings.TrimPrefix(module.Version, "v")
-			}
-		}
-	}
-	return "go azidentity"
-}
-
-func printJSON(value any) error {
-	return json.NewEncoder(os.Stdout).Encode(value)
+	return nil, fmt.Errorf("%s has no %s", args[0], args[1])
 }

@@ -1,0 +1,220 @@
+//! The agent goes while every client waits for its answer: replaced by a new one, and killed.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lanyard::sim::faults::{Effect, Fault, Matching, Target};
+use serde_json::Value;
+
+use super::report::{Table, milliseconds};
+use super::run_pod;
+use super::table::{CLIENTS, Client, Dialect, Patience};
+use crate::cast::{self, ORDERS};
+use crate::clients::{self, Asker};
+use crate::cluster::Cluster;
+use crate::faults;
+use crate::release::{DAEMON_SET, NAMESPACE as RELEASE_NAMESPACE};
+
+const NAMESPACE: &str = "matrix-broken";
+const NODE: usize = 1;
+const LIMIT: Duration = Duration::from_mins(2);
+/// How long IMDS takes meanwhile: less than the agent waits for it, more than it takes to kill the agent.
+const SLOW: Duration = Duration::from_secs(4);
+const PAUSED: &str = "https://paused.example";
+
+/// Under a rollout no call fails; after a kill those that ask again get their token, the others say what happened.
+pub async fn calls_outlive_the_agent_where_the_client_asks_again(cluster: &Cluster) -> Result<()> {
+    cluster.lanyard().await?;
+    let image = clients::image(cluster).await?;
+    cast::raise(cluster, NAMESPACE).await?;
+    run_pod(cluster, NAMESPACE, &image, (Dialect::Imds, NODE)).await?;
+    let mark = cluster.mark().await?;
+    let result = async {
+        let rolled = under_a_rollout(cluster).await?;
+        Ok::<_, anyhow::Error>((rolled, under_a_kill(cluster).await?))
+    };
+    let result = result.await;
+    cluster.azure().clear_faults().await?;
+    let (rolled, killed) = result?;
+    let columns = [
+        "calls under a rollout",
+        "failed",
+        "the longest",
+        "agent killed in mid-call",
+    ];
+    let mut table = Table::new("broken", &columns);
+    for (client, (rolled, killed)) in CLIENTS.iter().zip(rolled.iter().zip(killed)) {
+        if rolled.failures > 0 || rolled.calls == 0 {
+            table.differs(format!("{}, under a rollout: {rolled:?}", client.name));
+        }
+        let calls = [
+            rolled.calls.to_string(),
+            rolled.failures.to_string(),
+            format!("{:.1} s", rolled.longest),
+        ];
+        let cells = [&calls[..], &[after_a_kill(client, killed, &mut table)]].concat();
+        table.row(client, &cells);
+    }
+    table.finish()?;
+    cluster.no_leaks(mark).await?;
+    cast::leave(cluster, NAMESPACE).await
+}
+
+/// What a client saw while the agents were replaced.
+#[derive(Debug)]
+struct Rolled {
+    calls: usize,
+    failures: usize,
+    /// Seconds.
+    longest: f64,
+    /// The first failure's words.
+    words: String,
+}
+
+/// Each client asks for one new token after the other, slowly answered, until all agents are new.
+async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
+    slow(cluster, Duration::from_secs(1)).await?;
+    let mut scripts = String::new();
+    for Client { command, .. } in CLIENTS {
+        scripts += &format!(
+            "(n=0; until [ -e /tmp/stop ]; do n=$((n+1)); client {command} token --client-id {} \
+             --resource https://{command}-$n.example >>/tmp/{command}.out 2>/tmp/{command}.err \
+             || cat /tmp/{command}.err >>/tmp/{command}.failed; echo >>/tmp/{command}.calls; done; \
+             touch /tmp/{command}.done) >/dev/null 2>&1 </dev/null &\n",
+            ORDERS.client_id
+        );
+    }
+    shell(cluster, &scripts).await?;
+    // Every client is at it.
+    let each = "for client in $ALL; do [ -s /tmp/$client.out ] || { echo $client; exit 1; }; done";
+    holds(cluster, "each client's first token", each).await?;
+    let before = cluster.agents().await?;
+    let restart = ["rollout", "restart", DAEMON_SET, "-n", RELEASE_NAMESPACE];
+    cluster.kubectl(&restart).await?;
+    faults::replaced(cluster, &before).await?;
+    shell(cluster, "touch /tmp/stop").await?;
+    let all = "for client in $ALL; do [ -e /tmp/$client.done ] || { echo $client; exit 1; }; done";
+    holds(cluster, "each client's last token", all).await?;
+    cluster.azure().clear_faults().await?;
+    let mut rolled = Vec::new();
+    for Client { command, .. } in CLIENTS {
+        let out = shell(cluster, &format!("cat /tmp/{command}.out")).await?;
+        let words = shell(
+            cluster,
+            &format!("cat /tmp/{command}.failed 2>/dev/null || :"),
+        )
+        .await?;
+        let said = out.lines().map(serde_json::from_str::<Value>);
+        let said = said
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| out.clone())?;
+        let took = |said: &Value| said["milliseconds"].as_f64().unwrap_or(f64::INFINITY) / 1000.0;
+        let ours = |said: &Value| said["client_id"] == ORDERS.client_id;
+        ensure!(
+            said.iter().all(ours),
+            "{command}: another identity's: {said:?}"
+        );
+        rolled.push(Rolled {
+            calls: said.len(),
+            failures: words.matches("after ").count(),
+            longest: said.iter().map(took).fold(0.0, f64::max),
+            words,
+        });
+    }
+    Ok(rolled)
+}
+
+/// All clients wait for the agent's answer at once, and it is killed; each one's words.
+async fn under_a_kill(cluster: &Cluster) -> Result<Vec<Result<Value>>> {
+    slow(cluster, SLOW).await?;
+    let asker = Asker::new(cluster, NAMESPACE, Dialect::Imds.pod());
+    let calls = CLIENTS.iter().map(|client| {
+        let by_id = [
+            "token",
+            "--client-id",
+            ORDERS.client_id,
+            "--resource",
+            PAUSED,
+        ];
+        let args = [&by_id[..], &["--after", "/tmp/go"]].concat();
+        async move { asker.client_with(&[], client.command, &args).await }
+    });
+    let kill = async {
+        // Their interpreters run, and wait for the file.
+        let count = CLIENTS.len();
+        let ready =
+            format!("n=$(ls /tmp | sed -n '/^go[.]/p' | wc -l); echo $n; [ $n -ge {count} ]");
+        holds(cluster, "all clients to be started", &ready).await?;
+        shell(cluster, "touch /tmp/go").await?;
+        // 169.254.169.254:80, established.
+        let open = format!(
+            "n=$(cat /proc/net/tcp /proc/net/tcp6 | sed -n '/FEA9FEA9:0050 01 /p' | wc -l); echo $n; [ $n -ge {count} ]"
+        );
+        holds(cluster, "all clients to wait for an answer", &open).await?;
+        let before = cluster.agents().await?;
+        let node = cluster.node(NODE);
+        let agent = before
+            .iter()
+            .find(|agent| agent["spec"]["nodeName"] == node.name());
+        let agent = agent.context("no agent on the node")?;
+        let pid = faults::pid_of(&node, agent).await?;
+        node.shell(&format!("kill -KILL {pid}")).await?;
+        cluster.azure().clear_faults().await?;
+        faults::restarted(cluster, std::slice::from_ref(agent)).await
+    };
+    let (said, killed) = tokio::join!(futures_util::future::join_all(calls), kill);
+    killed?;
+    Ok(said)
+}
+
+fn after_a_kill(client: &Client, said: Result<Value>, table: &mut Table) -> String {
+    match (said, client.broken) {
+        (Ok(said), Patience::Long | Patience::Short) => {
+            if said["client_id"] != ORDERS.client_id {
+                table.differs(format!("{}, killed: {said}", client.name));
+            }
+            let took = said["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
+            format!("token after {took:.1} s")
+        }
+        (Err(error), Patience::None | Patience::Short) => {
+            let took = milliseconds(&format!("{error:#}")).unwrap_or_default();
+            format!("error at once, at {took} ms")
+        }
+        (said, _) => {
+            table.differs(format!("{}, killed: {said:?}", client.name));
+            "?".to_owned()
+        }
+    }
+}
+
+/// IMDS answers so late.
+async fn slow(cluster: &Cluster, latency: Duration) -> Result<()> {
+    let fault = Fault {
+        target: Target::Imds,
+        matching: Matching::default(),
+        after: 0,
+        count: None,
+        latency: Some(latency),
+        effect: None::<Effect>,
+        applied: false,
+    };
+    Ok(cluster.azure().add_fault(&fault).await?)
+}
+
+/// Runs a script in the pod; `$ALL` are the clients.
+async fn shell(cluster: &Cluster, script: &str) -> Result<String> {
+    let all: Vec<&str> = CLIENTS.iter().map(|client| client.command).collect();
+    let script = format!("ALL='{}'\n{script}", all.join(" "));
+    let shell = ["sh", "-c", &script];
+    let output = cluster.pod_exec(NAMESPACE, Dialect::Imds.pod(), &shell);
+    output.await?.success("a script in the pod")
+}
+
+/// Waits until a script in the pod succeeds.
+async fn holds(cluster: &Cluster, what: &str, script: &str) -> Result<()> {
+    let holds = async || {
+        shell(cluster, script).await?;
+        Ok(true)
+    };
+    cluster.wait_for(what, LIMIT, holds).await
+}

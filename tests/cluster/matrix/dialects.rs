@@ -1,0 +1,101 @@
+//! Client × dialect × selector: each gets a token of the identity that it means, or says in its own words that it cannot ask.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::report::{self, Table};
+use super::table::{CLIENTS, Client, Dialect, Selector};
+use super::{DIALECTS, is_of, run_pod, token};
+use crate::cast::{self, AUDIT, ORDERS, PAYMENTS};
+use crate::clients::{self, Asker};
+use crate::cluster::Cluster;
+
+const NAMESPACE: &str = "matrix";
+
+/// Three pods at once, one for each dialect, the clients one after the other.
+pub async fn every_client_speaks_every_dialect(cluster: &Cluster) -> Result<()> {
+    cluster.lanyard().await?;
+    let image = clients::image(cluster).await?;
+    cast::raise(cluster, NAMESPACE).await?;
+    let mark = cluster.mark().await?;
+    let start = Instant::now();
+    let pods = DIALECTS.map(|place| run_pod(cluster, NAMESPACE, &image, place));
+    futures_util::future::try_join_all(pods).await?;
+    let columns = DIALECTS.map(|(dialect, _)| column(cluster, dialect));
+    let columns = futures_util::future::join_all(columns).await;
+
+    let headings = DIALECTS.map(|(dialect, _)| dialect.heading());
+    let mut table = Table::new("dialects", &headings);
+    for (index, client) in CLIENTS.iter().enumerate() {
+        let cells = columns.iter().map(|cells| cells[index].words.clone());
+        table.row(client, &cells.collect::<Vec<_>>());
+    }
+    for cell in columns.into_iter().flatten() {
+        cell.differences
+            .into_iter()
+            .for_each(|what| table.differs(what));
+    }
+    println!("{} clients: {:.0?}", CLIENTS.len(), start.elapsed());
+    let seen = table.finish()?;
+    cluster.no_leaks(mark).await?;
+    let journal = cluster.journal(mark).await?;
+    let strange = journal
+        .iter()
+        .find(|entry| entry.identity.as_deref() == Some(AUDIT.name));
+    anyhow::ensure!(strange.is_none(), "nobody was granted it: {strange:?}");
+    cast::leave(cluster, NAMESPACE).await?;
+    report::stands_in("README.md", "dialects", &seen)
+}
+
+/// A client's cell.
+#[derive(Debug, Default)]
+struct Cell {
+    words: String,
+    differences: Vec<String>,
+}
+
+async fn column(cluster: &Cluster, dialect: Dialect) -> Vec<Cell> {
+    let asker = Asker::new(cluster, NAMESPACE, dialect.pod());
+    let mut cells = Vec::new();
+    for client in CLIENTS {
+        cells.push(cell(asker, client, dialect).await);
+    }
+    cells
+}
+
+async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
+    let mut cell = Cell::default();
+    let mut works = Vec::new();
+    for selector in Selector::ALL {
+        let wanted = match selector {
+            Selector::Default => &PAYMENTS,
+            _ => &ORDERS,
+        };
+        let said = token(asker, client, selector, wanted).await;
+        let excepted = client
+            .refuses
+            .iter()
+            .find(|(place, selectors, _)| *place == dialect && selectors.contains(&selector));
+        let here = format!(
+            "{}, {}, {}",
+            client.name,
+            dialect.heading(),
+            selector.word()
+        );
+        match (said.and_then(|said| is_of(&said, wanted)), excepted) {
+            (Ok(()), None) => works.push(selector.word()),
+            (Ok(()), Some(_)) => cell.differences.push(format!("{here}: it got the token")),
+            (Err(error), Some((_, _, words))) if format!("{error:#}").contains(words) => {}
+            (Err(error), _) => cell.differences.push(format!("{here}: {error:#}")),
+        }
+    }
+    cell.words = if works.len() == Selector::ALL.len() {
+        "all".to_owned()
+    } else if works.is_empty() {
+        "– (SDK)".to_owned()
+    } else {
+        works.join(", ")
+    };
+    cell
+}

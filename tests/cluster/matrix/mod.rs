@@ -1,0 +1,73 @@
+//! The client matrix: every client in every dialect by every selector, and what each does when it is refused, when its
+//! identity is on its way, and when the agent goes in mid-call.
+//!
+//! In: a cluster with Lanyard, the clients' image. Out: tables of what was seen; an error with everything that is otherwise
+//! than `table` says. Blocks for as long as the clients take.
+
+pub mod broken;
+pub mod dialects;
+pub mod pending;
+pub mod refusals;
+mod report;
+mod table;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::cast::{GRANTED, Identity};
+use crate::clients::Asker;
+use crate::cluster::Cluster;
+use crate::pods::Pod;
+use table::{Client, Dialect, Selector};
+
+/// The dialects that are tried, and on which node; the VM extension's needs a release whose agents serve pods from inside.
+const DIALECTS: [(Dialect, usize); 3] = [
+    (Dialect::Imds, 1),
+    (Dialect::AppService, 2),
+    (Dialect::AppService2017, 1),
+];
+/// A client that retries where it should give up takes 17 s and more.
+const HANG_MILLISECONDS: u64 = 12_000;
+
+/// A pod of the clients' image whose programs speak that dialect.
+async fn run_pod(
+    cluster: &Cluster,
+    namespace: &str,
+    image: &str,
+    (dialect, node): (Dialect, usize),
+) -> Result<()> {
+    let pod = Pod::new(namespace, dialect.pod(), node)
+        .identity("payments,orders")
+        .labels(GRANTED)
+        .variables(dialect.variables())
+        .image(image);
+    cluster.run_pod(&pod).await
+}
+
+/// A token of that identity, named so; the client's words otherwise.
+async fn token(
+    asker: Asker<'_>,
+    client: &Client,
+    selector: Selector,
+    identity: &Identity,
+) -> Result<Value> {
+    let resource_id = identity.resource_id();
+    let id = match selector {
+        Selector::Default => "",
+        Selector::Client => identity.client_id,
+        Selector::Object => identity.object_id,
+        Selector::Resource => &resource_id,
+    };
+    let mut args = vec!["token"];
+    args.extend(selector.flag().into_iter().flat_map(|flag| [flag, id]));
+    asker.client_with(&[], client.command, &args).await
+}
+
+/// Whether the token is that identity's, by every claim that says so.
+fn is_of(said: &Value, identity: &Identity) -> Result<()> {
+    let right = said["client_id"] == identity.client_id
+        && said["object_id"] == identity.object_id
+        && said["mi"] == identity.resource_id();
+    ensure!(right, "a token of another identity: {said}");
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! Who is in the matrix, and what each client does by its own design. Values only: the test of the documents reads it, too.
+//!
+//! Out: clients, dialects, selectors, expectations. Invariant: what is not excepted here must work; an exception is the
+//! client's, never Lanyard's, and holds the client's own words.
+
+/// How a program finds its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// No variables.
+    Imds,
+    /// `IDENTITY_ENDPOINT`, `IDENTITY_HEADER`.
+    AppService,
+    /// `MSI_ENDPOINT`, `MSI_SECRET`.
+    AppService2017,
+    /// `MSI_ENDPOINT` alone, at the VM extension's address: inside pods only.
+    VmExtension,
+}
+
+impl Dialect {
+    /// As a pod's name.
+    pub fn pod(self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+            Self::AppService => "app-service",
+            Self::AppService2017 => "app-service-2017",
+            Self::VmExtension => "vm-extension",
+        }
+    }
+
+    /// As a column.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Imds => "IMDS",
+            Self::AppService => "App Service",
+            Self::AppService2017 => "App Service 2017",
+            Self::VmExtension => "VM extension",
+        }
+    }
+
+    /// The variables that lead there, in the pod's spec.
+    pub fn variables(self) -> &'static [(&'static str, &'static str)] {
+        const URL: &str = "http://169.254.169.254/msi/token";
+        const SECRET: &str = "3q2-7wEjRWeJq83vEjRWeJq83vEjRWeJq83vASNFZ4k";
+        match self {
+            Self::Imds => &[],
+            Self::AppService => &[("IDENTITY_ENDPOINT", URL), ("IDENTITY_HEADER", SECRET)],
+            Self::AppService2017 => &[("MSI_ENDPOINT", URL), ("MSI_SECRET", SECRET)],
+            Self::VmExtension => &[("MSI_ENDPOINT", "http://localhost:50342/oauth2/token")],
+        }
+    }
+}
+
+/// How a program names its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// Not at all.
+    Default,
+    /// By client id.
+    Client,
+    /// By object id.
+    Object,
+    /// By ARM id.
+    Resource,
+}
+
+impl Selector {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Default, Self::Client, Self::Object, Self::Resource];
+
+    /// As a word of a cell.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Client => "client id",
+            Self::Object => "object id",
+            Self::Resource => "resource id",
+        }
+    }
+
+    /// As a flag of every client.
+    pub fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::Client => Some("--client-id"),
+            Self::Object => Some("--object-id"),
+            Self::Resource => Some("--resource-id"),
+        }
+    }
+}
+
+/// What a default chain does after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// The library has none.
+    None,
+    /// It goes on where these dialects refuse: without a client id, with one.
+    On {
+        /// `AZURE_CLIENT_ID` is not set.
+        without: &'static [Dialect],
+        /// It is.
+        with: &'static [Dialect],
+    },
+}
+
+/// What a client does while nobody answers, or answers "try again".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// It asks once.
+    None,
+    /// It asks again, for two seconds.
+    Short,
+    /// It asks again for long enough.
+    Long,
+}
+
+/// A client of the image.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// `client COMMAND …`.
+    pub command: &'static str,
+    /// Its row in the documents.
+    pub name: &'static str,
+    /// What it cannot do by its own design, and words of what it says then.
+    pub refuses: &'static [(Dialect, &'static [Selector], &'static str)],
+    /// Its default chain.
+    pub chain: Chain,
+    /// When connections break or are refused.
+    pub broken: Patience,
+    /// When it is told to try again.
+    pub told: Patience,
+}
+
+const BOTH: &[Dialect] = &[Dialect::Imds, Dialect::AppService];
+
+/// Every client, in the documents' order.
+pub const CLIENTS: &[Client] = &[
+    Client {
+        command: "python",
+        name: "Python azure-identity",
+        refuses: &[],
+        chain: Chain::On {
+            without: BOTH,
+            with: BOTH,
+        },
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "aio",
+        name: "Python azure-identity, aio",
+        refuses: &[],
+        chain: Chain::On {
+            without: BOTH,
+            with: BOTH,
+        },
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "msal",
+        name: "Python MSAL",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::None,
+        told: Patience::None,
+    },
+    Client {
+        command: "node",
+        name: "JavaScript @azure/identity",
+        refuses: &[],
+        chain: Chain::On {
+            without: BOTH,
+            with: BOTH,
+        },
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "msal-node",
+        name: "JavaScript MSAL Node",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "go",
+        name: "Go azidentity",
+        refuses: &[],
+        chain: Chain::On {
+            without: BOTH,
+            with: &[],
+        },
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "msal-go",
+        name: "Go MSAL",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::Short,
+        told: Patience::Short,
+    },
+    Client {
+        command: "adal",
+        name: "Go adal (go-autorest)",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "java",
+        name: "Java azure-identity",
+        refuses: &[],
+        chain: Chain::On {
+            without: BOTH,
+            with: BOTH,
+        },
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "msal4j",
+        name: "Java MSAL4J",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "rust",
+        name: "Rust azure_identity",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::Long,
+        told: Patience::Long,
+    },
+    Client {
+        command: "curl",
+        name: "curl",
+        refuses: &[],
+        chain: Chain::None,
+        broken: Patience::None,
+        told: Patience::None,
+    },
+];
