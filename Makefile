@@ -60,6 +60,9 @@ test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… f
 	$(CARGO) test --test apiserver -- $(FILTER)
 	$(CARGO) test --test controller -- $(FILTER)
 
+test-az: programs image ## The Azure CLI in pods of that Kubernetes (its image is 600 MB: not part of `make test`)
+	$(CARGO) test --test cluster -- az:: --nocapture
+
 bench: programs ## What the agent costs, side by side with a bare server, and the controller; see BENCHMARKS.md
 	$(CARGO) bench --bench path
 	$(CARGO) bench --bench path -- --inside

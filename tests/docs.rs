@@ -60,6 +60,10 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--query",
     "--all-namespaces",
     "--assignee",
+    "--client-id",
+    "--identity",
+    "--object-id",
+    "--resource-id",
     "--assignee-object-id",
     "--assignee-principal-type",
     "--nrg-lockdown-restriction-level",
@@ -77,6 +81,11 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--type",
     "--years",
 ];
+
+/// The table of clients that the cluster's trials try.
+#[path = "cluster/matrix/table.rs"]
+#[allow(dead_code, reason = "the documents need the rows")]
+mod table;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -404,5 +413,25 @@ fn every_reason_of_the_controller_is_in_troubleshooting() {
             told || OTHERS.contains(&&*reason),
             "no heading and no row for {reason}"
         );
+    }
+}
+
+/// The matrix has a row for each client, in the README and wherever else one of its tables stands.
+#[test]
+fn every_client_has_its_row() {
+    for (document, count) in [("README.md", 1), ("docs/clients.md", 3)] {
+        let text = read(document);
+        let tables: Vec<&str> = text.split("<!-- matrix: ").skip(1).collect();
+        assert_eq!(tables.len(), count, "{document}");
+        for told in tables {
+            let told = told.split("<!-- end -->").next().unwrap();
+            let rows = told.lines().filter(|line| line.starts_with("| "));
+            let names: Vec<&str> = rows.filter_map(|row| row.split(" | ").next()).collect();
+            let wanted = table::CLIENTS
+                .iter()
+                .map(|client| format!("| {}", client.name));
+            let wanted: Vec<String> = ["| client".to_owned()].into_iter().chain(wanted).collect();
+            assert_eq!(names, wanted, "{document}");
+        }
     }
 }

@@ -32,8 +32,14 @@ struct Built {
 
 /// Makes the image if it is missing, loads it into the nodes that lack it, and gives its name.
 pub async fn image(cluster: &Cluster) -> Result<String> {
+    image_of(cluster, "clients").await
+}
+
+/// The same of one of `clients/build`'s images.
+pub async fn image_of(cluster: &Cluster, kind: &str) -> Result<String> {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/clients/build");
     let output = Command::new(&build)
+        .arg(kind)
         .env("LANYARD_CACHE", crate::cached::folder())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

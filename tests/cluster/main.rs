@@ -9,6 +9,7 @@
 mod asking;
 mod assigned;
 mod authority;
+mod az;
 mod cached;
 mod cast;
 mod chart;
@@ -64,10 +65,11 @@ use trial::{Line, line};
 
 /// A line of the table.
 macro_rules! play {
-    ($($module:ident)::+) => {
-        line(stringify!($($module)::+), |cluster| {
-            Box::pin(async move { $($module)::+(&cluster).await })
-        })
+    ($first:ident $(:: $next:ident)+) => {
+        line(
+            concat!(stringify!($first) $(, "::", stringify!($next))+),
+            |cluster| Box::pin(async move { $first $(:: $next)+(&cluster).await }),
+        )
     };
 }
 
@@ -133,6 +135,8 @@ fn lines() -> Vec<Line> {
         play!(chart::an_older_chart_is_upgraded_with_its_crds),
         play!(chart::uninstall_leaves_the_crds_and_the_users_objects),
         play!(chart::uninstall_names_the_node_that_did_not_answer),
+        // Only where it is asked for: `make test-az`.
+        play!(az::the_azure_cli_logs_in_as_its_pod).by_name(),
     ]
 }
 

@@ -25,6 +25,8 @@ pub struct Pod<'a> {
     pub node: usize,
     /// The annotation `lanyard.dev/identity`.
     pub identity: Option<&'a str>,
+    /// Its other annotations.
+    pub annotations: &'a [(&'a str, &'a str)],
     /// Its labels, as `key: value` pairs.
     pub labels: &'a [(&'a str, &'a str)],
     /// Its image.
@@ -43,6 +45,7 @@ impl<'a> Pod<'a> {
             name,
             node,
             identity: None,
+            annotations: &[],
             labels: &[],
             image: BASE,
             account: "default",
@@ -53,6 +56,12 @@ impl<'a> Pod<'a> {
     /// With the annotation.
     pub fn identity(mut self, names: &'a str) -> Self {
         self.identity = Some(names);
+        self
+    }
+
+    /// With other annotations.
+    pub fn annotations(mut self, annotations: &'a [(&'a str, &'a str)]) -> Self {
+        self.annotations = annotations;
         self
     }
 
@@ -98,11 +107,13 @@ impl<'a> Pod<'a> {
         for (key, value) in self.labels {
             let _ = writeln!(yaml, "    {key}: {value:?}");
         }
-        if let Some(identity) = self.identity {
-            let _ = writeln!(
-                yaml,
-                "  annotations:\n    lanyard.dev/identity: {identity:?}"
-            );
+        let identity = self.identity.map(|names| ("lanyard.dev/identity", names));
+        let annotations = identity.iter().chain(self.annotations);
+        for (index, (key, value)) in annotations.enumerate() {
+            if index == 0 {
+                yaml += "  annotations:\n";
+            }
+            let _ = writeln!(yaml, "    {key}: {value:?}");
         }
         let hosts = [&VAULT_HOSTS[..], &[ENTRA_HOST]].concat().join(", ");
         let _ = write!(

@@ -125,6 +125,8 @@ fn possible() -> Result<()> {
 /// A run of the trials: a cluster, a child with the trials, and the end of both.
 fn whole(lines: &[Line], args: &[String]) -> ExitCode {
     let arguments = Arguments::from_args();
+    let lines = lines.iter().filter(|line| line.is_offered(&arguments));
+    let lines: Vec<Line> = lines.copied().collect();
     let hindrance = possible().err();
     // A filter may be meant for another test program only.
     let asked = lines.iter().any(|line| line.is_asked_for(&arguments));

@@ -27,12 +27,27 @@ pub type Act = Pin<Box<dyn Future<Output = Result<()>>>>;
 pub struct Line {
     name: &'static str,
     act: fn(Arc<Cluster>) -> Act,
+    by_name: bool,
 }
 
 impl Line {
     /// Its name: file and function.
     pub fn name(self) -> &'static str {
         self.name
+    }
+
+    /// Only where the filter is (the beginning of) its name: not among all others.
+    pub fn by_name(self) -> Self {
+        Self {
+            by_name: true,
+            ..self
+        }
+    }
+
+    /// Whether it may be among the trials at all, whatever the test runner's arguments say further.
+    pub fn is_offered(self, arguments: &Arguments) -> bool {
+        let mut filter = arguments.filter.iter();
+        !self.by_name || filter.any(|filter| self.name.starts_with(filter.as_str()))
     }
 
     /// Whether the test runner's arguments leave it in.
@@ -50,7 +65,11 @@ impl Line {
 
 /// A line of the table.
 pub fn line(name: &'static str, act: fn(Arc<Cluster>) -> Act) -> Line {
-    Line { name, act }
+    Line {
+        name,
+        act,
+        by_name: false,
+    }
 }
 
 /// Runs those that `rest` (a filter, flags of the test runner) leaves.
@@ -60,7 +79,8 @@ pub fn run(lines: &[Line], places: &Places, rest: &[&str]) -> ExitCode {
     let opened = Cluster::open(places, &programs::places())
         .map(Arc::new)
         .map_err(|error| format!("{error:#}"));
-    let trials = lines.iter().map(|&line| {
+    let offered = lines.iter().filter(|line| line.is_offered(&arguments));
+    let trials = offered.map(|&line| {
         let opened = opened.clone();
         Trial::test(line.name, move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -9,6 +9,7 @@ pub mod dialects;
 pub mod pending;
 pub mod refusals;
 mod report;
+mod start;
 mod table;
 
 use anyhow::{Result, ensure};
@@ -40,6 +41,7 @@ async fn run_pod(
         .identity("payments,orders")
         .labels(GRANTED)
         .variables(dialect.variables())
+        .annotations(dialect.annotations())
         .image(image);
     cluster.run_pod(&pod).await
 }

@@ -99,10 +99,10 @@ async fn chain(
         table.differs(format!("{here}: {said}"));
     }
     let took = in_time(said["milliseconds"].as_u64(), &here, table);
-    match goes_on {
-        true => took,
-        false => format!("stops (SDK), {took}"),
+    if goes_on {
+        return took;
     }
+    format!("stops (SDK), {took}")
 }
 
 fn in_time(took: Option<u64>, here: &str, table: &mut Table) -> String {

@@ -3,11 +3,12 @@
 //! In: cells. Out: Markdown, in a folder of the target and in the documents. Invariant: a part of a document that a trial
 //! wrote stands between two markers, and a document that says something else than was seen fails its trial.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::table::{CLIENTS, Client};
+use super::table::Client;
 
 /// The tree.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -34,7 +35,9 @@ impl Table {
 
     /// A client's row.
     pub fn row(&mut self, client: &Client, cells: &[String]) {
-        self.text += &format!("| {} | {} |\n", client.name, cells.join(" | "));
+        let cells = cells.join(" | ");
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "| {} | {cells} |", client.name);
     }
 
     /// Something that is not as the table of clients says.
@@ -70,7 +73,7 @@ fn together(folder: &Path) -> Result<()> {
     let mut all = String::new();
     for file in files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        all += &format!("## {name}\n\n{}\n", std::fs::read_to_string(&file)?);
+        let _ = writeln!(all, "## {name}\n\n{}", std::fs::read_to_string(&file)?);
     }
     Ok(std::fs::write(folder.with_extension("md"), all)?)
 }
@@ -93,11 +96,4 @@ pub fn stands_in(document: &str, name: &str, seen: &str) -> Result<()> {
 pub fn milliseconds(said: &str) -> Option<u64> {
     let after = said.rsplit("after ").next()?;
     after.split_whitespace().next()?.parse().ok()
-}
-
-/// The clients by their commands, for a trial of some.
-pub fn clients(commands: &[&str]) -> impl Iterator<Item = &'static Client> {
-    CLIENTS
-        .iter()
-        .filter(move |client| commands.contains(&client.command))
 }

@@ -48,6 +48,17 @@ impl Dialect {
             Self::VmExtension => &[("MSI_ENDPOINT", "http://localhost:50342/oauth2/token")],
         }
     }
+
+    /// What the pod has to ask for beside its variables.
+    pub fn annotations(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::VmExtension => &[
+                ("lanyard.dev/mode", "in-pod"),
+                ("lanyard.dev/vm-extension-endpoint", "true"),
+            ],
+            _ => &[],
+        }
+    }
 }
 
 /// How a program names its identity.
@@ -121,7 +132,7 @@ pub struct Client {
     /// Its row in the documents.
     pub name: &'static str,
     /// What it cannot do by its own design, and words of what it says then.
-    pub refuses: &'static [(Dialect, &'static [Selector], &'static str)],
+    pub refuses: &'static [Refusal],
     /// Its default chain.
     pub chain: Chain,
     /// When connections break or are refused.
@@ -130,6 +141,60 @@ pub struct Client {
     pub told: Patience,
 }
 
+/// A dialect, selectors of it, words of what the client says then.
+pub type Refusal = (Dialect, &'static [Selector], &'static str);
+
+const ML: &str = "Only client id is supported";
+const GO_ML: &str = "by client ID only";
+const CLOUD_SHELL: &str = "not supported";
+const NO_OBJECT_ID: &str = "cannot name an identity by its object id";
+
+/// Both SDKs for JavaScript take the old pair for Azure Machine Learning, which knows client ids only.
+const NODE_REFUSES: &[Refusal] = &[(
+    Dialect::AppService2017,
+    &[Selector::Object, Selector::Resource],
+    ML,
+)];
+/// So do both for Go.
+const GO_REFUSES: &[Refusal] = &[(
+    Dialect::AppService2017,
+    &[Selector::Object, Selector::Resource],
+    GO_ML,
+)];
+/// Its functions have no parameter for it.
+const ADAL_REFUSES: &[Refusal] = &[
+    (Dialect::Imds, &[Selector::Object], NO_OBJECT_ID),
+    (Dialect::AppService, &[Selector::Object], NO_OBJECT_ID),
+    (Dialect::AppService2017, &[Selector::Object], NO_OBJECT_ID),
+];
+/// `MSI_ENDPOINT` is Cloud Shell to it, also beside `MSI_SECRET`: it sends no secret, and names no identity.
+const JAVA_REFUSES: &[Refusal] = &[
+    (
+        Dialect::AppService2017,
+        &[Selector::Default],
+        "authentication failed",
+    ),
+    (Dialect::AppService2017, NAMED, CLOUD_SHELL),
+];
+const MSAL4J_REFUSES: &[Refusal] = &[
+    (
+        Dialect::AppService2017,
+        &[Selector::Default],
+        "header is missing or wrong",
+    ),
+    (Dialect::AppService2017, NAMED, CLOUD_SHELL),
+];
+const RUST_REFUSES: &[Refusal] = &[
+    (
+        Dialect::AppService,
+        &[Selector::Resource],
+        "resource IDs aren't supported for App Service",
+    ),
+    (Dialect::AppService2017, &Selector::ALL, "isn't supported"),
+];
+const NAMED: &[Selector] = &[Selector::Client, Selector::Object, Selector::Resource];
+
+const IMDS: &[Dialect] = &[Dialect::Imds];
 const BOTH: &[Dialect] = &[Dialect::Imds, Dialect::AppService];
 
 /// Every client, in the documents' order.
@@ -150,8 +215,8 @@ pub const CLIENTS: &[Client] = &[
         name: "Python azure-identity, aio",
         refuses: &[],
         chain: Chain::On {
-            without: BOTH,
-            with: BOTH,
+            without: IMDS,
+            with: IMDS,
         },
         broken: Patience::Long,
         told: Patience::Long,
@@ -167,7 +232,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "node",
         name: "JavaScript @azure/identity",
-        refuses: &[],
+        refuses: NODE_REFUSES,
         chain: Chain::On {
             without: BOTH,
             with: BOTH,
@@ -178,17 +243,17 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "msal-node",
         name: "JavaScript MSAL Node",
-        refuses: &[],
+        refuses: NODE_REFUSES,
         chain: Chain::None,
-        broken: Patience::Long,
+        broken: Patience::None,
         told: Patience::Long,
     },
     Client {
         command: "go",
         name: "Go azidentity",
-        refuses: &[],
+        refuses: GO_REFUSES,
         chain: Chain::On {
-            without: BOTH,
+            without: IMDS,
             with: &[],
         },
         broken: Patience::Long,
@@ -197,7 +262,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "msal-go",
         name: "Go MSAL",
-        refuses: &[],
+        refuses: GO_REFUSES,
         chain: Chain::None,
         broken: Patience::Short,
         told: Patience::Short,
@@ -205,7 +270,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "adal",
         name: "Go adal (go-autorest)",
-        refuses: &[],
+        refuses: ADAL_REFUSES,
         chain: Chain::None,
         broken: Patience::Long,
         told: Patience::Long,
@@ -213,10 +278,10 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "java",
         name: "Java azure-identity",
-        refuses: &[],
+        refuses: JAVA_REFUSES,
         chain: Chain::On {
-            without: BOTH,
-            with: BOTH,
+            without: IMDS,
+            with: IMDS,
         },
         broken: Patience::Long,
         told: Patience::Long,
@@ -224,15 +289,15 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "msal4j",
         name: "Java MSAL4J",
-        refuses: &[],
+        refuses: MSAL4J_REFUSES,
         chain: Chain::None,
-        broken: Patience::Long,
+        broken: Patience::None,
         told: Patience::Long,
     },
     Client {
         command: "rust",
         name: "Rust azure_identity",
-        refuses: &[],
+        refuses: RUST_REFUSES,
         chain: Chain::None,
         broken: Patience::Long,
         told: Patience::Long,
