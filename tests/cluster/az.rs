@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cast::{self, AUDIT, GRANTED, Identity, ORDERS, PAYMENTS, TENANT};
 use crate::clients;
 use crate::cluster::Cluster;
-use crate::plan::{ARM, NODES};
+use crate::plan::NODES;
 use crate::pods::{CA_PATH, Pod};
 
 const NAMESPACE: &str = "az";
@@ -34,12 +34,6 @@ pub async fn the_azure_cli_logs_in_as_its_pod(cluster: &Cluster) -> Result<()> {
                 .labels(GRANTED)
                 .image(&image);
             cluster.run_pod(&pod).await?;
-            let cloud = format!(
-                "az cloud register -n here --endpoint-resource-manager https://{ARM} --endpoint-active-directory \
-                 https://login.microsoftonline.com --endpoint-active-directory-resource-id https://management.azure.com/ \
-                 && az cloud set -n here"
-            );
-            said(cluster, &name, &cloud).await?;
             every_way(cluster, &name).await?;
         }
         cluster.no_leaks(mark).await

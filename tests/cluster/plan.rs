@@ -18,6 +18,8 @@ pub const ARM: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 3);
 pub const VAULT_HOSTS: [&str; 2] = ["demo.vault.azure.net", "other.vault.azure.net"];
 /// Host names of Entra ID; they are at the vaults' address.
 pub const ENTRA_HOST: &str = "login.microsoftonline.com";
+/// Host name of Azure Resource Manager.
+pub const ARM_HOST: &str = "management.azure.com";
 /// All pods' network.
 pub const PODS: &str = "10.244.0.0/16";
 /// Services' network.

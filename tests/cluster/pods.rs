@@ -1,7 +1,7 @@
 //! Pods for trials: manifests of a small Debian with curl that sleeps.
 //!
-//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults' and
-//! Entra ID's host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
+//! In: names and wishes. Out: YAML to be applied. No IO. Invariant: every pod knows the vaults',
+//! Entra ID's and Resource Manager's host names (there is no DNS in the cluster) and, by a `ConfigMap`, their authority.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::cluster::Cluster;
 use crate::images::BASE;
-use crate::plan::{ENTRA_HOST, VAULT, VAULT_HOSTS};
+use crate::plan::{ARM, ARM_HOST, ENTRA_HOST, VAULT, VAULT_HOSTS};
 
 /// Where pods find the simulated vaults' authority.
 pub const CA_PATH: &str = "/azure/ca.pem";
@@ -121,7 +121,7 @@ impl<'a> Pod<'a> {
             "spec:\n  nodeSelector: {{kubernetes.io/hostname: node-{node}}}\n  \
              terminationGracePeriodSeconds: 0\n  enableServiceLinks: false\n  \
              serviceAccountName: {account}\n  \
-             hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}]\n  containers:\n  - name: main\n    \
+             hostAliases: [{{ip: {VAULT}, hostnames: [{hosts}]}}, {{ip: {ARM}, hostnames: [{ARM_HOST}]}}]\n  containers:\n  - name: main\n    \
              image: {image}\n    imagePullPolicy: Never\n    command: [sleep, infinity]\n    \
              volumeMounts: [{{name: azure, mountPath: /azure}}]\n"
         );

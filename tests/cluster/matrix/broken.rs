@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::report::{Table, milliseconds};
 use super::run_pod;
-use super::start::{BEGIN, begin, started};
+use super::start::{BEGIN, started};
 use super::table::{CLIENTS, Client, Dialect, Patience};
 use crate::asking::now;
 use crate::cast::{self, ORDERS};
@@ -22,8 +22,8 @@ const NODE: usize = 1;
 const LIMIT: Duration = Duration::from_mins(2);
 /// How long IMDS takes meanwhile: less than the agent waits for it, more than it takes to kill the agent.
 const SLOW: Duration = Duration::from_secs(4);
-/// And under a rollout: every call lasts that long, and IMDS's five at once are not what is waited for.
-const LATE: Duration = Duration::from_millis(300);
+/// And under a rollout, where there is a new token to be got every two seconds: a pod has a share of those.
+const LATE: Duration = Duration::from_secs(1);
 const PAUSED: &str = "https://paused.example";
 
 /// Under a rollout no call fails; after a kill those that ask again get their token, the others say what happened.
@@ -77,8 +77,8 @@ async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
     let mut scripts = String::new();
     for Client { command, .. } in CLIENTS {
         scripts += &format!(
-            "(n=0; until [ -e /tmp/stop ]; do n=$((n+1)); client {command} token --client-id {} \
-             --resource https://{command}-$n.example >>/tmp/{command}.out 2>/tmp/{command}.err \
+            "(until [ -e /tmp/stop ]; do client {command} token --client-id {} \
+             --resource https://wave-$(($(date +%s) / 2)).example >>/tmp/{command}.out 2>/tmp/{command}.err \
              || cat /tmp/{command}.err >>/tmp/{command}.failed; echo >>/tmp/{command}.calls; done; \
              touch /tmp/{command}.done) >/dev/null 2>&1 </dev/null &\n",
             ORDERS.client_id
@@ -140,15 +140,8 @@ async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Value>>)> {
         async move { asker.client_with(&[], client.command, &args).await }
     });
     let kill = async {
-        let (place, count) = ((NAMESPACE, Dialect::Imds.pod()), CLIENTS.len());
-        started(cluster, place, count).await?;
-        let asked = now();
-        begin(cluster, place).await?;
-        // 169.254.169.254:80, established.
-        let open = format!(
-            "n=$(cat /proc/net/tcp /proc/net/tcp6 | sed -n '/FEA9FEA9:0050 01 /p' | wc -l); echo $n; [ $n -ge {count} ]"
-        );
-        holds(cluster, "all clients to wait for an answer", &open).await?;
+        let count = CLIENTS.len();
+        started(cluster, (NAMESPACE, Dialect::Imds.pod()), count).await?;
         let before = cluster.agents().await?;
         let node = cluster.node(NODE);
         let agent = before
@@ -156,6 +149,16 @@ async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Value>>)> {
             .find(|agent| agent["spec"]["nodeName"] == node.name());
         let agent = agent.context("no agent on the node")?;
         let pid = faults::pid_of(&node, agent).await?;
+        let asked = now();
+        // Until all are connected to 169.254.169.254:80; in the pod, because they are answered soon.
+        let all = format!(
+            "touch {BEGIN}; for look in $(seq 150); do \
+             n=$(cat /proc/net/tcp /proc/net/tcp6 | sed -n '/FEA9FEA9:0050 01 /p' | wc -l); \
+             [ $n -lt {count} ] || exit 0; sleep 0.02; done; echo $n; exit 1"
+        );
+        shell(cluster, &all)
+            .await
+            .context("all clients to wait for an answer")?;
         node.shell(&format!("kill -KILL {pid}")).await?;
         let killed = now() - asked;
         cluster.azure().clear_faults().await?;
