@@ -74,16 +74,16 @@ struct Rolled {
 /// Each client asks for one new token after the other, slowly answered, until all agents are new.
 async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
     slow(cluster, LATE).await?;
-    let mut scripts = String::new();
-    for Client { command, .. } in CLIENTS {
-        scripts += &format!(
+    let loops = CLIENTS.iter().map(|Client { command, .. }| {
+        format!(
             "(until [ -e /tmp/stop ]; do client {command} token --client-id {} \
              --resource https://wave-$(($(date +%s) / 2)).example >>/tmp/{command}.out 2>/tmp/{command}.err \
-             || cat /tmp/{command}.err >>/tmp/{command}.failed; echo >>/tmp/{command}.calls; done; \
+             || cat /tmp/{command}.err >>/tmp/{command}.failed; done; \
              touch /tmp/{command}.done) >/dev/null 2>&1 </dev/null &\n",
             ORDERS.client_id
-        );
-    }
+        )
+    });
+    let scripts: String = loops.collect();
     shell(cluster, &scripts).await?;
     // Every client is at it.
     let each = "for client in $ALL; do [ -s /tmp/$client.out ] || { echo $client; exit 1; }; done";
