@@ -221,6 +221,7 @@ mod tests {
             wanted: None,
             service_account: "sa".into(),
             ips: Vec::new(),
+            host_network: false,
             life: PodLife::Live,
             mode: None,
             vm_extension: None,

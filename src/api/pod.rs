@@ -47,6 +47,7 @@ pub fn facts(pod: &Pod, name: ObjectName, fallback_version: &str) -> PodFacts {
         } else {
             addresses(pod)
         },
+        host_network,
         life: if ended { PodLife::Ended } else { PodLife::Live },
         vm_extension: annotated(VM_EXTENSION_ANNOTATION).and_then(|word| word.trim().parse().ok()),
         mode: annotated(MODE_ANNOTATION).and_then(|word| Mode::named(word.trim())),

@@ -20,7 +20,7 @@ pub fn explain(found: &Found, question: &Question) -> Explanation {
         return no_such_pod(found, question);
     };
     let mut sections = vec![pod::section(found, view)];
-    if view.host_network {
+    if view.facts.host_network {
         return outside(question, sections);
     }
     let (interception, intercepted) = pod::interception(found, view);

@@ -50,8 +50,6 @@ pub struct PodView {
     pub facts: Arc<PodFacts>,
     /// `status.phase`.
     pub phase: String,
-    /// Whether it shares the node's network.
-    pub host_network: bool,
     /// The node it runs on.
     pub node: Option<String>,
     /// `metadata.annotations`: a slip in a key is looked for there.
@@ -202,7 +200,6 @@ impl Found {
 /// What of a pod's document selection does not look at.
 struct PodParts {
     phase: String,
-    host_network: bool,
     node: Option<String>,
     annotations: BTreeMap<String, String>,
     owner: Option<Owner>,
@@ -225,7 +222,6 @@ impl PodParts {
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         Self {
             phase: text("/status/phase").unwrap_or_else(|| "Unknown".to_owned()),
-            host_network: document.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)),
             node: text("/spec/nodeName"),
             annotations: annotations.collect(),
             owner: owner(document),
@@ -236,7 +232,6 @@ impl PodParts {
         PodView {
             facts: Arc::new(facts.clone()),
             phase: self.phase,
-            host_network: self.host_network,
             node: self.node,
             annotations: self.annotations,
             owner: self.owner,

@@ -31,7 +31,7 @@ fn state(pod: &PodView) -> Step {
         |node| format!("on node {node}"),
     );
     let account = &pod.facts.service_account;
-    if pod.host_network {
+    if pod.facts.host_network {
         let text = format!(
             "{} {place}, in the node's own network (hostNetwork: true)",
             pod.phase

@@ -69,6 +69,9 @@ pub struct PodFacts {
     pub service_account: Arc<str>,
     /// `status.podIPs` (empty for host-network pods: their address is the node's).
     pub ips: Vec<IpAddr>,
+    /// Whether it shares its node's network.
+    #[serde(default)]
+    pub host_network: bool,
     /// Whether its addresses are still its own.
     pub life: PodLife,
     /// The annotation `lanyard.dev/mode`, where it names one; else the agent's own holds.

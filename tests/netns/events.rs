@@ -104,6 +104,34 @@ pub async fn a_refusal_is_an_event_on_the_pod(stage: Stage) -> Result<()> {
     Ok(())
 }
 
+/// Whoever is on the node's own network passes the agent by, and is told so.
+pub async fn a_host_network_pod_is_told_that_it_bypasses(stage: Stage) -> Result<()> {
+    let (cast, api) = raise(stage).await?;
+    let node = cast.lab.node().name();
+    let host = |namespace: &str, name: &str, labels: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels: {{{labels}}}\n\
+             spec: {{nodeName: {node}, hostNetwork: true, containers: [{{name: main, image: none}}]}}\n"
+        )
+    };
+    let both = host(NAMESPACE, "proxy", "app: proxy")
+        + &host("default", "agent-x", "app.kubernetes.io/part-of: lanyard");
+    api.apply(&both).await?;
+    let setup =
+        AgentSetup::of_cluster(cast.lab.node(), &api.kubeconfig()).flag("--namespace", "default");
+    let agent = cast.lab.agent(&setup).await?;
+    until(WAIT, "an Event", async || {
+        events(&api).await.is_ok_and(|all| !all.is_empty())
+    })
+    .await?;
+    let all = events(&api).await?;
+    ensure!(all.len() == 1, "{all:?}");
+    ensure!(all[0]["reason"] == "HostNetworkBypasses" && all[0]["regarding"]["name"] == "proxy");
+    let series = "lanyard_host_network_pods_bypassing 1\n";
+    ensure!(agent.metrics().await?.contains(series));
+    Ok(())
+}
+
 /// `lanyard explain` reads the cluster: who is refused hears why, and what to apply.
 pub async fn explain_reads_the_cluster(stage: Stage) -> Result<()> {
     let (cast, api) = raise(stage).await?;

@@ -202,6 +202,7 @@ fn scenarios() -> Vec<Scenario> {
             observe::a_restart_moves_between_observing_and_enforcing
         ),
         play!(Any, events::a_refusal_is_an_event_on_the_pod),
+        play!(Any, events::a_host_network_pod_is_told_that_it_bypasses),
         play!(Any, events::explain_reads_the_cluster),
         play!(
             Any,

@@ -16,6 +16,7 @@ use crate::agent::credentials::{self, Credentials};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
+use crate::agent::host::Bypass;
 use crate::agent::index::Index;
 use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
@@ -67,6 +68,11 @@ pub async fn feed(
             from_kubernetes(config, source, cluster, &parts, sender, stop, tasks)?
         }
     };
+    let own = match &config.source {
+        Source::Folder(_) => None,
+        Source::Kubernetes(source) => Some(source.namespace.as_str().into()),
+    };
+    let bypass = Bypass::register(parts.registry, own, parts.pipeline.events.clone())?;
     let evidence = Evidence::start(stop.clone())
         .await
         .context("cannot watch routes and neighbours")?;
@@ -93,6 +99,7 @@ pub async fn feed(
             .run(|directory| {
                 retain_granted(&broker, directory);
                 credentials.retain_granted(directory);
+                bypass.tell(directory);
             })
             .await;
         anyhow::bail!("nothing tells of pods any more")

@@ -15,6 +15,8 @@ use crate::agent::rate::{Pace, Rate};
 const AGAIN: Duration = Duration::from_mins(5);
 /// A closed path is told less often: some SDKs ask for one at each start and do without it.
 const CLOSED_AGAIN: Duration = Duration::from_hours(1);
+/// What does not change is told for whoever looks today.
+const LASTING_AGAIN: Duration = Duration::from_hours(24);
 /// Different things told of one pod while they are fresh.
 const MAX_OF_POD: usize = 6;
 /// Pods remembered at once; a node has a few hundred.
@@ -98,6 +100,7 @@ impl Ledger {
 const fn pause(reason: Reason) -> Duration {
     match reason {
         Reason::MetadataPathClosed => CLOSED_AGAIN,
+        Reason::HostNetworkBypasses => LASTING_AGAIN,
         _ => AGAIN,
     }
 }

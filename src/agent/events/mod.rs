@@ -1,4 +1,4 @@
-//! Kubernetes Events on pods, for refusals that their owners can mend, and on identities, for trouble
+//! Kubernetes Events on pods, for refusals that their owners can mend and for passing Lanyard by, and on identities, for trouble
 //! with their credentials.
 //!
 //! In: refusals, from the request path, which never waits: what does not fit into a short queue is
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::ledger::{Entry, Ledger};
-use self::reason::{About, Reason, identity_note, note, taken_note};
+use self::reason::{About, Reason, bypass_note, identity_note, note, taken_note};
 use super::select::Refusal;
 use crate::model::facts::{IdentityFacts, PodFacts};
 use crate::model::fault::Fault;
@@ -146,19 +146,27 @@ impl Events {
 
     /// Tells that a pod has itself what is to be laid in its network, unless it was told lately. Never waits.
     pub fn taken(&self, pod: &PodFacts, text: &str) {
+        self.about_pod(pod, Reason::EndpointTaken, &taken_note(text));
+    }
+
+    /// Tells of a pod that passes Lanyard by, unless that was told lately. Never waits.
+    pub fn bypasses(&self, pod: &PodFacts) {
+        self.about_pod(pod, Reason::HostNetworkBypasses, &bypass_note(&pod.name));
+    }
+
+    fn about_pod(&self, pod: &PodFacts, reason: Reason, note: &str) {
         let Some(teller) = self.teller.get() else {
             return;
         };
-        let reason = Reason::EndpointTaken;
         let telling = |count| Telling {
             regarding: Regarding::Pod,
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             reason,
-            note: taken_note(text),
+            note: note.to_owned(),
             count,
         };
-        let about = teller.hasher.hash_one(text);
+        let about = teller.hasher.hash_one(note);
         self.tell(teller, (&pod.uid, reason, about), telling);
     }
 

@@ -31,6 +31,8 @@ pub enum Reason {
     MetadataPathClosed,
     /// The pod has itself what is to be laid in its network.
     EndpointTaken,
+    /// The pod is on its node's own network, where nobody asks Lanyard.
+    HostNetworkBypasses,
     /// On an identity: its credential cannot be read, or is none.
     CredentialUnusable,
     /// On an identity: Entra ID refuses its credential.
@@ -41,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::IdentityNotGranted,
         Self::IdentityAmbiguous,
         Self::ResourceNotAllowed,
@@ -49,6 +51,7 @@ impl Reason {
         Self::TokenRefused,
         Self::MetadataPathClosed,
         Self::EndpointTaken,
+        Self::HostNetworkBypasses,
         Self::CredentialUnusable,
         Self::CredentialRefused,
         Self::CredentialExpiring,
@@ -65,6 +68,7 @@ impl Reason {
             Self::TokenRefused => "TokenRefused",
             Self::MetadataPathClosed => "MetadataPathClosed",
             Self::EndpointTaken => "EndpointTaken",
+            Self::HostNetworkBypasses => "HostNetworkBypasses",
             Self::CredentialUnusable => "CredentialUnusable",
             Self::CredentialRefused => "CredentialRefused",
             Self::CredentialExpiring => "CredentialExpiring",
@@ -116,6 +120,7 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
         | Reason::ResourceNotAllowed
         | Reason::IdentityNotUsable
         | Reason::EndpointTaken
+        | Reason::HostNetworkBypasses
         | Reason::CredentialUnusable
         | Reason::CredentialRefused
         | Reason::CredentialExpiring => sentence(&fault.detail),
@@ -133,6 +138,14 @@ pub fn taken_note(text: &str) -> String {
     let what = sentence(text);
     short(format!(
         "{what}: no identities are served inside its network. What to change: TROUBLESHOOTING.md#endpoint_taken"
+    ))
+}
+
+/// The note of the Event on a pod that passes Lanyard by.
+#[must_use]
+pub fn bypass_note(ObjectName { namespace, name }: &ObjectName) -> String {
+    short(format!(
+        "This pod is on its node's own network (hostNetwork): its requests to 169.254.169.254 pass Lanyard by and reach whatever identities sit on the node. What to change: lanyard explain {name} -n {namespace}; TROUBLESHOOTING.md#host_network_bypasses"
     ))
 }
 
@@ -302,5 +315,6 @@ mod tests {
         let pod = ObjectName::new("n".repeat(63), "p".repeat(253));
         let fault = Fault::identity_not_found("ä".repeat(5000));
         assert!(note(Reason::IdentityNotUsable, &fault, about(&pod)).len() <= MAX_NOTE);
+        assert!(bypass_note(&pod).len() <= MAX_NOTE);
     }
 }

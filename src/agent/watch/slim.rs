@@ -152,6 +152,7 @@ mod tests {
             };
             let expected = if &*facts.name.name == "s" { 2 } else { 0 };
             assert_eq!(facts.secrets.len(), expected);
+            assert_eq!(facts.host_network, &*facts.name.name == "h");
         }
     }
 }
