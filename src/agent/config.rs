@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host::Hierarchy;
 use super::host_token::HostTokenConfig;
 use super::inside::InsideConfig;
-use super::intercept::BackendChoice;
+use super::intercept::{AGENT_MARK, BackendChoice};
 use super::obtain::ObtainConfig;
 use crate::model::compute::Compute;
 use crate::model::facts::Mode;
@@ -48,6 +49,8 @@ pub struct Config {
     pub inside: InsideConfig,
     /// Where tokens are given on behalf of pods.
     pub host_token: HostTokenConfig,
+    /// The cgroup hierarchy to tell host-network pods by; `None`: they pass the agent by.
+    pub hosts: Option<Hierarchy>,
     /// How long a request waits for a pod that is not known yet.
     pub pod_wait: Duration,
     /// How long a drain may take.
@@ -56,6 +59,14 @@ pub struct Config {
     pub limits: Limits,
     /// Cache and upstream.
     pub obtain: ObtainConfig,
+}
+
+impl Config {
+    /// What the agent's own sockets to IMDS are marked with, where they would come back to it otherwise.
+    #[must_use]
+    pub fn mark(&self) -> Option<u32> {
+        self.hosts.as_ref().map(|_| AGENT_MARK)
+    }
 }
 
 /// Where Entra ID is and whom to trust there.

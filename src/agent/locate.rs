@@ -3,7 +3,7 @@
 //!
 //! Holds invariant 3 (no wrong identity): an unknown, contested, ended or moved address gets "try
 //! again", never a default. A pod that is served from inside is nobody at its address: a neighbour may
-//! have forged it.
+//! have forged it. Who shares the node's address is who his socket says, or nobody.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -68,7 +68,7 @@ impl Locator {
         }
         let directory = self.directory.load();
         match origin {
-            Origin::Inside(uid) => {
+            Origin::Inside(uid) | Origin::Host(uid) => {
                 let found = directory.of_uid(uid);
                 found.cloned().ok_or_else(|| nobody(None, origin))
             }
@@ -78,6 +78,7 @@ impl Locator {
                 let found = directory.of_name(&named.pod);
                 found.cloned().ok_or_else(|| not_here(named))
             }
+            Origin::Nobody(..) => Err(nobody(None, origin)),
             Origin::Address(address) => match directory.claim(*address) {
                 Some(Claim::Pod(grants)) if self.mode.of(grants.pod.mode) == Mode::InPod => {
                     Err(from_outside(origin))
@@ -94,10 +95,14 @@ impl Locator {
             Ok(grants) => return Ok(grants),
             Err(fault) => fault,
         };
+        if matches!(origin, Origin::Nobody(..)) {
+            // No pod that comes changes that.
+            return Err(first);
+        }
         let _place = Waiting::enter(&self.waiting, origin).ok_or(first)?;
         let wait = match origin {
             Origin::Named(_) => self.wait.min(NAMED_WAIT),
-            Origin::Address(_) | Origin::Inside(_) => self.wait,
+            _ => self.wait,
         };
         let deadline = Instant::now() + wait;
         let mut changes = self.directory.subscribe();
@@ -382,6 +387,26 @@ mod tests {
         published.set_too_old(true);
         let fault = locator.known(&named("p")).unwrap_err();
         assert_eq!(fault.kind, FaultKind::StateTooOld);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_of_no_pod_is_nobody_at_once_and_never_the_pod_at_that_address() {
+        use super::super::host::Unnamed;
+        let (published, locator) = locator(10);
+        published.publish(Directory::of(
+            &world([pod("a", "p", PEER, None)]),
+            |_, _| false,
+        ));
+        let start = Instant::now();
+        for why in [Unnamed::Gone, Unnamed::MeantUs, Unnamed::NoPod] {
+            let origin = Origin::Nobody(format!("{PEER}:4711").parse().unwrap(), why);
+            let fault = locator.locate(&origin).await.unwrap_err();
+            assert_eq!(fault.kind, FaultKind::PodUnknown);
+            assert!(fault.retry_after.is_some());
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(locator.known(&Origin::Host("uid-p".into())).is_ok());
+        assert!(locator.known(&Origin::Host("uid-q".into())).is_err());
     }
 
     #[test]

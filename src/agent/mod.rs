@@ -27,6 +27,7 @@ pub mod knowledge;
 pub mod locate;
 pub mod manifests;
 pub mod metrics;
+mod netlink;
 pub mod observe;
 pub mod obtain;
 pub mod origin;

@@ -1,13 +1,14 @@
 //! Who asks, as far as the connection tells. Pure.
 //!
 //! By redirection that is an address, which a neighbour may forge. A listener inside a pod's own network
-//! namespace *is* the pod: there no address is believed. And somebody on the node may ask on behalf of a pod that he
-//! names, where the API server says that he may.
+//! namespace *is* the pod: there no address is believed. On the node's own network the address is everybody's, and the
+//! socket tells. And somebody on the node may ask on behalf of a pod that he names, where the API server says that he may.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::host::Unnamed;
 use crate::model::ids::ObjectName;
 
 /// Who asks.
@@ -17,6 +18,10 @@ pub enum Origin {
     Address(IpAddr),
     /// The pod of this UID: it asks from inside its network namespace.
     Inside(Arc<str>),
+    /// The host-network pod of this UID: the socket at the other end was made in its cgroup.
+    Host(Arc<str>),
+    /// A socket on the node's own network that is no pod's.
+    Nobody(SocketAddr, Unnamed),
     /// Somebody who may ask on behalf of a pod.
     Named(Arc<Named>),
 }
@@ -53,6 +58,8 @@ impl fmt::Display for Origin {
             Self::Address(address) => address.fmt(f),
             Self::Inside(uid) => write!(f, "inside pod {uid}"),
             Self::Named(named) => write!(f, "on behalf of {}", named.pod),
+            Self::Host(uid) => write!(f, "host-network pod {uid}"),
+            Self::Nobody(peer, why) => write!(f, "{peer} on the node's network ({why})"),
         }
     }
 }

@@ -65,7 +65,14 @@ impl HttpClient {
     /// A client without connections yet.
     #[must_use]
     pub fn new() -> Self {
+        Self::marked(None)
+    }
+
+    /// The same, whose sockets have this mark (`SO_MARK`), for whoever tells packets apart by it. Needs `NET_ADMIN`.
+    #[must_use]
+    pub fn marked(mark: Option<u32>) -> Self {
         let mut connector = HttpConnector::new();
+        connector.set_mark(mark);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         let inner = Client::builder(TokioExecutor::new())

@@ -45,12 +45,18 @@ pub struct Relay {
 impl Relay {
     /// To `http://ADDRESS[:PORT]`.
     pub fn new(endpoint: &str) -> Result<Self, NotAnEndpoint> {
+        Self::marked(endpoint, None)
+    }
+
+    /// The same with a mark on its sockets; see [`super::http::HttpClient::marked`].
+    pub fn marked(endpoint: &str, mark: Option<u32>) -> Result<Self, NotAnEndpoint> {
         let bad = || NotAnEndpoint(endpoint.chars().take(128).collect());
         let endpoint: Uri = endpoint.parse().map_err(|_| bad())?;
         if endpoint.scheme_str() != Some("http") || endpoint.authority().is_none() {
             return Err(bad());
         }
         let mut connector = HttpConnector::new();
+        connector.set_mark(mark);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         let client = Client::builder(TokioExecutor::new())

@@ -9,10 +9,12 @@ use anyhow::{Context, bail};
 
 use super::duration;
 use super::host_token::HostTokenArgs;
+use super::hosts::HostArgs;
 use super::runtime::RuntimeArgs;
 use crate::agent::config::{
     Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
 };
+use crate::agent::host::Hierarchy;
 use crate::agent::inside::InsideConfig;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
@@ -137,6 +139,9 @@ pub struct Args {
     #[command(flatten)]
     host_token: HostTokenArgs,
 
+    #[command(flatten)]
+    hosts: HostArgs,
+
     /// How long a request waits for a pod that is not known yet.
     #[arg(long, env = "LANYARD_POD_WAIT", value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pod_wait: Duration,
@@ -181,6 +186,7 @@ impl Args {
     /// Runs the agent until a signal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let levels = telemetry::init(self.log_format, &self.log_level)?;
+        let hosts = self.hosts.hierarchy()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.worker_threads == 0 {
             cores.min(2)
@@ -194,11 +200,11 @@ impl Args {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(crate::agent::run(self.config()?, levels))?;
+        runtime.block_on(crate::agent::run(self.config(hosts)?, levels))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn config(self) -> anyhow::Result<Config> {
+    fn config(self, hosts: Option<Hierarchy>) -> anyhow::Result<Config> {
         if self.mode != NodeMode::Redirect && self.enforcement == Enforcement::Observe {
             bail!(
                 "--enforcement observe goes with --mode redirect only: an agent that observes gives the address back when it ends, and in pods it cannot"
@@ -233,6 +239,7 @@ impl Args {
                 folders: self.runtime.folders(),
             },
             host_token: self.host_token.config(),
+            hosts,
             pod_wait: self.pod_wait,
             drain: self.drain_timeout,
             limits: Limits {

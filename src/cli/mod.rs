@@ -10,6 +10,7 @@ pub mod duration;
 pub mod explain;
 pub mod health;
 mod host_token;
+mod hosts;
 pub mod identities;
 pub mod output;
 pub mod probe;

@@ -124,6 +124,7 @@ pub fn start(stage: &Stage, name: &str, guard_wire_server: bool) -> Result<Insta
         backend: stage.backend.parse().map_err(anyhow::Error::msg)?,
         agent_address: DEFAULT_AGENT_ADDRESS,
         guard_wire_server,
+        hosts: None,
         state_dir: stage.lab.node().state_dir(),
     };
     let (shutdown, death) = (CancellationToken::new(), CancellationToken::new());

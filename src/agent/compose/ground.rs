@@ -33,7 +33,8 @@ pub fn ground(
     cluster: Option<&Cluster>,
 ) -> anyhow::Result<Ground> {
     Ok(Ground {
-        imds: ImdsClient::new(&config.imds_endpoint).context("--imds-endpoint")?,
+        imds: ImdsClient::marked(&config.imds_endpoint, config.mark())
+            .context("--imds-endpoint")?,
         entra: entra(&config.entra)?,
         credentials,
         accounts: cluster.map(|cluster| Arc::new(ApiServer(cluster.clone())) as _),

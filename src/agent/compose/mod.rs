@@ -9,7 +9,7 @@ mod ground;
 mod host;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
+use crate::agent::host::{Hierarchy, Namer, OnHost};
 use crate::agent::inside::{InsideMetrics, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
@@ -177,7 +178,7 @@ fn pipeline(
         audit: Arc::new(Audit::default()),
         observer: Arc::new(Observer::register(
             config.enforcement,
-            Relay::new(&config.imds_endpoint).context("--imds-endpoint")?,
+            Relay::marked(&config.imds_endpoint, config.mark()).context("--imds-endpoint")?,
             registry,
         )?),
         events,
@@ -276,6 +277,42 @@ fn serve_inside(
     Ok(())
 }
 
+/// The listener for host-network pods, where they are told apart; where it is.
+async fn serve_hosts(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Sources>>,
+    registry: &Registry,
+    drain: &Drain,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<Option<(Hierarchy, u16)>> {
+    let Some(hierarchy) = &config.hosts else {
+        return Ok(None);
+    };
+    let address = config.agent_address;
+    let listener = TcpListener::bind((address, 0)).await;
+    let listener = listener.context("cannot listen for host-network pods")?;
+    let port = listener.local_addr()?.port();
+    let namer = Namer::open(SocketAddrV4::new(address, port), hierarchy.clone());
+    let answer = OnHost {
+        pipeline: pipeline.clone(),
+        namer: namer.context("cannot ask for sockets")?,
+    };
+    let limits = Limits {
+        // All who ask have the node's address.
+        connections_per_peer: config.limits.connections,
+        ..config.limits
+    };
+    tracing::info!(%address, port, "listening for host-network pods");
+    let conn = ConnMetrics::new(registry, "hosts")?;
+    let server = serve::serve(listener, limits, answer, drain.clone(), conn);
+    let drained = drain.clone();
+    spawn(tasks, async move {
+        server.await;
+        ended_in_drain(&drained, "the listener for host-network pods")
+    });
+    Ok(Some((hierarchy.clone(), port)))
+}
+
 #[allow(clippy::too_many_arguments, reason = "composition")]
 /// The listener, then the rules that lead to it.
 async fn serve_pods(
@@ -310,6 +347,7 @@ async fn serve_pods(
         server.await;
         ended_in_drain(&drained, "the listener for pods")
     });
+    let hosts = serve_hosts(config, pipeline, registry, drain, tasks).await?;
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,
@@ -320,6 +358,7 @@ async fn serve_pods(
         agent_address: config.agent_address,
         guard_wire_server: config.guard_wire_server,
         state_dir: config.state_dir.clone(),
+        hosts,
         open: config.enforcement == Enforcement::Observe,
     };
     let metrics = InterceptMetrics::register(registry)?;

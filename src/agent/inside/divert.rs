@@ -12,6 +12,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::agent::netlink::attribute;
+
 /// The table's name.
 const TABLE: &str = "lanyard";
 const CHAIN: &str = "in";
@@ -205,16 +207,6 @@ fn message(kind: u16, flags: u16, sequence: u32, (family, of): (u8, u16), body: 
     bytes.extend([family, 0]);
     bytes.extend(of.to_be_bytes());
     bytes.extend(body);
-    bytes
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    let mut bytes = Vec::with_capacity(value.len() + 8);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
 

@@ -17,9 +17,9 @@ use nix::sys::socket::{
 };
 
 use super::divert::{self, Batch};
-use super::netlink::{ERROR, messages, outcome};
 use super::sever::sever;
 use crate::agent::intercept::{self, Addresses};
+use crate::agent::netlink::{ERROR, messages, outcome};
 
 /// The metadata address.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);

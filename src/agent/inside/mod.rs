@@ -14,7 +14,6 @@ mod lay;
 mod listeners;
 mod metrics;
 mod namespace;
-mod netlink;
 mod roster;
 mod sandbox;
 mod sever;

@@ -10,11 +10,13 @@ use std::collections::BTreeSet;
 use super::rules::{DesiredTable, jumps};
 use super::save::{Flow, Rule, Ruleset, Table};
 
-/// One difference, in one table.
+/// One difference, in one hook of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drift {
     /// `nat`, `filter`, or `lo` for the address.
     pub table: &'static str,
+    /// The built-in chain that it is about; empty for the address.
+    pub hook: &'static str,
     /// Which difference.
     pub kind: DriftKind,
 }
@@ -80,6 +82,7 @@ pub fn drift(desired: &[DesiredTable], actual: &Ruleset) -> Vec<Drift> {
         let mut found = |kind| {
             drifts.push(Drift {
                 table: want.table,
+                hook: want.hook,
                 kind,
             });
         };

@@ -26,10 +26,13 @@ mod watch;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use super::host::Hierarchy;
 pub use address::{Addresses, claim_address};
 pub use backend::{Backend, BackendChoice};
+pub use conntrack::entry;
 pub use keeper::run_keeper;
 pub use metrics::InterceptMetrics;
+pub use rules::{AGENT_MARK, METADATA_ADDRESS, METADATA_PORT, PodsCgroup};
 pub use uninstall::{forget_removed, uninstall};
 
 /// The backend that this node uses.
@@ -41,7 +44,7 @@ pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptErr
 /// what an agent's rules are without the way in, and without the table that a kernel may lack.
 pub fn closed_door(guard_wire_server: bool) -> String {
     let nothing = save::Ruleset::without(rules::BOLT);
-    let desired = rules::desired(None, guard_wire_server);
+    let desired = rules::desired(None, guard_wire_server, None);
     script::repair_script(&desired, &nothing, &drift::drift(&desired, &nothing))
 }
 
@@ -61,6 +64,8 @@ pub struct InterceptConfig {
     pub guard_wire_server: bool,
     /// Lock and epoch files, shared by the instances on this node.
     pub state_dir: PathBuf,
+    /// How host-network pods are told apart, and the port of their listener; `None`: they are not.
+    pub hosts: Option<(Hierarchy, u16)>,
     /// Whether there is a way around the agent and past its end: pods' requests come here, but the
     /// door stays open, no connection is cut, and the way in goes when the agent ends.
     pub open: bool,
@@ -127,6 +132,14 @@ pub enum InterceptError {
         backend: Backend,
         /// What differs.
         drift: String,
+    },
+    /// There is nothing to tell host-network pods by.
+    #[error(
+        "there is no cgroup of pods (kubepods or kubepods.slice) below {root}: host-network pods cannot be told from the node"
+    )]
+    NoPodsCgroup {
+        /// Where they were looked for.
+        root: PathBuf,
     },
     /// Somebody keeps changing the rules.
     #[error(

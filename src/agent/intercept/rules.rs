@@ -20,8 +20,13 @@ pub const WIRE_SERVER_PORTS: [u16; 2] = [80, 32526];
 /// What every chain of ours begins with; nothing else may.
 pub const CHAIN_PREFIX: &str = "LANYARD-";
 
+/// What sockets are marked with that our rules for host-network pods let pass: the agent's own to IMDS. None of its
+/// bits is one that kube-proxy (14, 15), Cilium (8 to 11, 16 and up) or Calico (16 and up) looks at.
+pub const AGENT_MARK: u32 = 0x4c;
+
 const NAT_CHAIN: &str = "LANYARD-PREROUTING";
 const FORWARD_CHAIN: &str = "LANYARD-FORWARD";
+const OUTPUT_CHAIN: &str = "LANYARD-OUTPUT";
 /// The table whose FORWARD comes after `filter`'s. Hardly anybody else has rules in it, and not every
 /// kernel has it.
 pub const BOLT: &str = "security";
@@ -83,21 +88,56 @@ pub struct DesiredTable {
     pub flows: Vec<Flow>,
 }
 
-/// What the tables should hold. `nat` is absent for who may close the door but has no listener.
-pub fn desired(agent: Option<(Ipv4Addr, Stamp)>, guard_wire_server: bool) -> Vec<DesiredTable> {
+/// A cgroup whose sockets are host-network pods'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodsCgroup {
+    /// Its path in the hierarchy, as `iptables -m cgroup --path` takes it.
+    pub path: String,
+    /// The number of its inode. The kernel binds a rule to the cgroup that has the path when it is laid: where
+    /// another one has it later the rule matches nothing, and looks the same.
+    pub id: u64,
+}
+
+/// How host-network pods are told from the node's own programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts {
+    /// Where their sockets are.
+    pub cgroups: Vec<PodsCgroup>,
+    /// The port of their own listener at the agent's address: whoever comes there by the rules is one of them.
+    pub port: u16,
+}
+
+/// What the tables should hold. `nat` is absent for who may close the door but has no listener, and OUTPUT
+/// where host-network pods are not told apart.
+pub fn desired(
+    agent: Option<(Ipv4Addr, Stamp)>,
+    guard_wire_server: bool,
+    hosts: Option<&Hosts>,
+) -> Vec<DesiredTable> {
     let reject = "REJECT --reject-with tcp-reset";
     let mut tables = vec![
         forward("filter", reject, guard_wire_server),
         forward(BOLT, "DROP", guard_wire_server),
     ];
-    tables.extend(agent.map(|(address, stamp)| nat(address, stamp)));
+    let hosts = hosts.map(|hosts| (hosts, &hosts.cgroups[..]));
+    if let Some((_, cgroups)) = hosts {
+        tables.push(output("filter", "closed to pods", cgroups, reject));
+        tables.push(output(BOLT, "closed to pods", cgroups, "DROP"));
+    }
+    if let Some((address, stamp)) = agent {
+        tables.push(nat(address, stamp));
+        tables.extend(hosts.map(|(hosts, cgroups)| {
+            let verdict = format!("DNAT --to-destination {address}:{}", hosts.port);
+            output("nat", "goes to the agent", cgroups, &verdict)
+        }));
+    }
     tables
 }
 
 /// What the tables should hold where the agent only observes: the way in, and an open door. Our
 /// chains stay there, empty, so that closing and opening are the same repair.
-pub fn desired_open(agent: Option<(Ipv4Addr, Stamp)>) -> Vec<DesiredTable> {
-    let mut tables = desired(agent, false);
+pub fn desired_open(agent: Option<(Ipv4Addr, Stamp)>, hosts: Option<&Hosts>) -> Vec<DesiredTable> {
+    let mut tables = desired(agent, false, hosts);
     for table in &mut tables {
         if table.table != "nat" {
             table.rules.clear();
@@ -162,6 +202,29 @@ fn forward(table: &'static str, verdict: &str, guard_wire_server: bool) -> Desir
     }
 }
 
+/// What host-network pods' sockets send to IMDS, and not the agent's own.
+fn output(table: &'static str, why: &str, cgroups: &[PodsCgroup], verdict: &str) -> DesiredTable {
+    let rules = cgroups.iter().map(|PodsCgroup { path, id }| {
+        format!(
+            "{} -m mark ! --mark {AGENT_MARK:#x} -m cgroup --path {path} -m comment --comment \"lanyard: {why}, cgroup {id}\" -j {verdict}",
+            to_port(METADATA_ADDRESS, METADATA_PORT),
+        )
+    });
+    DesiredTable {
+        table,
+        hook: "OUTPUT",
+        chain: OUTPUT_CHAIN,
+        jump: format!(
+            "-p tcp -m comment --comment \"lanyard: host-network pods' metadata requests\" -j {OUTPUT_CHAIN}"
+        ),
+        rules: rules.collect(),
+        flows: vec![Flow {
+            address: METADATA_ADDRESS,
+            port: METADATA_PORT,
+        }],
+    }
+}
+
 /// The rules of our hook that lead into our chain.
 pub fn jumps<'a>(
     actual: &'a Ruleset,
@@ -182,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_wire_server_is_guarded_unless_told_otherwise_and_its_dns_never() {
-        let rules = |guard| desired(None, guard).remove(0).rules.join("\n");
+        let rules = |guard| desired(None, guard, None).remove(0).rules.join("\n");
         assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 80 "));
         assert!(rules(true).contains("168.63.129.16/32 -p tcp -m tcp --dport 32526 "));
         assert!(!rules(true).contains("--dport 53"));
@@ -197,7 +260,7 @@ mod tests {
             port: 4000,
         };
         let agent = Some((Ipv4Addr::new(169, 254, 169, 252), stamp));
-        let (open, closed) = (desired_open(agent), desired(agent, true));
+        let (open, closed) = (desired_open(agent, None), desired(agent, true, None));
         for (at, table) in ["filter", "security"].into_iter().enumerate() {
             assert!(open[at].table == table && open[at].rules.is_empty());
             assert_eq!(
@@ -210,8 +273,54 @@ mod tests {
 
     #[test]
     fn who_has_no_listener_closes_the_door_and_lays_no_way_in() {
-        let tables: Vec<_> = desired(None, true).iter().map(|want| want.table).collect();
+        let tables: Vec<_> = desired(None, true, None)
+            .iter()
+            .map(|want| want.table)
+            .collect();
         assert_eq!(tables, ["filter", "security"]);
+    }
+
+    #[test]
+    fn host_network_pods_are_matched_by_cgroup_and_the_agent_passes_by_its_mark() {
+        let stamp = Stamp {
+            epoch: 1,
+            port: 4000,
+        };
+        let hosts = Hosts {
+            cgroups: vec![PodsCgroup {
+                path: "kubepods.slice".to_owned(),
+                id: 77,
+            }],
+            port: 4001,
+        };
+        let agent = Some((Ipv4Addr::new(169, 254, 169, 252), stamp));
+        let tables = desired(agent, true, Some(&hosts));
+        let places: Vec<_> = tables.iter().map(|want| (want.table, want.hook)).collect();
+        assert_eq!(
+            places,
+            [
+                ("filter", "FORWARD"),
+                ("security", "FORWARD"),
+                ("filter", "OUTPUT"),
+                ("security", "OUTPUT"),
+                ("nat", "PREROUTING"),
+                ("nat", "OUTPUT"),
+            ],
+            "doors come before ways in"
+        );
+        let rules = |at: usize| tables[at].rules.join("\n");
+        for at in [2, 3, 5] {
+            let matches = "-m mark ! --mark 0x4c -m cgroup --path kubepods.slice ";
+            assert!(rules(at).contains(matches), "{}", rules(at));
+            assert!(rules(at).contains("cgroup 77\""));
+        }
+        assert!(rules(5).ends_with("-j DNAT --to-destination 169.254.169.252:4001"));
+        assert!(rules(2).ends_with("-j REJECT --reject-with tcp-reset"));
+        // Of them the wire server is not closed: the node's network may be set up by one.
+        assert!(!rules(2).contains("168.63.129.16"));
+        let open = desired_open(agent, Some(&hosts));
+        assert!(open[2].rules.is_empty() && !open[5].rules.is_empty());
+        assert_eq!(desired(None, true, Some(&hosts)).len(), 4, "no way in");
     }
 
     #[test]

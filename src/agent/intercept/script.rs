@@ -1,7 +1,7 @@
 //! The scripts for `iptables-restore --noflush` that lay, mend and remove our rules.
 //!
-//! In: what should be, what is, and how they differ. Out: one script; each of its tables is one
-//! transaction. Pure. Invariant 2 (fail closed): between the first laying and `lanyard uninstall` no
+//! In: what should be, what is, and how they differ. Out: one script; each of its tables (each hook, where two
+//! of one table differ) is one transaction. Pure. Invariant 2 (fail closed): between the first laying and `lanyard uninstall` no
 //! script of ours leaves a moment in which a pod's connection to the metadata address is forwarded:
 //! the door comes before the way in (the order of [`super::rules::desired`]), and a chain is
 //! replaced whole.
@@ -22,7 +22,7 @@ pub fn repair_script(desired: &[DesiredTable], actual: &Ruleset, drifts: &[Drift
         let kinds = || {
             drifts
                 .iter()
-                .filter(|drift| drift.table == want.table)
+                .filter(|drift| (drift.table, drift.hook) == (want.table, want.hook))
                 .map(|d| d.kind)
         };
         if kinds().next().is_none() {
@@ -46,12 +46,25 @@ pub fn repair_script(desired: &[DesiredTable], actual: &Ruleset, drifts: &[Drift
 /// A script that removes every rule and chain of ours that `actual` has, and nothing else; empty
 /// when there are none. The second value says in words what it removes.
 pub fn removal_script(actual: &Ruleset) -> (String, Vec<String>) {
+    removal(actual, |_, chain| chain.starts_with(CHAIN_PREFIX))
+}
+
+/// The same for chains that nothing wants any more, of an agent that was told otherwise.
+pub fn leftover_script(desired: &[DesiredTable], actual: &Ruleset) -> (String, Vec<String>) {
+    removal(actual, |table, chain| {
+        let is_wanted = |want: &DesiredTable| (want.table, want.chain) == (table, chain);
+        chain.starts_with(CHAIN_PREFIX) && !desired.iter().any(is_wanted)
+    })
+}
+
+/// Removes these chains, by table and name, and what leads to them.
+fn removal(actual: &Ruleset, goes: impl Fn(&str, &str) -> bool) -> (String, Vec<String>) {
     let (mut script, mut removed) = (String::new(), Vec::new());
     for (name, table) in actual.tables() {
         let ours: Vec<&str> = table
             .chains()
-            .map(|(name, _)| name)
-            .filter(|n| n.starts_with(CHAIN_PREFIX))
+            .map(|(chain, _)| chain)
+            .filter(|chain| goes(name, chain))
             .collect();
         let mut lines = String::new();
         for (chain, rules) in table.chains().map(|(name, chain)| (name, &chain.rules)) {

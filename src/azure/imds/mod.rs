@@ -88,6 +88,11 @@ pub struct ImdsClient {
 impl ImdsClient {
     /// A client for `http://ADDRESS[:PORT]`.
     pub fn new(endpoint: &str) -> Result<Self, NotAnEndpoint> {
+        Self::marked(endpoint, None)
+    }
+
+    /// The same with a mark on its sockets; see [`HttpClient::marked`].
+    pub fn marked(endpoint: &str, mark: Option<u32>) -> Result<Self, NotAnEndpoint> {
         let endpoint = endpoint.trim_end_matches('/');
         let bad = || NotAnEndpoint(endpoint.chars().take(128).collect());
         let uri: Uri = endpoint.parse().map_err(|_| bad())?;
@@ -100,7 +105,7 @@ impl ImdsClient {
             return Err(bad());
         }
         Ok(Self {
-            http: HttpClient::new(),
+            http: HttpClient::marked(mark),
             endpoint: endpoint.to_owned(),
         })
     }

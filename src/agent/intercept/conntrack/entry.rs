@@ -1,10 +1,12 @@
 //! Conntrack's netlink messages as values: what a connection was meant for and where it goes.
 //!
-//! In: datagrams of `NETLINK_NETFILTER`, subsystem ctnetlink. Out: [`Entry`] values, and the two
+//! In: datagrams of `NETLINK_NETFILTER`, subsystem ctnetlink. Out: [`Entry`] values, and the three
 //! requests that we send. Pure, and bounded by the datagram; damaged input yields fewer entries.
 //! Source of the shapes: `linux/netfilter/nfnetlink_conntrack.h`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::agent::netlink::{attribute, attributes};
 
 use super::super::rules::{METADATA_ADDRESS, METADATA_PORT, WIRE_SERVER, WIRE_SERVER_PORTS};
 
@@ -22,12 +24,15 @@ const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const TCP: u8 = 6;
+const NESTED: u16 = 0x8000;
 
 /// One end-to-end view of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     /// Source address.
     pub source: Ipv4Addr,
+    /// Source port.
+    pub source_port: u16,
     /// Destination address.
     pub destination: Ipv4Addr,
     /// Destination port.
@@ -70,6 +75,7 @@ pub fn passes_by(
         source,
         destination,
         port,
+        ..
     } = entry.original;
     let metadata = destination == METADATA_ADDRESS && port == METADATA_PORT;
     let wire_server =
@@ -85,6 +91,20 @@ pub fn list_request() -> Vec<u8> {
 /// A request to forget one.
 pub fn delete_request(entry: &Entry) -> Vec<u8> {
     request(CT_DELETE, REQUEST | ACK, &entry.key)
+}
+
+/// A request for the connection between one of this node's addresses and a peer, as seen from there: after
+/// whatever the rules made of it.
+pub fn find_request(here: SocketAddrV4, peer: SocketAddrV4) -> Vec<u8> {
+    let of = |address: [&[u8]; 2], ports: [u16; 2]| {
+        let ip = [attribute(1, address[0]), attribute(2, address[1])].concat();
+        let [from, to] = ports.map(u16::to_be_bytes);
+        let ports = [attribute(1, &[TCP]), attribute(2, &from), attribute(3, &to)].concat();
+        [attribute(NESTED | 1, &ip), attribute(NESTED | 2, &ports)].concat()
+    };
+    let addresses = [here, peer].map(|end| end.ip().octets());
+    let tuple = of([&addresses[0], &addresses[1]], [here.port(), peer.port()]);
+    request(CT_GET, REQUEST, &attribute(NESTED | TUPLE_REPLY, &tuple))
 }
 
 fn request(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
@@ -121,6 +141,11 @@ pub fn parse(mut datagram: &[u8]) -> Vec<Message> {
     messages
 }
 
+/// Reads one answer's body, without its header.
+pub fn read(body: &[u8]) -> Option<Message> {
+    entry(body).map(Message::Entry)
+}
+
 fn entry(body: &[u8]) -> Option<Entry> {
     let (mut original, mut reply, mut key) = (None, None, Vec::new());
     for (kind, attribute, payload) in attributes(body.get(4..)?) {
@@ -142,41 +167,30 @@ fn entry(body: &[u8]) -> Option<Entry> {
 }
 
 fn tuple(payload: &[u8]) -> Option<Tuple> {
-    let (mut addresses, mut port) = ((None, None), None);
+    let (mut addresses, mut ports) = ((None, None), (None, None));
+    let number = |value: &[u8]| value.try_into().ok().map(u16::from_be_bytes);
     for (kind, _, inner) in attributes(payload) {
         for (field, _, value) in attributes(inner) {
             match (kind, field) {
                 (1, 1) => addresses.0 = address(value),
                 (1, 2) => addresses.1 = address(value),
                 (2, 1) if value != [TCP] => return None,
-                (2, 3) => port = value.try_into().ok().map(u16::from_be_bytes),
+                (2, 2) => ports.0 = number(value),
+                (2, 3) => ports.1 = number(value),
                 _ => {}
             }
         }
     }
     Some(Tuple {
         source: addresses.0?,
+        source_port: ports.0?,
         destination: addresses.1?,
-        port: port?,
+        port: ports.1?,
     })
 }
 
 fn address(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
-}
-
-/// Kind (without flags), the whole attribute, its payload.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8], &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & 0x3fff;
-        if length < 4 || length > bytes.len() {
-            return None;
-        }
-        let attribute = &bytes[..length];
-        bytes = bytes.get(align(length)..).unwrap_or_default();
-        Some((kind, attribute, &attribute[4..]))
-    })
 }
 
 const fn align(length: usize) -> usize {

@@ -5,7 +5,7 @@
 //! Needs `NET_ADMIN` and conntrack. Where it fails nothing is lost but speed: the REJECT in FORWARD
 //! answers such a connection's next packet with a reset all the same.
 
-mod entry;
+pub mod entry;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

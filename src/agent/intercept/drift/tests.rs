@@ -5,6 +5,7 @@ fn ours() -> Vec<DesiredTable> {
     desired(
         Some(([169, 254, 169, 252].into(), Stamp { epoch: 1, port: 9 })),
         true,
+        None,
     )
 }
 

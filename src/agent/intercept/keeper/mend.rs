@@ -44,6 +44,7 @@ impl Keeper {
             .set(i64::try_from(epoch).unwrap_or(i64::MAX));
         tracing::info!(epoch, port = self.port, backend = %tools.backend, "rules laid");
         self.leave_other_backend(tools.backend).await;
+        self.take_leftovers(tools, &desired, &actual).await?;
         drop(lock);
         self.verify(tools, &desired).await?;
         self.cut().await;
@@ -195,6 +196,24 @@ impl Keeper {
                 tracing::warn!(%error, "cannot look for connections that pass the agent by; the REJECT in FORWARD ends them");
             }
         }
+    }
+
+    /// An instance before this one may have told host-network pods apart: its way in leads nowhere now.
+    async fn take_leftovers(
+        &self,
+        tools: &Iptables,
+        desired: &[DesiredTable],
+        actual: &Ruleset,
+    ) -> Result<(), InterceptError> {
+        if self.config.hosts.is_some() {
+            return Ok(());
+        }
+        let (script, removed) = script::leftover_script(desired, actual);
+        if !script.is_empty() {
+            tools.restore(&script).await?;
+            tracing::info!(?removed, "removed what an agent before this one was for");
+        }
+        Ok(())
     }
 
     /// An instance that used the other backend may have left its rules there.

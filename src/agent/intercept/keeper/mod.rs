@@ -20,7 +20,7 @@ use super::budget::Budget;
 use super::drift::{Drift, DriftKind, drift};
 use super::epoch::{Claim, StateDir};
 use super::exec::{self, Iptables};
-use super::rules::{self, DesiredTable, Stamp};
+use super::rules::{self, DesiredTable, Hosts, Stamp};
 use super::save::Ruleset;
 use super::watch::Watch;
 use super::{InterceptConfig, InterceptError, InterceptMetrics, Ownership};
@@ -138,6 +138,7 @@ impl Keeper {
             tracing::warn!(address = %self.config.agent_address, "address was gone from lo; put back");
             self.count(&[Drift {
                 table: "lo",
+                hook: "",
                 kind: DriftKind::AddressMissing,
             }]);
         }
@@ -171,10 +172,16 @@ impl Keeper {
             port: self.port,
         });
         let agent = stamp.map(|stamp| (self.config.agent_address, stamp));
+        let hosts = self.config.hosts.as_ref().map(|(hierarchy, port)| Hosts {
+            cgroups: hierarchy.of_pods(),
+            port: *port,
+        });
+        // Without a cgroup what was laid stays as it is: it matches pods that are still there.
+        let hosts = hosts.filter(|hosts| !hosts.cgroups.is_empty());
         if self.config.open {
-            return rules::desired_open(agent);
+            return rules::desired_open(agent, hosts.as_ref());
         }
-        rules::desired(agent, self.config.guard_wire_server)
+        rules::desired(agent, self.config.guard_wire_server, hosts.as_ref())
     }
 
     async fn read(&mut self, tools: &Iptables) -> Result<Ruleset, InterceptError> {
@@ -237,7 +244,14 @@ impl Keeper {
         }
         self.contested = false;
         self.metrics.contested.set(0);
-        self.ready.ready();
+        match &self.config.hosts {
+            Some((hierarchy, _)) if hierarchy.of_pods().is_empty() => {
+                let root = hierarchy.root().to_owned();
+                let error = InterceptError::NoPodsCgroup { root };
+                self.ready.not_ready(error.to_string());
+            }
+            _ => self.ready.ready(),
+        }
     }
 
     fn own(&self, ownership: Ownership) -> bool {
@@ -252,6 +266,9 @@ impl Keeper {
 fn describe(drifts: &[Drift]) -> String {
     let words = drifts
         .iter()
-        .map(|drift| format!("{} in {}", drift.kind.as_str(), drift.table));
-    words.collect::<Vec<_>>().join(", ")
+        .map(|drift| format!("{} in {} {}", drift.kind.as_str(), drift.table, drift.hook));
+    words
+        .map(|word| word.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::super::drift::drift;
-use super::super::rules::{Stamp, desired};
+use super::super::rules::{Hosts, PodsCgroup, Stamp, desired};
 use super::*;
 
 const AGENT: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 252);
@@ -19,7 +19,19 @@ fn ours() -> Vec<DesiredTable> {
             },
         )),
         true,
+        Some(&hosts()),
     )
+}
+
+fn hosts() -> Hosts {
+    let cgroup = |path: &str, id| PodsCgroup {
+        path: path.to_owned(),
+        id,
+    };
+    Hosts {
+        cgroups: vec![cgroup("kubepods", 1), cgroup("kubepods.slice", 2)],
+        port: 41235,
+    }
 }
 
 /// A node's tables as far as `iptables-restore --noflush` is concerned.
@@ -65,7 +77,9 @@ impl Node {
                         "FORWARD"
                     };
                     let chains = self.tables.entry(table.clone()).or_default();
-                    chains.entry(hook.to_owned()).or_default();
+                    for hook in [hook, "OUTPUT"] {
+                        chains.entry(hook.to_owned()).or_default();
+                    }
                 }
                 other if other.starts_with(':') => {
                     drop(chains.insert(other[1..].to_owned(), vec![]));
@@ -81,7 +95,7 @@ impl Node {
         for (table, chains) in &self.tables {
             let _ = writeln!(text, "*{table}");
             for chain in chains.keys() {
-                let built_in = ["PREROUTING", "FORWARD"].contains(&chain.as_str());
+                let built_in = ["PREROUTING", "FORWARD", "OUTPUT"].contains(&chain.as_str());
                 let _ = writeln!(
                     text,
                     ":{chain} {} [0:0]",
@@ -123,7 +137,8 @@ fn a_takeover_replaces_our_chain_and_touches_no_jump() {
         &node.listing(),
         &drift(&old, &node.listing()),
     ));
-    let new = desired(Some((AGENT, Stamp { epoch: 8, port: 5 })), true);
+    let stamp = Stamp { epoch: 8, port: 5 };
+    let new = desired(Some((AGENT, stamp)), true, Some(&hosts()));
     let script = repair_script(&new, &node.listing(), &drift(&new, &node.listing()));
     assert_eq!(
         script,
@@ -131,6 +146,35 @@ fn a_takeover_replaces_our_chain_and_touches_no_jump() {
          --dport 80 -m comment --comment \"lanyard:epoch=8 port=5\" -j DNAT --to-destination \
          169.254.169.252:5\nCOMMIT\n"
     );
+}
+
+/// The kernel has forgotten what a rule was bound to when another cgroup has the path.
+#[test]
+fn another_cgroup_under_the_same_path_is_drift_and_what_nobody_wants_goes() {
+    let (want, mut node) = (ours(), Node::default());
+    node.restore(&repair_script(
+        &want,
+        &node.listing(),
+        &drift(&want, &node.listing()),
+    ));
+    let stamp = Stamp {
+        epoch: 7,
+        port: 41234,
+    };
+    let mut made_anew = hosts();
+    made_anew.cgroups[0].id = 3;
+    let anew = desired(Some((AGENT, stamp)), true, Some(&made_anew));
+    let drifts = drift(&anew, &node.listing());
+    assert_eq!(drifts.len(), 3);
+    assert!(drifts.iter().all(|drift| drift.hook == "OUTPUT"));
+    // An agent that tells no host-network pods apart takes those chains away, and no other.
+    let without = desired(Some((AGENT, stamp)), true, None);
+    let (script, removed) = leftover_script(&without, &node.listing());
+    assert_eq!(removed.len(), 6, "{removed:?}");
+    node.restore(&script);
+    assert_eq!(drift(&without, &node.listing()), []);
+    assert_eq!(leftover_script(&without, &node.listing()).0, "");
+    assert_eq!(drift(&want, &node.listing()).len(), 6);
 }
 
 fn foreign_rule() -> impl Strategy<Value = String> {
@@ -141,6 +185,7 @@ fn foreign_rule() -> impl Strategy<Value = String> {
         "-m comment --comment \"a \\\"b\\\" -j DROP\" -j KUBE-SVC",
         "-j LANYARD-PREROUTING",
         "-j LANYARD-FORWARD",
+        "-j LANYARD-OUTPUT",
         "-p udp -j ACCEPT",
         "-j MARK --set-xmark 0x1/0x1",
         "-g KUBE-SVC",
@@ -150,14 +195,20 @@ fn foreign_rule() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_node()(rules in prop::collection::vec(
-        (any::<bool>(), 0..3usize, foreign_rule()), 0..12,
+        (any::<bool>(), 0..5usize, foreign_rule()), 0..12,
     )) -> Node {
         let mut node = Node::default();
         for (nat, chain, rule) in rules {
             let (table, chains) = if nat {
-                ("nat", ["PREROUTING", "KUBE-SVC", "LANYARD-PREROUTING"])
+                (
+                    "nat",
+                    ["PREROUTING", "KUBE-SVC", "LANYARD-PREROUTING", "OUTPUT", "LANYARD-OUTPUT"],
+                )
             } else {
-                ("filter", ["FORWARD", "KUBE-SVC", "LANYARD-FORWARD"])
+                (
+                    "filter",
+                    ["FORWARD", "KUBE-SVC", "LANYARD-FORWARD", "OUTPUT", "LANYARD-OUTPUT"],
+                )
             };
             node.append(table, chains[chain], &rule);
         }

@@ -4,14 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + payload.len()).unwrap();
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(payload);
-    bytes.resize(align(bytes.len()), 0);
-    bytes
-}
-
 fn tuple_bytes(protocol: u8, from: [u8; 4], to: [u8; 4], port: u16) -> Vec<u8> {
     let ip = [attribute(1, &from), attribute(2, &to)].concat();
     let ports = [
@@ -59,11 +51,13 @@ fn reads_a_connection_and_tells_where_it_really_goes() {
 fn the_wire_server_counts_only_while_it_is_guarded() {
     let original = Tuple {
         source: Ipv4Addr::LOCALHOST,
+        source_port: 1,
         destination: WIRE_SERVER,
         port: 32526,
     };
     let reply = Tuple {
         source: WIRE_SERVER,
+        source_port: 32526,
         destination: Ipv4Addr::LOCALHOST,
         port: 1,
     };
@@ -96,6 +90,21 @@ fn a_deletion_names_the_entry_by_tuple_and_id() {
     assert_eq!(u32_at(&request, 0).unwrap() as usize, request.len());
     let kinds: Vec<u16> = attributes(&request[20..]).map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, [TUPLE_ORIG, ID]);
+}
+
+#[test]
+fn a_connection_is_asked_for_as_it_is_answered() {
+    let (here, peer) = ("169.254.169.252:4444", "10.0.0.9:4711");
+    let request = find_request(here.parse().unwrap(), peer.parse().unwrap());
+    assert_eq!(u32_at(&request, 0).unwrap() as usize, request.len());
+    let (kind, _, payload) = attributes(&request[20..]).next().unwrap();
+    let told = tuple(payload).unwrap();
+    assert_eq!(kind, TUPLE_REPLY);
+    assert_eq!((told.source, told.source_port), (AGENT, 4444));
+    assert_eq!(
+        (told.destination, told.port),
+        (Ipv4Addr::new(10, 0, 0, 9), 4711)
+    );
 }
 
 proptest! {
