@@ -139,7 +139,9 @@ fn outside(name: &str, backend: &str) -> Result<Completion, Failed> {
         .stdout(file.try_clone()?)
         .stderr(file)
         .spawn()?;
-    let status = wait(&mut child)?;
+    let status = wait(&mut child);
+    crate::cgroups::tidy(child.id());
+    let status = status?;
     let said = std::fs::read_to_string(&output)?;
     match status {
         Some(status) if status.success() => Ok(Completion::Completed),

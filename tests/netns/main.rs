@@ -13,12 +13,14 @@ mod bootguard;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod cgroups;
 mod clients;
 mod events;
 mod evidence;
 mod gate;
 mod guard;
 mod harness;
+mod hostnet;
 mod inside;
 mod interception;
 mod kubernetes;
@@ -164,6 +166,20 @@ fn scenarios() -> Vec<Scenario> {
         play!(
             Both,
             spoof::with_listeners_inside_a_forged_address_is_worth_nothing
+        ),
+        play!(Both, hostnet::each_gets_its_own_identity_or_a_refusal),
+        play!(
+            Both,
+            hostnet::without_the_agent_pods_are_refused_and_the_node_is_not
+        ),
+        play!(Both, hostnet::nobody_is_taken_for_another),
+        play!(Any, hostnet::who_is_gone_before_the_look_costs_nothing),
+        play!(Both, hostnet::a_handover_fails_no_host_network_pods_request),
+        play!(Both, hostnet::another_cgroup_under_the_same_path_is_noticed),
+        play!(Any, hostnet::with_cgroup_v1_it_does_not_start),
+        play!(
+            Both,
+            hostnet::from_a_cgroup_namespace_of_its_own_the_nodes_is_entered
         ),
         play!(Both, programs::the_demo_tells_its_story),
         play!(Both, programs::the_demo_works_as_an_ordinary_user),

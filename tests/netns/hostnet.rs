@@ -1,0 +1,461 @@
+//! Host-network pods, told apart by the cgroups of their sockets.
+//!
+//! In: cgroups that are put up by hand as kubelet would, and curl in them. Out: tokens and refusals, and who comes to
+//! the cloud past the agent. No container runtime is here, and nothing is claimed about one.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
+use lanyard::lab::{Agent, AgentSetup, Namespace, Style, until};
+
+use crate::cgroups::{Said, Tree, ask, command};
+use crate::harness::Stage;
+
+const WAIT: Duration = Duration::from_secs(30);
+const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
+const INSTANCE: &str = "http://169.254.169.254/metadata/instance?api-version=2021-02-01";
+
+/// A cast, kubelet's folders, and an agent that is itself in a pod's cgroup, as on a node.
+struct Play {
+    cast: Cast,
+    tree: Tree,
+    agent: Agent,
+}
+
+impl Play {
+    async fn raise(stage: Stage) -> Result<Self> {
+        let tree = Tree::plant()?;
+        let cast = Cast::raise(stage.lab, &[]).await?;
+        let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
+        Tree::put(&tree.pod("agent")?, &agent.process)?;
+        Ok(Self { cast, tree, agent })
+    }
+
+    fn node(&self) -> &Namespace {
+        self.cast.lab.node().namespace()
+    }
+
+    /// A host-network pod with a container's cgroup; `app` decides about bindings.
+    fn pod(&self, uid: &str, app: &str) -> Result<PathBuf> {
+        host_pod(&self.cast, uid, app)?;
+        self.tree.pod(uid)
+    }
+
+    async fn token(&self, cgroup: &Path) -> Result<Said> {
+        ask(self.node(), cgroup, &[TOKEN]).await
+    }
+
+    async fn until_status(&self, cgroup: &Path, wanted: u16) -> Result<()> {
+        let what = format!("{wanted} in {}", cgroup.display());
+        let waited = until(WAIT, &what, async || {
+            self.token(cgroup)
+                .await
+                .is_ok_and(|said| said.status == wanted)
+        });
+        if waited.await.is_err() {
+            let said = self.token(cgroup).await;
+            anyhow::bail!("{what}, but {said:?}");
+        }
+        Ok(())
+    }
+
+    /// Requests for the instance's metadata that reached the cloud: nobody but the node itself gets them.
+    async fn seen_by_the_cloud(&self) -> Result<usize> {
+        let entries = self.cast.journal(0).await?;
+        let instance = entries
+            .iter()
+            .filter(|entry| entry.target.starts_with("/metadata/instance"));
+        Ok(instance.count())
+    }
+}
+
+fn setup(cast: &Cast, tree: &Tree, backend: &str) -> AgentSetup {
+    cast.agent(backend)
+        .flag("--host-network-pods", "true")
+        .flag("--cgroup-root", &tree.root())
+        .flag("--log-level", "info,lanyard::agent=debug")
+        .flag("--pod-wait", "300ms")
+}
+
+fn host_pod(cast: &Cast, uid: &str, app: &str) -> Result<()> {
+    let (node, address) = (cast.lab.node().name(), cast.lab.node().address());
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {uid}\n  namespace: {NAMESPACE}\n  uid: {uid}\n  labels: {{app: {app}}}\n\
+         spec: {{nodeName: {node}, hostNetwork: true, serviceAccountName: {app}, containers: [{{name: main, image: none}}]}}\n\
+         status: {{phase: Running, podIP: {address}, podIPs: [{{ip: {address}}}]}}\n"
+    );
+    cast.manifests.write(&format!("host-{uid}.yaml"), &manifest)
+}
+
+/// Whose token a body holds.
+fn is_token_of(cast: &Cast, said: &Said, identity: &str) -> Result<()> {
+    let client = &cast.world.identity(identity)?.client_id;
+    ensure!(
+        said.status == 200 && said.body.contains(client.as_str()),
+        "not a token of {identity}: {said:?}"
+    );
+    Ok(())
+}
+
+/// Each its own identity or a refusal, never the node's; the node's own programs pass, and so does the agent.
+pub async fn each_gets_its_own_identity_or_a_refusal(stage: Stage) -> Result<()> {
+    let play = Play::raise(stage).await?;
+    let (payments, reports) = (play.pod("one", "payments")?, play.pod("two", "reports")?);
+    let stranger = play.pod("three", "stranger")?;
+    let unknown = play.tree.pod("four")?;
+    play.until_status(&payments, 200).await?;
+    play.until_status(&reports, 200).await?;
+    is_token_of(&play.cast, &play.token(&payments).await?, "payments")?;
+    is_token_of(&play.cast, &play.token(&reports).await?, "reports")?;
+    // As programs of IPv6 ask.
+    let mapped = TOKEN.replace("169.254.169.254", "[::ffff:169.254.169.254]");
+    let said = ask(play.node(), &payments, &[&mapped]).await?;
+    is_token_of(&play.cast, &said, "payments")?;
+    // One that is granted to somebody else.
+    let client = &play.cast.world.identity("payments")?.client_id;
+    let other = format!("{TOKEN}&client_id={client}");
+    ensure!(ask(play.node(), &reports, &[&other]).await?.status == 400);
+    let refused = play.token(&stranger).await?;
+    ensure!(refused.status == 400, "{refused:?}");
+    let nobody = play.token(&unknown).await?;
+    ensure!(nobody.status == 503, "{nobody:?}");
+    // In the cgroup of all pods, and in none's.
+    let between = play.tree.between_pods();
+    let nobody = play.token(&between).await?;
+    ensure!(nobody.status == 503, "{nobody:?}");
+    // A container that starts later, and one that its pod nested.
+    let nested = play.tree.pod("one/later")?;
+    is_token_of(&play.cast, &play.token(&nested).await?, "payments")?;
+    // What nobody opened stays closed; what the node asks for itself, it gets.
+    ensure!(ask(play.node(), &payments, &[INSTANCE]).await?.status == 403);
+    ensure!(play.seen_by_the_cloud().await? == 0);
+    let daemon = play.tree.daemon();
+    let said = ask(play.node(), &daemon, &[INSTANCE]).await?;
+    ensure!(said.status == 200, "{said:?}");
+    let said = ask(play.node(), &daemon, &[&other]).await?;
+    is_token_of(&play.cast, &said, "payments")?;
+    ensure!(play.seen_by_the_cloud().await? == 1);
+    // The agent saw pods only.
+    let metrics = play.agent.metrics().await?;
+    ensure!(
+        metrics.contains("lanyard_host_network_pods_bypassing 0\n"),
+        "{metrics}"
+    );
+    let usual = lanyard::demo::curl::token(&play.cast.payments, VAULT_RESOURCE, "").await?;
+    ensure!(usual.status == Some(200), "{usual:?}");
+    Ok(())
+}
+
+/// The rules outlive the agent: pods find closed doors, one behind the other, and the node goes on.
+pub async fn without_the_agent_pods_are_refused_and_the_node_is_not(stage: Stage) -> Result<()> {
+    let backend = stage.backend.clone();
+    let mut play = Play::raise(stage).await?;
+    let pod = play.pod("one", "payments")?;
+    let daemon = play.tree.daemon();
+    play.until_status(&pod, 200).await?;
+    play.agent.process.kill9().await?;
+    let own = async |play: &Play| ask(play.node(), &daemon, &[INSTANCE]).await;
+    for table in ["", "nat", "filter"] {
+        if !table.is_empty() {
+            let program = format!("iptables-{backend}");
+            play.node().output(&program, &["-t", table, "-F"]).await?;
+        }
+        let seen = play.seen_by_the_cloud().await?;
+        let said = ask(play.node(), &pod, &["-m", "2", INSTANCE]).await?;
+        ensure!(said.status == 0, "after flushing {table:?}: {said:?}");
+        ensure!(play.seen_by_the_cloud().await? == seen, "{table:?}");
+        let said = own(&play).await?;
+        ensure!(said.status == 200, "{said:?}");
+    }
+    // Another agent mends it, another one still that is told otherwise takes it away.
+    let mut again = play
+        .cast
+        .lab
+        .agent(&setup(&play.cast, &play.tree, &backend))
+        .await?;
+    play.until_status(&pod, 200).await?;
+    again.process.kill9().await?;
+    let off = play.cast.lab.agent(&play.cast.agent(&backend)).await?;
+    ensure!(ask(play.node(), &pod, &[INSTANCE]).await?.status == 200);
+    let series = "lanyard_host_network_pods_bypassing 1\n";
+    until(WAIT, "the pod to be counted", async || {
+        off.metrics().await.is_ok_and(|text| text.contains(series))
+    })
+    .await?;
+    drop(off);
+    let _last = play
+        .cast
+        .lab
+        .agent(&setup(&play.cast, &play.tree, &backend))
+        .await?;
+    play.until_status(&pod, 200).await?;
+    play.cast
+        .lab
+        .uninstall(play.cast.lab.node(), &["--iptables-backend", &backend])
+        .await?;
+    let saved = play
+        .node()
+        .output(&format!("iptables-{backend}-save"), &[])
+        .await?;
+    ensure!(!saved.contains("LANYARD"), "{saved}");
+    ensure!(ask(play.node(), &pod, &[INSTANCE]).await?.status == 200);
+    Ok(())
+}
+
+/// The port of the listener for host-network pods, as the rules have it.
+async fn port(play: &Play, backend: &str) -> Result<String> {
+    let program = format!("iptables-{backend}-save");
+    let saved = play.node().output(&program, &["-t", "nat"]).await?;
+    let rule = saved
+        .lines()
+        .find(|line| line.starts_with("-A LANYARD-OUTPUT"))
+        .context("a way in")?;
+    Ok(rule.rsplit(':').next().unwrap_or_default().to_owned())
+}
+
+/// Connects to an address from a given port, says so, waits for a line, asks, and prints what is answered.
+const BY_HAND: &str = "
+import socket, sys
+address, port, source = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.settimeout(10)
+s.bind(('', source))
+s.connect((address, port))
+print('connected', flush=True)
+sys.stdin.readline()
+s.sendall(b'GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net HTTP/1.1\\r\\nHost: x\\r\\nMetadata: true\\r\\nConnection: close\\r\\n\\r\\n')
+text = b''
+while True:
+    more = s.recv(65536)
+    if not more: break
+    text += more
+print(text.decode(), flush=True)
+";
+
+struct Hand {
+    child: tokio::process::Child,
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Hand {
+    async fn connect(
+        node: &Namespace,
+        cgroup: &Path,
+        to: (&str, &str),
+        source: &str,
+    ) -> Result<Self> {
+        use tokio::io::AsyncBufReadExt as _;
+        let mut python = command(node, cgroup, "python3");
+        python.args(["-c", BY_HAND, to.0, to.1, source]);
+        python.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = python.spawn()?;
+        let stdout = child.stdout.take().context("its output")?;
+        let mut lines = tokio::io::BufReader::new(stdout).lines();
+        ensure!(lines.next_line().await?.as_deref() == Some("connected"));
+        Ok(Self { child, lines })
+    }
+
+    async fn ask(mut self) -> Result<String> {
+        use tokio::io::AsyncWriteExt as _;
+        let mut stdin = self.child.stdin.take().context("its input")?;
+        stdin.write_all(b"go\n").await?;
+        let mut text = String::new();
+        while let Some(line) = self.lines.next_line().await? {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+/// Ways to be taken for somebody else: the port of a connection, the node's address, a socket that goes.
+pub async fn nobody_is_taken_for_another(stage: Stage) -> Result<()> {
+    let backend = stage.backend.clone();
+    let play = Play::raise(stage).await?;
+    let pod = play.pod("one", "payments")?;
+    let thief = play.pod("two", "stranger")?;
+    play.until_status(&pod, 200).await?;
+    // Whoever connects to the listener itself may have the port that another one then asks from.
+    let direct = port(&play, &backend).await?;
+    let agents = lanyard::agent::intercept::DEFAULT_AGENT_ADDRESS.to_string();
+    let first = Hand::connect(play.node(), &thief, (&agents, &direct), "33333").await?;
+    let own = Hand::connect(play.node(), &pod, ("169.254.169.254", "80"), "33333").await?;
+    let got = first.ask().await?;
+    ensure!(got.starts_with("HTTP/1.1 503"), "the thief: {got}");
+    let got = own.ask().await?;
+    ensure!(got.starts_with("HTTP/1.1 200"), "the owner: {got}");
+    // A pod on the bridge claims the node's address, and the node believes what it can.
+    let node = play.cast.lab.node();
+    for key in ["all/accept_local", "pods0/accept_local"] {
+        let _ = node
+            .namespace()
+            .sysctl(&format!("net/ipv4/conf/{key}"), "1")
+            .await;
+    }
+    for key in ["all/rp_filter", "pods0/rp_filter"] {
+        let _ = node
+            .namespace()
+            .sysctl(&format!("net/ipv4/conf/{key}"), "0")
+            .await;
+    }
+    let attacker = node.add_pod("attacker", Style::Bridge).await?;
+    let claimed = node.address();
+    attacker
+        .namespace()
+        .ip(&format!("addr add {claimed}/32 dev eth0\n"))
+        .await?;
+    for url in [
+        TOKEN.to_owned(),
+        TOKEN.replace("169.254.169.254", &format!("{agents}:{direct}")),
+    ] {
+        for interface in [claimed.to_string(), attacker.address().to_string()] {
+            let args = [
+                "-s",
+                "-m",
+                "3",
+                "--interface",
+                &interface,
+                "-H",
+                "Metadata: true",
+                &url,
+            ];
+            let said = attacker.namespace().output("curl", &args).await;
+            let said = said.unwrap_or_default();
+            ensure!(!said.contains("access_token"), "{interface} {url}: {said}");
+        }
+    }
+    Ok(())
+}
+
+/// A process, its socket and its cgroup may be gone before anybody looks: nothing is lost by it.
+pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<()> {
+    let play = Play::raise(stage).await?;
+    let pod = play.pod("one", "payments")?;
+    play.until_status(&pod, 200).await?;
+    let open = || {
+        let folder = format!("/proc/{}/fd", play.agent.process.pid());
+        std::fs::read_dir(folder).map(Iterator::count)
+    };
+    let before = open()?;
+    let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); \
+        bash -c 'exec 3<>/dev/tcp/169.254.169.254/80; printf \"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=x HTTP/1.1\\r\\nHost: x\\r\\nMetadata: true\\r\\n\\r\\n\" >&3' || exit 1; done";
+    for round in 0..3 {
+        let brief = play.tree.pod(&format!("one/brief-{round}"))?;
+        let mut shell = command(play.node(), &brief, "sh");
+        let status = shell.args(["-c", script]).status().await?;
+        ensure!(status.success(), "{status}");
+        std::fs::remove_dir(&brief)?;
+    }
+    is_token_of(&play.cast, &play.token(&pod).await?, "payments")?;
+    until(WAIT, "no descriptor more than before", async || {
+        open().is_ok_and(|now| now <= before)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Requests go on while one agent takes over from another.
+pub async fn a_handover_fails_no_host_network_pods_request(stage: Stage) -> Result<()> {
+    let backend = stage.backend.clone();
+    let mut play = Play::raise(stage).await?;
+    let pod = play.pod("one", "payments")?;
+    play.until_status(&pod, 200).await?;
+    let mut knocking = command(play.node(), &pod, "sh");
+    let url = format!(
+        "curl -q -s -o /dev/null -m 10 -w '%{{http_code}}\\n' -H 'Metadata: true' '{TOKEN}'"
+    );
+    knocking.args(["-c", &format!("while :; do {url}; done")]);
+    let log = play.cast.lab.dir("knocking")?.join("statuses");
+    let knocking = lanyard::lab::Process::start("knocking", knocking, &log)?;
+    let more = async |many: usize| {
+        let before = knocking.log().lines().count();
+        until(WAIT, "more answers", async || {
+            knocking.log().lines().count() >= before + many
+        })
+        .await
+    };
+    more(10).await?;
+    let second = setup(&play.cast, &play.tree, &backend).second("second", 9465);
+    let second = play.cast.lab.agent(&second).await?;
+    Tree::put(&play.tree.pod("agent-2")?, &second.process)?;
+    more(10).await?;
+    play.agent.process.term();
+    play.agent.process.wait_exit(WAIT).await?;
+    more(10).await?;
+    let statuses = knocking.log();
+    ensure!(statuses.lines().all(|line| line == "200"), "{statuses}");
+    Ok(())
+}
+
+/// Kubelet's cgroup may be made anew; rules that were bound to the old one look as before and match nothing.
+pub async fn another_cgroup_under_the_same_path_is_noticed(stage: Stage) -> Result<()> {
+    let play = Play::raise(stage).await?;
+    let pod = play.pod("one", "payments")?;
+    play.until_status(&pod, 200).await?;
+    // The agent would end with its cgroup.
+    Tree::put(&play.tree.daemon(), &play.agent.process)?;
+    play.tree.fell_pods();
+    let pod = play.tree.pod("one")?;
+    Tree::put(&play.tree.pod("agent")?, &play.agent.process)?;
+    until(WAIT, "the pod's own token again", async || {
+        let said = play.token(&pod).await;
+        said.is_ok_and(|said| is_token_of(&play.cast, &said, "payments").is_ok())
+    })
+    .await?;
+    ensure!(ask(play.node(), &pod, &[INSTANCE]).await?.status == 403);
+    Ok(())
+}
+
+/// With cgroup v1 nothing could be told apart: the agent says so and ends.
+pub async fn with_cgroup_v1_it_does_not_start(stage: Stage) -> Result<()> {
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    // What is mounted at /sys/fs/cgroup there is a tmpfs, as this folder.
+    let root = cast.lab.dir("cgroup")?.display().to_string();
+    let setup = cast
+        .agent(&stage.backend)
+        .flag("--host-network-pods", "true")
+        .flag("--cgroup-root", &root);
+    let mut agent = cast.lab.start_agent(&setup)?;
+    let status = agent.process.wait_exit(WAIT).await?;
+    ensure!(!status.success());
+    let said = agent.process.log();
+    ensure!(
+        said.contains("needs cgroup v2") && said.contains("this node has cgroup v1"),
+        "{said}"
+    );
+    ensure!(!said.contains("rules laid"), "{said}");
+    Ok(())
+}
+
+/// A container's cgroup namespace is its own, and paths in rules are read from there.
+pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stage) -> Result<()> {
+    let tree = Tree::plant()?;
+    let cast = Cast::raise(stage.lab, &[]).await?;
+    host_pod(&cast, "one", "payments")?;
+    let (pod, own) = (tree.pod("one")?, tree.pod("agent")?);
+    let node = cast.lab.node();
+    let mut contained = command(node.namespace(), &own, "unshare");
+    contained.arg("--cgroup").arg(cast.lab.program());
+    contained.args([
+        "agent",
+        "--host-network-pods",
+        "--cgroup-root",
+        &tree.root(),
+    ]);
+    contained.arg("--manifests").arg(cast.manifests.dir());
+    contained.arg("--state-dir").arg(node.state_dir());
+    contained.args(["--iptables-backend", &stage.backend]);
+    let log = stage.logs.join("contained.log");
+    let _agent = lanyard::lab::Process::start("contained", contained, &log)?;
+    until(WAIT, "a token", async || {
+        let said = ask(node.namespace(), &pod, &[TOKEN]).await;
+        said.is_ok_and(|said| is_token_of(&cast, &said, "payments").is_ok())
+    })
+    .await?;
+    ensure!(ask(node.namespace(), &pod, &[INSTANCE]).await?.status == 403);
+    Ok(())
+}
