@@ -6,7 +6,7 @@ use lanyard::lab::{Agent, AgentSetup, Lab, Node, Pod, Simulator};
 use crate::report::Table;
 use crate::rounds::{self, KINDS};
 use crate::stage::{self, Side};
-use crate::{Options, cast, once, proc};
+use crate::{Options, cast, hosts, once, proc};
 
 /// Everything that the table of targets asks for.
 pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> {
@@ -28,6 +28,16 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
         proc::load_average()
     ));
     Ok(table)
+}
+
+/// What it costs to tell host-network pods apart, beside the usual path.
+pub async fn host_network(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
+    let (known, new) = hosts::lookups(lab, 2000).await?;
+    let what = "host-network pod of a connection: conntrack, socket, cgroup";
+    table.micros(what, known, 200.0);
+    let what = "the same for a container that is not known yet, among 250 pods' cgroups";
+    table.micros(what, new, 200.0);
+    Ok(())
 }
 
 /// What is counted or timed a few times. The agent is left running, with all tokens cached.

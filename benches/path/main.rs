@@ -15,6 +15,7 @@
 mod bare;
 mod cast;
 mod figures;
+mod hosts;
 mod inside;
 mod load;
 mod once;
@@ -53,6 +54,9 @@ struct Options {
     /// Measure listeners inside pods instead of redirection.
     #[arg(long)]
     inside: bool,
+    /// Only what it costs to tell host-network pods apart.
+    #[arg(long)]
+    hosts: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
@@ -97,6 +101,12 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     let mut lab = Lab::new(Path::new(env!("CARGO_BIN_EXE_lanyard")), &logs).await?;
     if options.harness {
         return harness(&mut lab, options).await;
+    }
+    if options.hosts {
+        let mut table = report::Table::default();
+        figures::host_network(&lab, &mut table).await?;
+        println!("{table}");
+        return Ok(());
     }
     let table = if options.inside {
         inside::measure(&mut lab, options).await?

@@ -112,6 +112,15 @@ impl Table {
         self.row(what, &measured, &format!("≤ {target} ms"), middle <= target);
     }
 
+    /// Times in microseconds, likewise.
+    pub fn micros(&mut self, what: &str, mut values: Vec<f64>, target: f64) {
+        values.sort_by(f64::total_cmp);
+        let middle = median(values.iter().copied());
+        let late = values[values.len() * 99 / 100];
+        let measured = format!("{middle:.0} µs (p99 of {}: {late:.0})", values.len());
+        self.row(what, &measured, &format!("≤ {target} µs"), middle <= target);
+    }
+
     fn row(&mut self, what: &str, measured: &str, target: &str, met: bool) {
         let verdict = if met { "ok" } else { "MISSED" };
         let _ = writeln!(

@@ -111,6 +111,11 @@ struct KubernetesArgs {
     /// `ConfigMap` of the own namespace that, when it appears, says that Lanyard is being removed.
     #[arg(long, env = "LANYARD_REMOVAL_MARKER", value_name = "NAME")]
     removal_marker: Option<String>,
+
+    /// Put identities on nodes for host-network pods, too: agents have the flag of the same name.
+    #[arg(long, env = "LANYARD_HOST_NETWORK_PODS", value_name = "BOOL", default_value_t = false,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    host_network_pods: bool,
 }
 
 /// How the controller proves to Azure who it is.
@@ -264,6 +269,7 @@ impl Args {
             },
             issuer: given(kubernetes.service_account_issuer),
             removal_marker: given(kubernetes.removal_marker),
+            host_network_pods: kubernetes.host_network_pods,
             admin: self.metrics_address,
             drain: self.drain_timeout,
         })

@@ -28,6 +28,8 @@ pub struct Config {
     pub issuer: Option<String>,
     /// `ConfigMap` in `namespace` that says that Lanyard is being removed.
     pub removal_marker: Option<String>,
+    /// Whether agents tell host-network pods apart, so that their identities are to be on their nodes, too.
+    pub host_network_pods: bool,
     /// Address of metrics and health.
     pub admin: SocketAddr,
     /// How long open connections may take to end.

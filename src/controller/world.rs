@@ -17,7 +17,7 @@ use crate::model::ids::ObjectName;
 
 /// A live pod that was given a node and has an address of its own. Others need no identity on a
 /// compute resource: pending pods run nowhere yet, ended ones never again, and host-network pods
-/// are not told apart from their node.
+/// only where agents tell them apart from their node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// The pod's UID: another pod of the same name is another pod.

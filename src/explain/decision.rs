@@ -20,7 +20,7 @@ pub fn explain(found: &Found, question: &Question) -> Explanation {
         return no_such_pod(found, question);
     };
     let mut sections = vec![pod::section(found, view)];
-    if view.facts.host_network {
+    if !found.is_told_apart(view) {
         return outside(question, sections);
     }
     let (interception, intercepted) = pod::interception(found, view);
@@ -292,10 +292,16 @@ fn outside(question: &Question, sections: Vec<Section>) -> Explanation {
             question.pod
         ),
         sections,
-        remedies: vec![Remedy {
-            what: "take the pod off the node's network: without hostNetwork it gets its own identity, and no other".to_owned(),
-            how: "# in the pod's template\nspec:\n  hostNetwork: false".to_owned(),
-        }],
+        remedies: vec![
+            Remedy {
+                what: "take the pod off the node's network: without hostNetwork it gets its own identity, and no other".to_owned(),
+                how: "# in the pod's template\nspec:\n  hostNetwork: false".to_owned(),
+            },
+            Remedy {
+                what: "or have the agents tell host-network pods apart (nodes with cgroup v2; what it takes: docs/host-network.md)".to_owned(),
+                how: "helm upgrade lanyard charts/lanyard -n lanyard-system --reset-then-reuse-values --set agent.hostNetworkPods.enabled=true".to_owned(),
+            },
+        ],
         ..blank(question)
     }
 }

@@ -80,7 +80,7 @@ pub struct NodeView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "four answers of its own each"
+    reason = "five answers of its own each"
 )]
 pub struct AgentView {
     /// Namespace and name.
@@ -93,6 +93,8 @@ pub struct AgentView {
     pub phase: String,
     /// Whether it only observes.
     pub observes: bool,
+    /// Whether it tells host-network pods apart.
+    pub tells_hosts_apart: bool,
     /// Its own service account.
     pub account: String,
     /// Whether it looks at annotations of service accounts.
@@ -176,6 +178,13 @@ impl Found {
     pub fn needs_assignments(&self, node: &str) -> bool {
         let mut agents = self.agents.iter().flatten();
         agents.any(|agent| agent.node == node && agent.needs_assignments)
+    }
+
+    /// Whether an agent on this pod's node tells it apart from the node, where it shares that one's network.
+    pub fn is_told_apart(&self, pod: &PodView) -> bool {
+        let mut agents = self.agents.iter().flatten();
+        !pod.facts.host_network
+            || agents.any(|agent| pod.node.as_ref() == Some(&agent.node) && agent.tells_hosts_apart)
     }
 
     /// From here on the node's `AzureAssignment` counts, as it does to such an agent.
@@ -301,6 +310,7 @@ fn agent(document: &Value) -> Option<AgentView> {
         ready: ready && phase == "Running",
         phase,
         observes: is_told(document, "enforcement", "observe"),
+        tells_hosts_apart: is_told(document, "host-network-pods", "true"),
         account: text("/spec/serviceAccountName")
             .unwrap_or("default")
             .to_owned(),

@@ -11,7 +11,7 @@ const OTHERS: [(&str, &str); 1] = [("aadpodidbinding", "AAD Pod Identity")];
 
 /// The pod's own section.
 pub(super) fn section(found: &Found, pod: &PodView) -> Section {
-    let mut steps = vec![state(pod)];
+    let mut steps = vec![state(found, pod)];
     if let Some(owner) = &pod.owner {
         let text = format!("made by {} {}", owner.kind, owner.name);
         steps.push(Step::new(Mark::Note, text));
@@ -25,7 +25,7 @@ pub(super) fn section(found: &Found, pod: &PodView) -> Section {
     }
 }
 
-fn state(pod: &PodView) -> Step {
+fn state(found: &Found, pod: &PodView) -> Step {
     let place = pod.node.as_ref().map_or_else(
         || "on no node yet".to_owned(),
         |node| format!("on node {node}"),
@@ -33,9 +33,13 @@ fn state(pod: &PodView) -> Step {
     let account = &pod.facts.service_account;
     if pod.facts.host_network {
         let text = format!(
-            "{} {place}, in the node's own network (hostNetwork: true)",
+            "{} {place}, in the node's own network (hostNetwork: true), service account {account}",
             pod.phase
         );
+        if found.is_told_apart(pod) {
+            let how = "the agent tells it from the node by the cgroup of its sockets";
+            return Step::new(Mark::Fine, text).with(how);
+        }
         return Step::new(Mark::Wrong, text);
     }
     let address = match pod.address() {

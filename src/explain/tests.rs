@@ -63,6 +63,7 @@ metadata: {namespace: shop, name: reports}
 spec: {identity: reports, subjects: [{podSelector: {}}]}
 ";
 
+mod host_network;
 mod workload;
 
 const NO_ANNOTATION: (&str, &str) = ("  annotations: {lanyard.dev/identity: payments}\n", "");
@@ -279,19 +280,6 @@ fn another_service_account() {
             "serviceAccounts: the pod's is web, not payments",
             r#"kubectl -n shop patch azureidentitybinding payments --type=json -p '[{"op":"add","path":"/spec/subjects/-","value":{"serviceAccounts":["web"]}}]'"#,
         ],
-    );
-}
-
-#[test]
-fn the_nodes_network() {
-    let explanation = ask(&found(
-        GOOD,
-        &[("nodeName: node-1,", "nodeName: node-1, hostNetwork: true,")],
-    ));
-    assert_eq!(explanation.verdict, Verdict::Unclear);
-    says(
-        &explanation,
-        &["is a host-network pod: Lanyard does not decide about it"],
     );
 }
 

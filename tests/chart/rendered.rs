@@ -106,6 +106,11 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
             "hostToken.enabled=true,hostToken.listen=127.0.0.1",
             "listen",
         ),
+        ("agent.hostNetworkPods.cgroupRoot=/etc", "cgroupRoot"),
+        (
+            "agent.hostNetworkPods.enabled=true,controller.enabled=true,controller.azure.auth=nodeIdentity",
+            "choose another auth",
+        ),
         (
             "agent.enforcement=observe,agent.bootGuard.enabled=true",
             "until you enforce",
@@ -306,4 +311,63 @@ fn agents_that_enter_pods_have_what_that_takes() {
             assert_eq!(mount["readOnly"], true);
         }
     }
+}
+
+/// What telling host-network pods apart takes is there with its value, and only then.
+#[test]
+fn host_network_pods_are_told_apart_at_a_price() {
+    let set = |settings: &[&str]| {
+        let objects = template("lanyard", settings);
+        let found = objects.iter().find(|object| object["kind"] == "DaemonSet");
+        found.unwrap()["spec"]["template"]["spec"].clone()
+    };
+    let told = |pod: &Value| {
+        let args = pod["containers"][0]["args"].as_array().unwrap();
+        args.iter()
+            .filter_map(Value::as_str)
+            .filter(|arg| arg.contains("host-network") || arg.contains("cgroup"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let off = set(&[]);
+    assert!(told(&off).is_empty() && off["hostPID"].is_null());
+    let on = set(&["--set", "agent.hostNetworkPods.enabled=true"]);
+    assert_eq!(
+        told(&on),
+        ["--host-network-pods=true", "--cgroup-root=/host-cgroup"]
+    );
+    assert_eq!(on["hostPID"], true);
+    let container = &on["containers"][0];
+    assert_eq!(
+        container["securityContext"]["capabilities"]["add"].to_string(),
+        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
+    );
+    let both = set(&["--set", "agent.hostNetworkPods.enabled=true,agent.mode=in-pod"]);
+    assert_eq!(
+        both["containers"][0]["securityContext"]["capabilities"]["add"].to_string(),
+        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
+    );
+    let profile = |pod: &Value| pod["containers"][0]["securityContext"]["appArmorProfile"].clone();
+    assert!(profile(&off).is_null() && profile(&on)["type"] == "Unconfined");
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let cgroup = mounts.iter().find(|mount| mount["name"] == "cgroup");
+    assert_eq!(cgroup.unwrap()["readOnly"], true);
+    let deeper = set(&[
+        "--set",
+        "agent.hostNetworkPods.enabled=true,agent.hostNetworkPods.cgroupRoot=/sys/fs/cgroup/kubelet",
+    ]);
+    assert_eq!(told(&deeper)[1], "--cgroup-root=/host-cgroup/kubelet");
+    let controller = |settings: &str| {
+        let more = "controller.enabled=true,controller.azure.clientID=11111111-1111-4111-8111-111111111111,azure.tenantID=72f988bf-0000-4000-8000-00000000000a";
+        let objects = template("lanyard", &["--set", &format!("{more}{settings}")]);
+        let found = objects.into_iter().find(|object| {
+            object["kind"] == "Deployment" && object["metadata"]["name"] == "lanyard-controller"
+        });
+        told(&found.unwrap()["spec"]["template"]["spec"])
+    };
+    assert!(controller("").is_empty());
+    assert_eq!(
+        controller(",agent.hostNetworkPods.enabled=true"),
+        ["--host-network-pods=true"]
+    );
 }

@@ -216,14 +216,14 @@ async fn port(play: &Play, backend: &str) -> Result<String> {
     Ok(rule.rsplit(':').next().unwrap_or_default().to_owned())
 }
 
-/// Connects to an address from a given port, says so, waits for a line, asks, and prints what is answered.
+/// Connects to an address from a given one, says so, waits for a line, asks, and prints what is answered.
 const BY_HAND: &str = "
 import socket, sys
-address, port, source = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+address, port, own = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 s = socket.socket()
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.settimeout(10)
-s.bind(('', source))
+s.bind((own, 33333))
 s.connect((address, port))
 print('connected', flush=True)
 sys.stdin.readline()
@@ -242,15 +242,10 @@ struct Hand {
 }
 
 impl Hand {
-    async fn connect(
-        node: &Namespace,
-        cgroup: &Path,
-        to: (&str, &str),
-        source: &str,
-    ) -> Result<Self> {
+    async fn connect(node: &Namespace, cgroup: &Path, to: (&str, &str), own: &str) -> Result<Self> {
         use tokio::io::AsyncBufReadExt as _;
         let mut python = command(node, cgroup, "python3");
-        python.args(["-c", BY_HAND, to.0, to.1, source]);
+        python.args(["-c", BY_HAND, to.0, to.1, own]);
         python.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = python.spawn()?;
         let stdout = child.stdout.take().context("its output")?;
@@ -282,8 +277,12 @@ pub async fn nobody_is_taken_for_another(stage: Stage) -> Result<()> {
     // Whoever connects to the listener itself may have the port that another one then asks from.
     let direct = port(&play, &backend).await?;
     let agents = lanyard::agent::intercept::DEFAULT_AGENT_ADDRESS.to_string();
-    let first = Hand::connect(play.node(), &thief, (&agents, &direct), "33333").await?;
-    let own = Hand::connect(play.node(), &pod, ("169.254.169.254", "80"), "33333").await?;
+    let nodes = play.cast.lab.node().address().to_string();
+    let connect = async |cgroup: &Path, address: &str, port: &str| {
+        Hand::connect(play.node(), cgroup, (address, port), &nodes).await
+    };
+    let first = connect(&thief, &agents, &direct).await?;
+    let own = connect(&pod, "169.254.169.254", "80").await?;
     let got = first.ask().await?;
     ensure!(got.starts_with("HTTP/1.1 503"), "the thief: {got}");
     let got = own.ask().await?;

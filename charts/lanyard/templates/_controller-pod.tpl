@@ -63,6 +63,9 @@ spec:
         - --namespace=$(NAMESPACE)
         - --lease-name={{ $name }}
         - --removal-marker={{ include "lanyard.fullname" . }}-removal
+        {{- if .Values.agent.hostNetworkPods.enabled }}
+        - --host-network-pods=true
+        {{- end }}
         - --cloud={{ .Values.azure.cloud }}
         {{- with .Values.azure.armEndpoint }}
         - --arm-endpoint={{ . }}

@@ -52,14 +52,12 @@ impl Namer {
             return Err(Unnamed::MeantUs);
         };
         let id = self.sockets.cgroup(self.here, peer)?;
-        let uid = match self.cgroups.known(id) {
-            Some(known) => known,
-            None => {
-                let cgroups = self.cgroups.clone();
-                let looked = tokio::task::spawn_blocking(move || cgroups.look(id)).await;
-                looked.map_err(|error| Unnamed::Kernel(error.to_string()))?
-            }
-        };
+        if let Some(known) = self.cgroups.known(id) {
+            return known.ok_or(Unnamed::NoPod);
+        }
+        let cgroups = self.cgroups.clone();
+        let looked = tokio::task::spawn_blocking(move || cgroups.look(id)).await;
+        let uid = looked.map_err(|error| Unnamed::Kernel(error.to_string()))?;
         uid.ok_or(Unnamed::NoPod)
     }
 }

@@ -34,15 +34,15 @@ impl Sockets {
     /// The cgroup of the socket that `peer` is, to whom we are `here`.
     pub fn cgroup(&self, here: SocketAddrV4, peer: SocketAddrV4) -> Result<u64, Unnamed> {
         let tracked = self.tracked.ask(find_request(here, peer));
-        let asked = asked(&tracked.map_err(gone)?)?;
+        let asked = asked(&tracked.map_err(|error| gone(&error))?)?;
         let target = SocketAddrV4::new(METADATA_ADDRESS, METADATA_PORT);
         let question = request(BY_FAMILY, 0, 0, &Connection::between(asked, target));
-        let answer = self.sockets.ask(question).map_err(gone)?;
+        let answer = self.sockets.ask(question).map_err(|error| gone(&error))?;
         owner(&answer, asked, target)
     }
 }
 
-fn gone(error: io::Error) -> Unnamed {
+fn gone(error: &io::Error) -> Unnamed {
     if error.kind() == io::ErrorKind::NotFound {
         Unnamed::Gone
     } else {

@@ -70,7 +70,13 @@ pub async fn dry_run(config: Config) -> anyhow::Result<Plans> {
     let registry = Registry::new();
     let latch = Readiness::default().latch("watches");
     let mut watching = JoinSet::new();
-    source.observe(batches, latch, &registry, &mut watching)?;
+    source.observe(
+        config.host_network_pods,
+        batches,
+        latch,
+        &registry,
+        &mut watching,
+    )?;
     let mut core = Core::new(super::metrics::reconcile_seconds(&registry)?);
     while !core.complete {
         let batch = incoming.recv().await.context("nobody observes any more")?;

@@ -60,7 +60,13 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     serve_admin(&config, pages, &admin, &mut tasks).await?;
     let (batches, incoming) = mpsc::channel(BATCHES);
-    source.observe(batches, observed, &registry, &mut tasks)?;
+    source.observe(
+        config.host_network_pods,
+        batches,
+        observed,
+        &registry,
+        &mut tasks,
+    )?;
     let mode = follow_marker(&config, source.cluster(), &mut tasks);
     let stop = CancellationToken::new();
     let (guard, keeping) = lease(&config, source.cluster(), &stop);

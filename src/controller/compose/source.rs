@@ -52,9 +52,10 @@ impl Source {
         }
     }
 
-    /// Starts what observes.
+    /// Starts what observes; host-network pods, too, where `counts_hosts`.
     pub fn observe(
         &self,
+        counts_hosts: bool,
         batches: mpsc::Sender<Batch>,
         latch: Latch,
         registry: &Registry,
@@ -64,6 +65,7 @@ impl Source {
             Self::Cluster(cluster) => {
                 let observe = Observe {
                     cluster: cluster.clone(),
+                    counts_hosts,
                     batches,
                     latch,
                     metrics: observe::metrics(registry)?,
@@ -72,7 +74,12 @@ impl Source {
                 tasks.spawn(observe.run());
             }
             Self::Folder(folder) => {
-                tasks.spawn(observe::folder::follow(folder.clone(), batches, latch));
+                tasks.spawn(observe::folder::follow(
+                    folder.clone(),
+                    counts_hosts,
+                    batches,
+                    latch,
+                ));
             }
         }
         Ok(())

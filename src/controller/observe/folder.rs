@@ -30,8 +30,8 @@ struct Folder {
 }
 
 impl Folder {
-    fn new(path: &Path) -> Self {
-        let mirror = |kind| Mirror::new(Observed::new(kind));
+    fn new(path: &Path, counts_hosts: bool) -> Self {
+        let mirror = |kind| Mirror::new(Observed::new(kind, counts_hosts));
         Self {
             path: path.to_owned(),
             mirrors: FOLLOWED.into_iter().map(mirror).collect(),
@@ -109,10 +109,11 @@ fn hash(value: &Value) -> u64 {
 /// Follows a folder until nobody takes batches any more.
 pub async fn follow(
     path: PathBuf,
+    counts_hosts: bool,
     batches: mpsc::Sender<Batch>,
     latch: Latch,
 ) -> anyhow::Result<()> {
-    let mut folder = Folder::new(&path);
+    let mut folder = Folder::new(&path, counts_hosts);
     let mut changes = Changes::of(&path)?;
     loop {
         let (back, batch) = tokio::task::spawn_blocking(move || {
@@ -163,7 +164,7 @@ mod tests {
                  apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d}}\n---\nkind: [broken\n"
             ),
         );
-        let mut folder = Folder::new(dir.path());
+        let mut folder = Folder::new(dir.path(), false);
         let first = folder.reread().unwrap();
         assert_eq!(kinds(&first), [Kind::Pods, Kind::Namespaces, Kind::Nodes]);
         assert_eq!(folder.told.len(), 1);

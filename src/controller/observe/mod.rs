@@ -41,6 +41,8 @@ pub fn metrics(registry: &Registry) -> prometheus::Result<WatchMetrics> {
 pub struct Observe {
     /// The API server.
     pub cluster: Cluster,
+    /// Whether host-network pods count.
+    pub counts_hosts: bool,
     /// Where changes go.
     pub batches: mpsc::Sender<Batch>,
     /// Closed while the watches work or cannot work.
@@ -63,7 +65,7 @@ impl Observe {
                 who: "the controller",
                 cluster: self.cluster.clone(),
                 collection: collection(kind),
-                mirror: Mirror::new(Observed::new(kind)),
+                mirror: Mirror::new(Observed::new(kind, self.counts_hosts)),
                 batches: self.batches.clone(),
                 unlisted: unlisted.clone(),
                 answers: None,

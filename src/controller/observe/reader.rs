@@ -63,12 +63,12 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Of a kind.
-    pub fn new(kind: Kind) -> Self {
+    /// Of a kind; of pods also those on their node's network, where agents tell them apart.
+    pub fn new(kind: Kind, counts_hosts: bool) -> Self {
         Self {
             kind,
             keys: RandomState::new(),
-            pods: Shared::default(),
+            pods: Shared::of_pods(counts_hosts),
             computes: Computes::default(),
         }
     }

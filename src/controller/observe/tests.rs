@@ -52,6 +52,7 @@ async fn scene(before: impl FnOnce(&Fake)) -> Scene {
     let millis = Duration::from_millis;
     let observe = Observe {
         cluster: fake.cluster(),
+        counts_hosts: false,
         batches: sender,
         latch: readiness.latch("watches"),
         metrics: metrics(&Registry::new()).unwrap(),

@@ -90,6 +90,8 @@ impl<'de> Visitor<'de> for Annotations {
 /// What pods have in common.
 #[derive(Debug, Default)]
 pub struct Shared {
+    /// Whether host-network pods count: agents tell them apart.
+    counts_hosts: bool,
     texts: Interned<str>,
     labels: Interned<Labels>,
     wanted: Interned<[String]>,
@@ -106,6 +108,14 @@ pub struct Found {
 }
 
 impl Shared {
+    /// Of no pods yet; `counts_hosts`: host-network pods count, too.
+    pub fn of_pods(counts_hosts: bool) -> Self {
+        Self {
+            counts_hosts,
+            ..Self::default()
+        }
+    }
+
     /// The pod in this text.
     pub fn read(&mut self, text: &str) -> Result<Found, Malformed> {
         let slim = serde_json::from_str(text).map_err(|error| Malformed::at("object", error))?;
@@ -128,8 +138,8 @@ impl Shared {
         let name = ObjectName::new(namespace, metadata.name);
         let node = spec.node_name.filter(|node| !node.is_empty());
         let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let is_hosts = spec.host_network.unwrap_or(false);
-        let counts = node.filter(|_| !has_ended && !is_hosts);
+        let is_told = self.counts_hosts || !spec.host_network.unwrap_or(false);
+        let counts = node.filter(|_| !has_ended && is_told);
         let pod = counts.map(|node| Pod {
             uid: if metadata.uid.is_empty() {
                 name.to_string().into()
@@ -222,7 +232,10 @@ mod tests {
         assert!(read(&phase("Succeeded")).is_none());
         assert!(read(&phase("Failed")).is_none());
         assert!(read(&pod("p", |pod| pod["spec"]["nodeName"] = json!(""))).is_none());
-        assert!(read(&pod("p", |pod| pod["spec"]["hostNetwork"] = json!(true))).is_none());
+        let host = pod("p", |pod| pod["spec"]["hostNetwork"] = json!(true));
+        assert!(read(&host).is_none());
+        let mut told_apart = Shared::of_pods(true);
+        assert!(told_apart.read(&host.to_string()).unwrap().pod.is_some());
         let ending = pod("p", |pod| {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         });

@@ -76,7 +76,7 @@ struct Follows {
 impl Follows {
     fn new(kind: Kind) -> Self {
         Self {
-            mirror: Mirror::new(Observed::new(kind)),
+            mirror: Mirror::new(Observed::new(kind, false)),
             world: World::default(),
             idle: 0,
         }
@@ -217,5 +217,5 @@ fn a_bookmark_needs_no_object() {
     )
     .unwrap();
     assert_eq!(Named::read(&text).unwrap().version, "9");
-    assert_eq!(Observed::new(Kind::Pods).kind(), Kind::Pods);
+    assert_eq!(Observed::new(Kind::Pods, false).kind(), Kind::Pods);
 }
