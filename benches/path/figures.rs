@@ -35,7 +35,7 @@ pub async fn host_network(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
     let (known, new) = hosts::lookups(lab, 2000).await?;
     let what = "host-network pod of a connection: conntrack, socket, cgroup";
     table.micros(what, known, 200.0);
-    let what = "the same for a container that is not known yet, among 250 pods' cgroups";
+    let what = "the same for a container that is not known yet, among those of 250 pods, 10 of them on the node's network";
     table.micros(what, new, 200.0);
     Ok(())
 }

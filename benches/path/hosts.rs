@@ -2,15 +2,23 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use lanyard::agent::directory::{Directory, Published};
 use lanyard::agent::host::{Hierarchy, Namer};
+use lanyard::agent::touched::Touched;
+use lanyard::agent::world::{Change, World};
+use lanyard::api::object;
 use lanyard::lab::{self, IMDS, Lab};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::cast::PODS;
 
+/// How many of the pods are on the node's network.
+const HOSTS: u8 = 10;
 /// Containers of each pod.
 const CONTAINERS: usize = 2;
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
@@ -69,6 +77,21 @@ fn remove(folder: &Path) {
     let _ = std::fs::remove_dir(folder);
 }
 
+/// All pods, of which the last ones are on the node's network.
+fn directory() -> anyhow::Result<Arc<Published>> {
+    let mut world = World::default();
+    for pod in 0..PODS {
+        let manifest = serde_json::json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "a", "name": pod.to_string(), "uid": pod.to_string()},
+            "spec": {"hostNetwork": pod >= PODS - HOSTS, "containers": []}});
+        let read = object::read(manifest, "1")?.context("a pod")?;
+        world.change(Change::Apply(read), Duration::ZERO, &mut Touched::default());
+    }
+    let published = Arc::new(Published::default());
+    published.publish(Directory::of(&world, |_, _| false));
+    Ok(published)
+}
+
 /// Times in µs: of a connection whose container is known, and of the first one of a new container.
 pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     let tree = Tree::plant()?;
@@ -80,7 +103,7 @@ pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f
     );
     let rule: Vec<&str> = rule.split(' ').collect();
     node.output("iptables-nft", &rule).await?;
-    let root = tree.root.clone();
+    let (root, directory) = (tree.root.clone(), directory()?);
     let measured = node.run(async move || {
         let hierarchy = Hierarchy::enter(&root)?;
         let listener = TcpListener::bind(here).await?;
@@ -88,7 +111,7 @@ pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f
         let (_served, peer) = listener.accept().await?;
         let expected = (PODS - 1).to_string();
         let (mut known, mut new) = (Vec::new(), Vec::new());
-        let namer = Namer::open(here, hierarchy.clone())?;
+        let namer = Namer::open(here, hierarchy.clone(), directory.clone())?;
         namer.name(peer).await?;
         for _ in 0..times {
             let start = Instant::now();
@@ -97,7 +120,7 @@ pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f
             anyhow::ensure!(*uid == *expected, "taken for {uid}");
         }
         for _ in 0..times / 10 {
-            let namer = Namer::open(here, hierarchy.clone())?;
+            let namer = Namer::open(here, hierarchy.clone(), directory.clone())?;
             let start = Instant::now();
             namer.name(peer).await?;
             new.push(start.elapsed().as_secs_f64() * 1e6);

@@ -292,7 +292,11 @@ async fn serve_hosts(
     let listener = TcpListener::bind((address, 0)).await;
     let listener = listener.context("cannot listen for host-network pods")?;
     let port = listener.local_addr()?.port();
-    let namer = Namer::open(SocketAddrV4::new(address, port), hierarchy.clone());
+    let namer = Namer::open(
+        SocketAddrV4::new(address, port),
+        hierarchy.clone(),
+        pipeline.directory.clone(),
+    );
     let answer = OnHost {
         pipeline: pipeline.clone(),
         namer: namer.context("cannot ask for sockets")?,

@@ -53,9 +53,10 @@ impl Cgroups {
         self.strangers.lock().contains(&id).then_some(None)
     }
 
-    /// The pod that a cgroup is of, looking if need be. Blocks; of several callers one looks at a time.
+    /// The pod that a cgroup is of, looking if need be. Blocks; of several callers one looks at a time. Folders of
+    /// pods that are known to have a network of their own (`is_elsewhere`, by UID) are not looked into: most are such.
     #[must_use]
-    pub fn look(&self, id: u64) -> Option<Arc<str>> {
+    pub fn look(&self, id: u64, is_elsewhere: impl Fn(&str) -> bool) -> Option<Arc<str>> {
         let mut strangers = self.strangers.lock();
         // Somebody may have looked meanwhile, for this one or another.
         if let Some(uid) = self.known.load().get(&id) {
@@ -66,7 +67,7 @@ impl Cgroups {
         }
         let mut found = HashMap::new();
         for (_, folder) in self.hierarchy.folders_of_pods() {
-            above_pods(&folder, ABOVE, &mut found);
+            above_pods(&folder, ABOVE, &is_elsewhere, &mut found);
         }
         let uid = found.get(&id).cloned();
         self.known.store(Arc::new(found));
@@ -94,15 +95,23 @@ fn folders(parent: &Path, mut each: impl FnMut(&str, u64)) -> io::Result<()> {
 }
 
 /// What cannot be read has gone: cgroups come and go while we look.
-fn above_pods(parent: &Path, levels: usize, found: &mut HashMap<u64, Arc<str>>) {
+fn above_pods(
+    parent: &Path,
+    levels: usize,
+    is_elsewhere: &impl Fn(&str) -> bool,
+    found: &mut HashMap<u64, Arc<str>>,
+) {
     let _ = folders(parent, |name, id| {
         let folder = parent.join(name);
         if let Some(uid) = uid_of(name) {
+            if is_elsewhere(&uid) {
+                return;
+            }
             let uid: Arc<str> = uid.into();
             found.insert(id, uid.clone());
             below_pod(&folder, &uid, BELOW, found);
         } else if levels > 1 {
-            above_pods(&folder, levels - 1, found);
+            above_pods(&folder, levels - 1, is_elsewhere, found);
         }
     });
 }
@@ -182,10 +191,12 @@ mod tests {
             "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podthree_3.slice/cri.scope",
             "system.slice/podfour",
             "kubepods/deep/deeper/podfive",
+            "kubepods/podelsewhere/main",
         ]);
         let look = |folder: &str| {
             let id = root.path().join(folder).metadata().unwrap().ino();
-            cgroups.look(id).as_deref().map(str::to_owned)
+            let found = cgroups.look(id, |uid| uid == "elsewhere");
+            found.as_deref().map(str::to_owned)
         };
         for (folder, uid) in [
             ("kubepods/burstable/podone", Some("one")),
@@ -198,6 +209,7 @@ mod tests {
                 Some("three-3"),
             ),
             ("kubepods", None),
+            ("kubepods/podelsewhere/main", None),
             ("kubepods/burstable", None),
             ("system.slice/podfour", None),
             ("kubepods/deep/deeper/podfive", None),
@@ -212,18 +224,22 @@ mod tests {
         let (root, cgroups) = hierarchy(&["kubepods/podone/main", "system.slice"]);
         let id = |folder: &str| root.path().join(folder).metadata().unwrap().ino();
         assert_eq!(cgroups.known(id("kubepods/podone/main")), None);
-        assert!(cgroups.look(id("kubepods/podone/main")).is_some());
+        assert!(
+            cgroups
+                .look(id("kubepods/podone/main"), |_| false)
+                .is_some()
+        );
         assert!(cgroups.known(id("kubepods/podone/main")).is_some());
         let later = "kubepods/podone/again";
         std::fs::create_dir(root.path().join(later)).unwrap();
         assert_eq!(cgroups.known(id(later)), None);
-        assert_eq!(cgroups.look(id(later)).as_deref(), Some("one"));
+        assert_eq!(cgroups.look(id(later), |_| false).as_deref(), Some("one"));
         let stranger = id("system.slice");
         assert_eq!(cgroups.known(stranger), None);
-        assert_eq!(cgroups.look(stranger), None);
+        assert_eq!(cgroups.look(stranger, |_| false), None);
         assert_eq!(cgroups.known(stranger), Some(None));
         for number in 0..2 * u64::try_from(MOST_STRANGERS).unwrap() {
-            let _ = cgroups.look(u64::MAX - number);
+            let _ = cgroups.look(u64::MAX - number, |_| false);
         }
         assert!(cgroups.strangers.lock().len() <= MOST_STRANGERS);
     }

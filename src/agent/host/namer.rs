@@ -1,6 +1,6 @@
 //! From a connection to a pod's UID.
 //!
-//! In: a peer. Out: its pod, or why it has none. Blocks on the file system where a cgroup is new, in a thread for
+//! In: a peer, the directory. Out: its pod, or why it has none. Blocks on the file system where a cgroup is new, in a thread for
 //! that; else it waits for nobody.
 
 use std::io;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::cgroups::Cgroups;
 use super::hierarchy::Hierarchy;
 use super::sockets::Sockets;
+use crate::agent::directory::Published;
 
 /// Why a connection is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -29,20 +30,25 @@ pub enum Unnamed {
 }
 
 /// Tells who is at the other end.
-#[derive(Debug)]
 pub struct Namer {
     here: SocketAddrV4,
     sockets: Sockets,
     cgroups: Arc<Cgroups>,
+    directory: Arc<Published>,
 }
 
 impl Namer {
     /// For a listener at `here`.
-    pub fn open(here: SocketAddrV4, hierarchy: Hierarchy) -> io::Result<Self> {
+    pub fn open(
+        here: SocketAddrV4,
+        hierarchy: Hierarchy,
+        directory: Arc<Published>,
+    ) -> io::Result<Self> {
         Ok(Self {
             here,
             sockets: Sockets::open()?,
             cgroups: Arc::new(Cgroups::of(hierarchy)),
+            directory,
         })
     }
 
@@ -56,7 +62,13 @@ impl Namer {
             return known.ok_or(Unnamed::NoPod);
         }
         let cgroups = self.cgroups.clone();
-        let looked = tokio::task::spawn_blocking(move || cgroups.look(id)).await;
+        let directory = self.directory.load().clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let is_elsewhere =
+                |uid: &str| directory.of_uid(uid).is_some_and(|of| !of.pod.host_network);
+            cgroups.look(id, is_elsewhere)
+        });
+        let looked = looked.await;
         let uid = looked.map_err(|error| Unnamed::Kernel(error.to_string()))?;
         uid.ok_or(Unnamed::NoPod)
     }
