@@ -79,7 +79,6 @@ const PURE: &[&str] = &[
     "src/agent/host_token/seen.rs",
     "src/agent/inside/netlink.rs",
     "src/agent/inside/divert.rs",
-    "src/agent/inside/rewrite.rs",
     "src/agent/inside/roster.rs",
     "src/agent/inside/sandbox.rs",
     "src/agent/intercept/backend.rs",

@@ -342,7 +342,10 @@ fn host_network_pods_are_told_apart_at_a_price() {
         container["securityContext"]["capabilities"]["add"].to_string(),
         r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
     );
-    let both = set(&["--set", "agent.hostNetworkPods.enabled=true,agent.mode=in-pod"]);
+    let both = set(&[
+        "--set",
+        "agent.hostNetworkPods.enabled=true,agent.mode=in-pod",
+    ]);
     assert_eq!(
         both["containers"][0]["securityContext"]["capabilities"]["add"].to_string(),
         r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
