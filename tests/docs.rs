@@ -28,6 +28,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--rounds",
     "--seconds",
     "--harness",
+    "--hosts",
     "--sets",
     "--micro",
     "--unix-socket",

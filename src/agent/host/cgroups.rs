@@ -102,16 +102,15 @@ fn above_pods(
     found: &mut HashMap<u64, Arc<str>>,
 ) {
     let _ = folders(parent, |name, id| {
-        let folder = parent.join(name);
         if let Some(uid) = uid_of(name) {
             if is_elsewhere(&uid) {
                 return;
             }
             let uid: Arc<str> = uid.into();
             found.insert(id, uid.clone());
-            below_pod(&folder, &uid, BELOW, found);
+            below_pod(&parent.join(name), &uid, BELOW, found);
         } else if levels > 1 {
-            above_pods(&folder, levels - 1, is_elsewhere, found);
+            above_pods(&parent.join(name), levels - 1, is_elsewhere, found);
         }
     });
 }
