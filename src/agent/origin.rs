@@ -47,7 +47,7 @@ impl Origin {
     pub fn asked_by(&self) -> Option<&str> {
         match self {
             Self::Named(named) => Some(&named.by),
-            Self::Address(_) | Self::Inside(_) => None,
+            Self::Address(_) | Self::Inside(_) | Self::Host(_) | Self::Nobody(..) => None,
         }
     }
 }
