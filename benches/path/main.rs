@@ -35,6 +35,7 @@ use crate::stage::Side;
 
 /// Measures the redirected path.
 #[derive(Debug, Parser)]
+#[allow(clippy::struct_excessive_bools, reason = "flags")]
 struct Options {
     /// The parts of the rig that run as processes of their own.
     #[command(subcommand)]

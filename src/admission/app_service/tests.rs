@@ -1,8 +1,12 @@
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "objects are written where they are given"
+)]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::*;
 use crate::api::APP_SERVICE_ENDPOINT;
 
 fn labelled(spec: Value) -> Value {
