@@ -77,7 +77,6 @@ const PURE: &[&str] = &[
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
     "src/agent/host_token/seen.rs",
-    "src/agent/inside/netlink.rs",
     "src/agent/inside/divert.rs",
     "src/agent/inside/roster.rs",
     "src/agent/inside/sandbox.rs",
