@@ -10,6 +10,7 @@ pub mod event;
 pub mod folder;
 mod objects;
 mod page;
+mod post;
 mod review;
 mod secret;
 #[cfg(test)]

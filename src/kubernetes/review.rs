@@ -6,20 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
-use hyper::Request;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
-use kube::client::Body;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Cluster;
-use super::collection::{Failure, causes, in_time};
+use super::collection::{Failure, in_time};
 
-/// A user with all of his groups has some kilobytes.
-const LONGEST: usize = 256 << 10;
 /// Where a token that is bound to a pod says on which node that is (Kubernetes 1.30 and later).
 const NODE: &str = "authentication.kubernetes.io/node-name";
 
@@ -144,16 +137,7 @@ impl Cluster {
         path: &str,
         review: &Value,
     ) -> Result<S, Failure> {
-        let request = Request::post(path)
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Body::from(review.to_string().into_bytes()))
-            .map_err(|error| Failure::Nonsense(error.to_string()))?;
-        let answer = self.send(request).await?;
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body: Bytes = body
-            .map_err(|error| Failure::Unreachable(causes(error.as_ref())))?
-            .to_bytes();
+        let body = self.post(path, review).await?;
         // Not the reader's words: the answer repeats the token.
         let nonsense = |_| Failure::Nonsense("it is no review".to_owned());
         let answer: Answer<S> = serde_json::from_slice(&body).map_err(nonsense)?;

@@ -6,21 +6,14 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::Request;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
-use kube::client::Body;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::Cluster;
-use super::collection::{Failure, causes, in_time};
+use super::collection::{Failure, in_time};
 use crate::model::ids::ObjectName;
-
-/// Tokens have a few kilobytes.
-const LONGEST: usize = 256 << 10;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +90,7 @@ impl Cluster {
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": request.uid},
             },
         });
-        let sent = Request::post(path)
-            .header(ACCEPT, "application/json")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Body::from(body.to_string().into_bytes()))
-            .map_err(|error| Failure::Nonsense(error.to_string()))?;
-        let answer = self.send(sent).await?;
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| Failure::Unreachable(causes(error.as_ref())))?;
-        Ok(Zeroizing::new(body.to_bytes().to_vec()))
+        self.post(&path, &body).await
     }
 }
 

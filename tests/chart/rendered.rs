@@ -120,6 +120,10 @@ fn values_that_cannot_be_meant_are_refused_with_a_reason() {
             "with agent.mode=redirect only",
         ),
         ("agent.mode=inpod", "mode"),
+        (
+            "agent.inPod.vmExtensionEndpoint=true",
+            "nothing listens inside pods",
+        ),
         ("agent.inPod.runtimeState=run", "runtimeState"),
     ] {
         let told = refusal(set);

@@ -325,6 +325,9 @@ pub async fn nobody_is_taken_for_another(stage: Stage) -> Result<()> {
             let said = attacker.namespace().output("curl", &args).await;
             let said = said.unwrap_or_default();
             ensure!(!said.contains("access_token"), "{interface} {url}: {said}");
+            // By redirection with its own address it is heard, and refused: curl works, and so does the way.
+            let heard = interface == attacker.address().to_string() && url == TOKEN;
+            ensure!(!heard || said.contains("error_description"), "{said}");
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 mod feed;
 mod ground;
-mod host;
+mod host_token;
 
 use std::future::Future;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -103,7 +103,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     )
     .await?;
     serve_inside(&config, &pipeline, &registry, &drain, &mut tasks)?;
-    host::serve(
+    host_token::serve(
         &config, cluster, &pipeline, &registry, &owned, &drain, &mut tasks,
     )?;
     gate.start(&config, &owned, &mut tasks);

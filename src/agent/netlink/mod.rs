@@ -26,8 +26,9 @@ pub fn outcome(body: &[u8]) -> io::Result<()> {
         .first_chunk::<4>()
         .map(|code| i32::from_ne_bytes(*code))
     {
-        Some(code) if code != 0 => Err(io::Error::from_raw_os_error(-code)),
-        _ => Ok(()),
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

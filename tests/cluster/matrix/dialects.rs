@@ -13,10 +13,13 @@ use crate::cluster::Cluster;
 
 const NAMESPACE: &str = "matrix";
 
-/// Three pods at once, one for each dialect, the clients one after the other.
+/// All pods at once, one for each dialect, the clients one after the other.
 pub async fn every_client_speaks_every_dialect(cluster: &Cluster) -> Result<()> {
     cluster.lanyard().await?;
     let image = clients::image(cluster).await?;
+    // Pods that ask for it are served from inside.
+    cluster.install(&["--set=agent.mode=mixed"]).await?;
+    cluster.agents_ready().await?;
     cast::raise(cluster, NAMESPACE).await?;
     let mark = cluster.mark().await?;
     let start = Instant::now();
@@ -45,6 +48,8 @@ pub async fn every_client_speaks_every_dialect(cluster: &Cluster) -> Result<()> 
         .find(|entry| entry.identity.as_deref() == Some(AUDIT.name));
     anyhow::ensure!(strange.is_none(), "nobody was granted it: {strange:?}");
     cast::leave(cluster, NAMESPACE).await?;
+    cluster.install(&["--reset-values"]).await?;
+    cluster.agents_ready().await?;
     report::stands_in("README.md", "dialects", &seen)
 }
 

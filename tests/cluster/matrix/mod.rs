@@ -21,11 +21,12 @@ use crate::cluster::Cluster;
 use crate::pods::Pod;
 use table::{Client, Dialect, Selector};
 
-/// The dialects that are tried, and on which node; the VM extension's needs a release whose agents serve pods from inside.
-const DIALECTS: [(Dialect, usize); 3] = [
+/// The dialects that are tried, and on which node. The VM extension's needs agents that serve pods from inside.
+const DIALECTS: [(Dialect, usize); 4] = [
     (Dialect::Imds, 1),
     (Dialect::AppService, 2),
     (Dialect::AppService2017, 1),
+    (Dialect::VmExtension, 2),
 ];
 /// A client that retries where it should give up takes 17 s and more.
 const HANG_MILLISECONDS: u64 = 12_000;
