@@ -20,6 +20,8 @@ use lanyard::model::fault::FaultKind;
 /// Flags of other programs that the documents mention.
 const FOREIGN_FLAGS: &[&str] = &[
     "--noflush",
+    // kubectl's.
+    "--subresource",
     "--features",
     "--release",
     "--test",
