@@ -50,10 +50,10 @@ pub(super) struct Bound {
 pub(super) enum ReviewError {
     #[error("no AdmissionReview: {0}")]
     Malformed(#[from] serde_json::Error),
-    #[error("an AdmissionReview of {0}: only admission.k8s.io/v1 is understood")]
+    #[error("an AdmissionReview of {0:.64?}: only admission.k8s.io/v1 is understood")]
     Version(String),
     #[error(
-        "an AdmissionReview of {operation} {resource}/{subresource}: the webhook's rules are to name CREATE of \
+        "an AdmissionReview of {operation:.64?} {resource:.64?}/{subresource:.64?}: the webhook's rules are to name CREATE of \
          serviceaccounts/token only"
     )]
     Other {
@@ -128,7 +128,9 @@ pub(super) fn changed(review: &str, patch: &[Value], warnings: &[String]) -> Val
     let response = &mut answer["response"];
     if !patch.is_empty() {
         response["patchType"] = json!("JSONPatch");
-        response["patch"] = json!(STANDARD.encode(json!(patch).to_string()));
+        // Values of strings and numbers: writing them does not fail.
+        let patch = serde_json::to_string(patch).unwrap_or_default();
+        response["patch"] = json!(STANDARD.encode(patch));
     }
     if !warnings.is_empty() {
         response["warnings"] = json!(warnings);

@@ -30,6 +30,9 @@ const RECALL_AFTER: Duration = Duration::from_secs(1);
 /// seconds.
 const SETTLE_AFTER: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether anything was heard since.
+const HEARD_AGAIN: Duration = Duration::from_secs(2);
+
 /// Where local evidence is looked up, and how its changes are heard of.
 pub trait Witness {
     /// The kernel's evidence for an address.
@@ -74,6 +77,8 @@ pub struct Index<W> {
     pub witness: W,
     /// How pods are served.
     pub mode: NodeMode,
+    /// How long ago the source told anything of pods.
+    pub heard: Box<dyn Fn() -> Duration + Send>,
     /// Where snapshots go.
     pub published: Arc<Published>,
     /// The series.
@@ -99,6 +104,7 @@ impl<W: Witness> Index<W> {
         // From the moment at which everything was told.
         let mut settle: Option<Instant> = None;
         let mut settled = false;
+        let mut settle_at = Instant::now();
         loop {
             let mut moved = false;
             tokio::select! {
@@ -117,9 +123,14 @@ impl<W: Witness> Index<W> {
                     }
                     moved = true;
                 }
-                () = tokio::time::sleep_until(settle.unwrap_or_else(Instant::now)), if settle.is_some() && !settled => {
-                    settled = true;
-                    moved = sightings.settle();
+                () = tokio::time::sleep_until(settle_at), if settle.is_some() && !settled => {
+                    // Of an API server that is away nothing is heard, and nothing is believed for it.
+                    if settle.is_some_and(|due| Instant::now() - (self.heard)() >= due) {
+                        settled = true;
+                        moved = sightings.settle();
+                    } else {
+                        settle_at = Instant::now() + HEARD_AGAIN;
+                    }
                 }
                 () = &mut recall, if waits => {
                     waits = false;
@@ -134,7 +145,8 @@ impl<W: Witness> Index<W> {
                 continue;
             };
             if settle.is_none() && knowledge.is_complete() {
-                settle = Some(Instant::now() + SETTLE_AFTER);
+                settle_at = Instant::now() + SETTLE_AFTER;
+                settle = Some(settle_at);
             }
             let changed = std::mem::take(&mut touched);
             let differs = book.update(world, &changed) || changed.beside_grants;

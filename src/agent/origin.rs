@@ -59,7 +59,8 @@ impl fmt::Display for Origin {
             Self::Inside(uid) => write!(f, "inside pod {uid}"),
             Self::Named(named) => write!(f, "on behalf of {}", named.pod),
             Self::Host(uid) => write!(f, "host-network pod {uid}"),
-            Self::Nobody(peer, why) => write!(f, "{peer} on the node's network ({why})"),
+            // Without the port: any number of them would be any number of callers.
+            Self::Nobody(peer, why) => write!(f, "{} on the node's network ({why})", peer.ip()),
         }
     }
 }

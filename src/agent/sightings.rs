@@ -81,8 +81,11 @@ impl Sightings {
             if seen.sighting.contradicts(&now) {
                 seen.belief = Belief::Moved;
             }
-            // What was not known yet is learnt; what was known stays the measure.
-            seen.sighting = seen.sighting.completed_by(&now);
+            // What was not known yet is learnt; what was known stays the measure. Of an address that nobody
+            // watched it may be another pod's.
+            if seen.belief != Belief::Unwatched {
+                seen.sighting = seen.sighting.completed_by(&now);
+            }
         }
         seen.belief != Belief::There
     }

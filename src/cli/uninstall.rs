@@ -95,6 +95,7 @@ impl Args {
             boot_guard: self.boot_guard,
             // Whatever the agents' mode was.
             inside: Some(self.runtime.folders()),
+            leaving: None,
         };
         let done = runtime.block_on(leave.node())?;
         if done.is_empty() {

@@ -106,6 +106,30 @@ pub async fn with_listeners_inside_a_forged_address_is_worth_nothing(stage: Stag
         outside += usize::from(refused);
     }
     ensure!(outside > 0, "it never came from outside");
+    // Over the bridge, straight to the victim's own listener: the address is local there, whatever the packets came by.
+    attacker
+        .namespace()
+        .ip("route add 169.254.169.254/32 dev eth0\n")
+        .await?;
+    for port in [80, 50_254] {
+        let url = format!(
+            "http://169.254.169.254:{port}/metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT_RESOURCE}"
+        );
+        let from = own.to_string();
+        let args = [
+            "-s",
+            "-m",
+            "3",
+            "--interface",
+            &from,
+            "-H",
+            "Metadata:true",
+            &url,
+        ];
+        let said = attacker.namespace().output("curl", &args).await;
+        let said = said.unwrap_or_default();
+        ensure!(!said.contains("access_token"), "{port}: {said}");
+    }
     // And the victim is served.
     let answer = ask_as(&victim, victim.address()).await?;
     ensure!(answer.ends_with(" 200"), "{answer}");

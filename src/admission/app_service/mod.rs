@@ -20,6 +20,9 @@ use opted::Opted;
 use pod::Pod;
 use secret::PodSecret;
 
+/// More containers than any pod has; each costs an answer some kilobytes.
+const MOST_CONTAINERS: usize = 512;
+
 /// The answer to a review.
 pub(super) fn review(body: &[u8]) -> Result<Value, ReviewError> {
     let request = review::read(body)?;
@@ -57,6 +60,12 @@ fn answer(request: &Request<'_>, pod: &Pod) -> Value {
     let Opted::In { with_2017 } = opted else {
         return review::changed(&request.uid, &[], &warnings);
     };
+    if pod.containers() > MOST_CONTAINERS {
+        let words = format!(
+            "Lanyard's webhook gives variables to at most {MOST_CONTAINERS} containers of a pod"
+        );
+        return refused(request, 400, &words);
+    }
     let Ok(secret) = PodSecret::draw() else {
         return refused(
             request,

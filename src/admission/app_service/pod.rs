@@ -49,6 +49,13 @@ pub(super) struct Variable {
 }
 
 impl Pod {
+    /// How many it has, init containers included.
+    pub(super) fn containers(&self) -> usize {
+        let of = |list: &Option<Vec<Container>>| list.as_ref().map_or(0, Vec::len);
+        let spec = self.spec.as_ref();
+        spec.map_or(0, |spec| of(&spec.containers) + of(&spec.init_containers))
+    }
+
     /// Reads it; the error is where it went wrong, in bytes, and nothing of what was found there.
     pub(super) fn read(json: &str) -> Result<Self, usize> {
         let pod: Self = serde_json::from_str(json).map_err(|error| error.column())?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -23,6 +24,7 @@ use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
 use crate::agent::watch::{ALWAYS, Health, Timing, Watch, WatchMetrics};
 use crate::agent::world::{Batch, Change};
+use crate::api::kind::Kind;
 use crate::kubernetes::Cluster;
 use crate::model::compute::Compute;
 use crate::model::grant::{Asker, Grant};
@@ -45,6 +47,7 @@ pub struct Parts<'a> {
 struct Memory {
     remembered: Option<Content>,
     checkpoint: Option<watch::Sender<Arc<Content>>>,
+    health: Option<Arc<Health>>,
 }
 
 /// Starts what fills the directory and the rings of credentials.
@@ -87,6 +90,11 @@ pub async fn feed(
         batches,
         witness: evidence,
         mode: config.inside.mode,
+        heard: {
+            let health = memory.health;
+            let ago = move |health: &Arc<Health>| health.age(Kind::Pods);
+            Box::new(move || health.as_ref().map_or(Duration::ZERO, ago))
+        },
         published: pipeline.directory.clone(),
         metrics: pipeline.metrics.clone(),
         ready,
@@ -181,11 +189,12 @@ fn from_kubernetes(
     pipeline.locator.ask_with(lookups);
     spawn(tasks, follow);
     let (keep, kept) = watch::channel(Arc::default());
-    let keeping = store.keep(kept, health);
+    let keeping = store.keep(kept, health.clone());
     tokio::spawn(stop.clone().run_until_cancelled_owned(keeping));
     Ok(Memory {
         remembered,
         checkpoint: Some(keep),
+        health: Some(health),
     })
 }
 

@@ -29,7 +29,7 @@ use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
 use crate::agent::host::{Hierarchy, Namer, OnHost};
-use crate::agent::inside::{InsideMetrics, Listeners};
+use crate::agent::inside::{InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -43,6 +43,8 @@ use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
 use crate::serve::{self, ConnMetrics, Drain, Limits, clock, limits, signals};
 
+/// Connections of all host-network pods together.
+const MOST_OF_HOSTS: usize = 1024;
 /// How often repeated decisions are told.
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// How long removing the rules may take at the end of an agent that only observes.
@@ -102,11 +104,11 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         &mut tasks,
     )
     .await?;
-    serve_inside(&config, &pipeline, &registry, &drain, &mut tasks)?;
+    let leaving = serve_inside(&config, &pipeline, &registry, &drain, &owned, &mut tasks)?;
     host_token::serve(
         &config, cluster, &pipeline, &registry, &owned, &drain, &mut tasks,
     )?;
-    gate.start(&config, &owned, &mut tasks);
+    gate.start(&config, &owned, &leaving, &mut tasks);
     tell_repeats(&pipeline, &mut tasks);
 
     let failed = tokio::select! {
@@ -246,16 +248,18 @@ async fn bind_patiently(flag: &str, address: SocketAddr) -> anyhow::Result<TcpLi
     }
 }
 
-/// Listeners inside pods, where that is a mode of this node's.
+/// Listeners inside pods, where that is a mode of this node's; how they are ended before the agent.
 fn serve_inside(
     config: &Config,
     pipeline: &Arc<Pipeline<Sources>>,
     registry: &Registry,
     drain: &Drain,
+    owned: &watch::Receiver<Ownership>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Leaving> {
+    let leaving = Leaving::default();
     if config.inside.mode == NodeMode::Redirect {
-        return Ok(());
+        return Ok(leaving);
     }
     let listeners = Listeners {
         config: config.inside.clone(),
@@ -266,6 +270,8 @@ fn serve_inside(
             ..config.limits
         },
         drain: drain.clone(),
+        leaving: leaving.clone(),
+        owned: owned.clone(),
         metrics: InsideMetrics::register(registry)?,
         connections: ConnMetrics::new(registry, "inside")?,
     };
@@ -274,7 +280,7 @@ fn serve_inside(
         listeners.run().await?;
         ended_in_drain(&drained, "the listeners inside pods")
     });
-    Ok(())
+    Ok(leaving)
 }
 
 /// The listener for host-network pods, where they are told apart; where it is.
@@ -302,8 +308,9 @@ async fn serve_hosts(
         namer: namer.context("cannot ask for sockets")?,
     };
     let limits = Limits {
-        // All who ask have the node's address.
-        connections_per_peer: config.limits.connections,
+        // All who ask have the node's address. Few: each connection has buffers, and any pod may open some.
+        connections: MOST_OF_HOSTS,
+        connections_per_peer: MOST_OF_HOSTS,
         ..config.limits
     };
     tracing::info!(%address, port, "listening for host-network pods");

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::agent::config::{Config, NodeMode};
-use crate::agent::inside::Folders;
+use crate::agent::inside::{Folders, Leaving};
 use crate::agent::intercept::{self, BackendChoice};
 use crate::agent::{bootguard, selftest};
 
@@ -24,11 +24,13 @@ pub struct Leave {
     pub boot_guard: Option<PathBuf>,
     /// Where pods are that may be served from inside; `None`: none is.
     pub inside: Option<Folders>,
+    /// Who serves them, where that is this process.
+    pub leaving: Option<Leaving>,
 }
 
 impl Leave {
     /// What an agent with this configuration has put on its node.
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, leaving: &Leaving) -> Self {
         Self {
             // An instance before this one may have used the other backend.
             backend: BackendChoice::Auto,
@@ -37,6 +39,7 @@ impl Leave {
             boot_guard: config.boot_guard.clone(),
             inside: (config.inside.mode != NodeMode::Redirect)
                 .then(|| config.inside.folders.clone()),
+            leaving: (config.inside.mode != NodeMode::Redirect).then(|| leaving.clone()),
         }
     }
 
@@ -52,13 +55,17 @@ impl Leave {
                     .map(|file| format!("removed boot guard {}", file.display())),
             );
         }
+        if let Some(leaving) = &self.leaving {
+            leaving.leave().await;
+        }
+        // Before pods: an agent that runs learns by it that it is to lay nothing any more.
+        done.extend(intercept::uninstall(self.backend, self.address, &self.state_dir).await?);
         if let Some(inside) = &self.inside {
             let cleared = inside.clear().await?;
             if cleared > 0 {
                 done.push(format!("removed the metadata address from {cleared} pods"));
             }
         }
-        done.extend(intercept::uninstall(self.backend, self.address, &self.state_dir).await?);
         if selftest::remove_left_over().await? {
             done.push("removed the self-test's interface".to_owned());
         }

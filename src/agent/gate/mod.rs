@@ -19,6 +19,7 @@ use self::guard::GuardMetrics;
 use self::removal::Marker;
 use self::taint::TaintMetrics;
 use super::config::{Config, Source};
+use super::inside::Leaving;
 use super::intercept::Ownership;
 use super::selftest::{self, SelfTestMetrics};
 use crate::kubernetes::Cluster;
@@ -89,6 +90,7 @@ impl Gate {
         self,
         config: &Config,
         owned: &watch::Receiver<Ownership>,
+        leaving: &Leaving,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) {
         if let Some((latch, metrics)) = self.self_test {
@@ -116,7 +118,7 @@ impl Gate {
             endless(
                 tasks,
                 "the removal marker's watch",
-                marker.obey(Leave::of(config), latch),
+                marker.obey(Leave::of(config, leaving), latch),
             );
         }
     }

@@ -58,9 +58,9 @@ pub async fn lay() -> Laid {
         bound => bound?,
     };
     // Looked at before the table: another agent of ours makes that first, too.
-    let was_there = Addresses::open().map_err(io::Error::other)?;
-    let was_there = was_there.local().await.map_err(io::Error::other)?;
-    if lay_table()? && was_there.contains(&METADATA) {
+    let addresses = Addresses::open().map_err(io::Error::other)?;
+    let was_there = addresses.has(METADATA).await.map_err(io::Error::other)?;
+    if lay_table()? && was_there {
         send(&divert::remove())?;
         return Ok(Err(Taken::Address));
     }
@@ -145,6 +145,8 @@ fn listener6(address: SocketAddrV6) -> io::Result<TcpListener> {
 fn stream(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Stream, flags, None)?;
+    // A neighbour reaches the address over the pod's other interfaces, too: there nobody listens.
+    setsockopt(&socket, sockopt::BindToDevice, &"lo".into())?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // The agent that takes over listens beside the one that goes.
     setsockopt(&socket, sockopt::ReusePort, &true)?;

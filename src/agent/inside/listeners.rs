@@ -8,6 +8,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -16,7 +17,8 @@ use super::bundles::{Bundles, Noticed};
 use super::lay::Taken;
 use super::namespace::Namespace;
 use super::stage::{Errand, Stage};
-use super::{Face, InsideConfig, InsideMetrics, enter, lay, roster};
+use super::{Face, InsideConfig, InsideMetrics, Leaving, enter, lay, roster};
+use crate::agent::intercept::Ownership;
 use crate::agent::obtain::TokenSource;
 use crate::agent::origin::Origin;
 use crate::agent::pipeline::Pipeline;
@@ -33,6 +35,10 @@ pub struct Listeners<S: TokenSource> {
     pub limits: Limits,
     /// The agent's end.
     pub drain: Drain,
+    /// The node is left while the agent goes on.
+    pub leaving: Leaving,
+    /// An instance that has been replaced lays nothing any more: what its successor takes away stays away.
+    pub owned: watch::Receiver<Ownership>,
     /// The series of all of them together.
     pub metrics: InsideMetrics,
     /// The series of their connections.
@@ -59,22 +65,44 @@ impl<S: TokenSource> Listeners<S> {
         let _member = self.drain.member();
         let mut bundles = Bundles::of(&self.config.folders.bundles)?;
         let mut known = self.pipeline.directory.subscribe();
+        let mut owned = self.owned.clone();
         let mut stages = Stages::new();
         let mut work: JoinSet<Done> = JoinSet::new();
         loop {
             forget(&mut stages, &bundles);
-            self.begin(&mut stages, &bundles, &mut work);
+            if self.lays() {
+                self.begin(&mut stages, &bundles, &mut work);
+            }
             self.count(&stages);
             let again = stages.values().filter_map(|(_, stage)| stage.again()).min();
+            let again = again.filter(|_| self.lays());
             tokio::select! {
                 () = self.drain.begun() => break,
+                () = self.leaving.asked() => return self.leave(&stages, work).await,
                 looked = bundles.next() => looked?,
                 _ = known.changed() => {}
+                Ok(()) = owned.changed() => {}
                 Some(done) = work.join_next() => self.take(&mut stages, done?)?,
                 () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
         }
         self.end(&stages).await;
+        Ok(())
+    }
+
+    fn lays(&self) -> bool {
+        let owned = *self.owned.borrow();
+        matches!(owned, Ownership::Pending | Ownership::Owner { .. })
+    }
+
+    /// Nothing is laid any more, and nobody answers inside; until the agent ends.
+    async fn leave(&self, stages: &Stages, mut work: JoinSet<Done>) -> anyhow::Result<()> {
+        while work.join_next().await.is_some() {}
+        let drains = stages.values().filter_map(|(_, stage)| stage.drain());
+        drains.for_each(Drain::cut);
+        self.metrics.pods.set(0);
+        self.leaving.done();
+        self.drain.begun().await;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod bundles;
 mod divert;
 mod enter;
 mod lay;
+mod leaving;
 mod listeners;
 mod metrics;
 mod namespace;
@@ -21,6 +22,7 @@ mod stage;
 
 use std::path::PathBuf;
 
+pub use self::leaving::Leaving;
 pub use self::listeners::Listeners;
 pub use self::metrics::InsideMetrics;
 use self::namespace::Namespace;
@@ -60,9 +62,10 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents.
+    /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents. One pod that
+    /// cannot be cleared keeps no other from it; the error names the first.
     pub async fn clear(&self) -> anyhow::Result<usize> {
-        let mut cleared = 0;
+        let (mut cleared, mut failed) = (0, None);
         for sandbox in bundles::now(&self.bundles) {
             let entered = async {
                 let namespace = Namespace::open(&self.namespaces, &sandbox.namespace)?;
@@ -73,13 +76,17 @@ impl Folders {
                 // It went meanwhile.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    anyhow::bail!(
-                        "the network of pod {} cannot be cleared: {error}",
-                        sandbox.uid
-                    )
+                    let uid = &*sandbox.uid;
+                    tracing::warn!(uid, %error, "a pod's network cannot be cleared");
+                    failed.get_or_insert_with(|| (uid.to_owned(), error));
                 }
             }
         }
-        Ok(cleared)
+        match failed {
+            None => Ok(cleared),
+            Some((uid, error)) => {
+                anyhow::bail!("the network of pod {uid} cannot be cleared: {error}")
+            }
+        }
     }
 }

@@ -34,10 +34,7 @@ pub fn sever(address: Ipv4Addr) -> io::Result<usize> {
     netlink.bind_auto()?;
     let mut ended = 0;
     for family in FAMILIES {
-        for connection in list(&netlink, family)? {
-            if !is_before(&connection, address) {
-                continue;
-            }
+        for connection in list(&netlink, family, address)? {
             match destroy(&netlink, &connection) {
                 Ok(()) => ended += 1,
                 // It ended by itself.
@@ -52,7 +49,8 @@ pub fn sever(address: Ipv4Addr) -> io::Result<usize> {
     Ok(ended)
 }
 
-fn list(netlink: &Socket, family: u8) -> io::Result<Vec<Connection>> {
+/// Those to be ended: a pod may have any number of others.
+fn list(netlink: &Socket, family: u8, address: Ipv4Addr) -> io::Result<Vec<Connection>> {
     let all = request(BY_FAMILY, DUMP, 0, &Connection::any(family));
     netlink.send_to(&all, &SocketAddr::new(0, 0), 0)?;
     let mut found = Vec::new();
@@ -62,7 +60,7 @@ fn list(netlink: &Socket, family: u8) -> io::Result<Vec<Connection>> {
             match kind {
                 DONE => return Ok(found),
                 ERROR => outcome(body)?,
-                _ => found.extend(Connection::read(body)),
+                _ => found.extend(Connection::read(body).filter(|one| is_before(one, address))),
             }
         }
     }

@@ -77,6 +77,11 @@ impl Addresses {
         }
     }
 
+    /// Whether any interface has the address.
+    pub async fn has(&self, address: Ipv4Addr) -> Result<bool, InterceptError> {
+        Ok(!self.list(Some(address)).await?.is_empty())
+    }
+
     /// Removes exactly this /32 from `lo`; whether it was there.
     pub async fn release(&self, address: Ipv4Addr) -> Result<bool, InterceptError> {
         let mut removed = false;

@@ -102,6 +102,12 @@ impl Health {
         Kind::EVERY.into_iter().map(pulse).filter(counts).collect()
     }
 
+    /// How long ago this kind was heard of; since the start, if never.
+    pub fn age(&self, kind: Kind) -> Duration {
+        let heard = self.kinds[kind as usize].lock().heard;
+        heard.unwrap_or(self.start).elapsed()
+    }
+
     /// How long ago the kind was heard of about which least is known.
     pub fn state_age(&self) -> Duration {
         let pulses = self.pulses();
