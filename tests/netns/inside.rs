@@ -244,7 +244,7 @@ pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Resul
     };
     let listeners = async |wanted: usize| {
         let sockets = cast.payments.namespace().output("ss", &["-Hltn"]).await;
-        sockets.is_ok_and(|text| text.matches("169.254.169.254:").count() == wanted)
+        sockets.is_ok_and(|text| text.matches("169.254.169.254%lo:").count() == wanted)
     };
     served(20).await?;
     let _second = cast
@@ -398,7 +398,7 @@ pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
         for pod in &pods {
             let listening = async || {
                 let sockets = pod.namespace().output("ss", &["-Hltn"]).await;
-                sockets.is_ok_and(|text| text.contains("169.254.169.254:"))
+                sockets.is_ok_and(|text| text.contains("169.254.169.254%lo:"))
             };
             until(WAIT, "its listener", listening).await?;
         }
