@@ -37,7 +37,11 @@ cluster: deps-cluster ## A real Kubernetes on this machine, with simulated Azure
 cluster-down: ## Removes the cluster and every trace of it
 	@$(CARGO) test --quiet --test cluster -- down
 
-test: deps deps-cluster check test-unit test-net test-cluster ## Everything that must pass before a change lands
+test: deps deps-cluster check test-unit ## Everything that must pass before a change lands
+	@echo "== the image is built beside the network tests (target/image.log)"
+	@$(MAKE) --no-print-directory image >target/image.log 2>&1 & \
+	$(MAKE) --no-print-directory test-net; status=$$?; wait; exit $$status
+	@$(MAKE) --no-print-directory test-cluster
 
 check: ## Formatting and lints
 	@echo "== formatting and lints"
