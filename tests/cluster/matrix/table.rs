@@ -150,22 +150,46 @@ const CLOUD_SHELL: &str = "not supported";
 const NO_OBJECT_ID: &str = "cannot name an identity by its object id";
 
 /// Both SDKs for JavaScript take the old pair for Azure Machine Learning, which knows client ids only.
-const NODE_REFUSES: &[Refusal] = &[(
-    Dialect::AppService2017,
-    &[Selector::Object, Selector::Resource],
-    ML,
-)];
+const NODE_REFUSES: &[Refusal] = &[
+    (
+        Dialect::AppService2017,
+        &[Selector::Object, Selector::Resource],
+        ML,
+    ),
+    (Dialect::VmExtension, NAMED, CLOUD_SHELL),
+];
+const MSAL_NODE_REFUSES: &[Refusal] = &[
+    NODE_REFUSES[0],
+    (Dialect::VmExtension, NAMED, "can only be system assigned"),
+];
+/// `MSI_ENDPOINT` alone is Azure Cloud Shell to all of them, where nothing can be named.
+const PYTHON_REFUSES: &[Refusal] = &[
+    (
+        Dialect::VmExtension,
+        &[Selector::Client],
+        "should not be set",
+    ),
+    (
+        Dialect::VmExtension,
+        &[Selector::Object, Selector::Resource],
+        "must not contain the following keys",
+    ),
+];
 /// So do both for Go.
-const GO_REFUSES: &[Refusal] = &[(
-    Dialect::AppService2017,
-    &[Selector::Object, Selector::Resource],
-    GO_ML,
-)];
+const GO_REFUSES: &[Refusal] = &[
+    (
+        Dialect::AppService2017,
+        &[Selector::Object, Selector::Resource],
+        GO_ML,
+    ),
+    (Dialect::VmExtension, NAMED, "doesn't support user-assigned"),
+];
 /// Its functions have no parameter for it.
 const ADAL_REFUSES: &[Refusal] = &[
     (Dialect::Imds, &[Selector::Object], NO_OBJECT_ID),
     (Dialect::AppService, &[Selector::Object], NO_OBJECT_ID),
     (Dialect::AppService2017, &[Selector::Object], NO_OBJECT_ID),
+    (Dialect::VmExtension, &[Selector::Object], NO_OBJECT_ID),
 ];
 /// `MSI_ENDPOINT` is Cloud Shell to it, also beside `MSI_SECRET`: it sends no secret, and names no identity.
 const JAVA_REFUSES: &[Refusal] = &[
@@ -175,6 +199,7 @@ const JAVA_REFUSES: &[Refusal] = &[
         "authentication failed",
     ),
     (Dialect::AppService2017, NAMED, CLOUD_SHELL),
+    (Dialect::VmExtension, NAMED, CLOUD_SHELL),
 ];
 const MSAL4J_REFUSES: &[Refusal] = &[
     (
@@ -183,6 +208,7 @@ const MSAL4J_REFUSES: &[Refusal] = &[
         "header is missing or wrong",
     ),
     (Dialect::AppService2017, NAMED, CLOUD_SHELL),
+    (Dialect::VmExtension, NAMED, CLOUD_SHELL),
 ];
 const RUST_REFUSES: &[Refusal] = &[
     (
@@ -191,6 +217,7 @@ const RUST_REFUSES: &[Refusal] = &[
         "resource IDs aren't supported for App Service",
     ),
     (Dialect::AppService2017, &Selector::ALL, "isn't supported"),
+    (Dialect::VmExtension, &Selector::ALL, "isn't supported"),
 ];
 const NAMED: &[Selector] = &[Selector::Client, Selector::Object, Selector::Resource];
 
@@ -202,7 +229,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "python",
         name: "Python azure-identity",
-        refuses: &[],
+        refuses: PYTHON_REFUSES,
         chain: Chain::On {
             without: BOTH,
             with: BOTH,
@@ -213,7 +240,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "aio",
         name: "Python azure-identity, aio",
-        refuses: &[],
+        refuses: PYTHON_REFUSES,
         chain: Chain::On {
             without: IMDS,
             with: IMDS,
@@ -243,7 +270,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         command: "msal-node",
         name: "JavaScript MSAL Node",
-        refuses: NODE_REFUSES,
+        refuses: MSAL_NODE_REFUSES,
         chain: Chain::None,
         broken: Patience::None,
         told: Patience::Long,
