@@ -31,6 +31,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--seconds",
     "--harness",
     "--hosts",
+    "--inside",
     "--sets",
     "--micro",
     "--unix-socket",
