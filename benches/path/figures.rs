@@ -21,12 +21,7 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     table.note(&memory(&agent, "after load")?);
     let what = "resident memory with 250 pods and 250 identities cached, after load";
     table.once(what, rss, "MiB", 16.0);
-    table.note(&format!(
-        "{} rounds of {} s for each side, interleaved; the machine's load over the last minute: {}",
-        options.rounds,
-        options.seconds,
-        proc::load_average()
-    ));
+    table.conditions(options);
     Ok(table)
 }
 

@@ -37,12 +37,7 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     memory(lab, &agent, &bundles, &mut table).await?;
     together(lab, &bundles, &mut table).await?;
     under_load(lab, options, (&agent, &bundles), &mut table).await?;
-    table.note(&format!(
-        "{} rounds of {} s for each side, interleaved; the machine's load over the last minute: {}",
-        options.rounds,
-        options.seconds,
-        proc::load_average()
-    ));
+    table.conditions(options);
     Ok(table)
 }
 

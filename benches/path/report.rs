@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::Options;
+use crate::proc::load_average;
 use crate::rounds::{Rounds, Sample, median};
 use crate::stage::Side;
 
@@ -127,6 +129,16 @@ impl Table {
             self.targets,
             "| {what} | {measured} | {target} | {verdict} |"
         );
+    }
+
+    /// How it was measured.
+    pub fn conditions(&mut self, options: &Options) {
+        self.note(&format!(
+            "{} rounds of {} s for each side, interleaved; the machine's load over the last minute: {}",
+            options.rounds,
+            options.seconds,
+            load_average()
+        ));
     }
 
     /// A sentence below the tables.

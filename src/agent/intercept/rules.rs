@@ -119,15 +119,14 @@ pub fn desired(
         forward("filter", reject, guard_wire_server),
         forward(BOLT, "DROP", guard_wire_server),
     ];
-    let hosts = hosts.map(|hosts| (hosts, &hosts.cgroups[..]));
-    if let Some((_, cgroups)) = hosts {
+    if let Some(Hosts { cgroups, .. }) = hosts {
         tables.push(output("filter", "closed to pods", cgroups, reject));
         tables.push(output(BOLT, "closed to pods", cgroups, "DROP"));
     }
     if let Some((address, stamp)) = agent {
         tables.push(nat(address, stamp));
-        tables.extend(hosts.map(|(hosts, cgroups)| {
-            let verdict = format!("DNAT --to-destination {address}:{}", hosts.port);
+        tables.extend(hosts.map(|Hosts { cgroups, port }| {
+            let verdict = format!("DNAT --to-destination {address}:{port}");
             output("nat", "goes to the agent", cgroups, &verdict)
         }));
     }
