@@ -20,6 +20,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::issue::{Authority, IssueError};
+use super::metrics::Metrics;
 use crate::serve::clock;
 
 /// Kubelet itself takes up to a minute to bring a changed Secret.
@@ -138,9 +139,20 @@ impl Current {
         Ok(true)
     }
 
-    /// Looks for ever.
-    pub(super) async fn follow(self: Arc<Self>) {
+    /// When the certificate ends that is served.
+    fn ends(&self) -> Option<Timestamp> {
+        let served = self.served.load();
+        let leaf = served.pair.cert.first()?;
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+        Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()
+    }
+
+    /// Looks for ever, and tells how long what is served lasts.
+    pub(super) async fn follow(self: Arc<Self>, metrics: Metrics) {
         loop {
+            if let Some(ends) = self.ends() {
+                metrics.serving_until(ends);
+            }
             let due = self.served.load().due;
             let left = due.map(|due| Duration::try_from(due.duration_since(clock::now())));
             let left = left.map_or(LOOK, |left| left.unwrap_or(AT_ONCE).max(AT_ONCE));
@@ -306,6 +318,8 @@ mod tests {
         assert!(!current.look(now).unwrap());
         assert_eq!(leaf(), first, "it was signed anew for nothing");
         let due = current.served.load().due.unwrap();
+        let life = current.ends().unwrap().duration_since(now);
+        assert!(life.as_secs().abs_diff(3 * 3600) < 60, "{life:?}");
         assert!(!current.look(due - Duration::from_secs(1)).unwrap());
         assert!(current.look(due).unwrap());
         let second = leaf();

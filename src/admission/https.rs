@@ -1,7 +1,8 @@
 //! HTTP/1.1 over TLS for few, trusted, long-lived clients: the API servers and kubelet.
 //!
 //! In: a bound listener, a TLS configuration and an [`Answer`]. Out: answers. Blocks on nothing that a
-//! client can prolong: bounded connections, a deadline for the handshake and for each request's head.
+//! client can prolong: bounded connections, a deadline for the handshake, for each request's head and for
+//! an answer to be taken.
 //! Ends with the drain: connections end with their next answer, or when they are cut.
 
 use std::convert::Infallible;
@@ -14,10 +15,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
+use prometheus::IntCounter;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::spaced::Spaced;
 use crate::serve::admission::Admission;
 use crate::serve::{Answer, Drain, Limits};
 
@@ -31,7 +36,10 @@ const OF_ONE_ADDRESS: usize = 448;
 const HEAD: Duration = Duration::from_secs(5);
 /// For the next request and its head. API servers close what they do not use before.
 const IDLE: Duration = Duration::from_secs(150);
+/// For what was sent to be taken, in milliseconds; then the kernel ends the connection.
+const UNTAKEN: u32 = 10_000;
 const PAUSE: Duration = Duration::from_millis(100);
+static NO_TLS: Spaced = Spaced::new();
 
 /// Serves until `drain` has ended.
 pub(super) async fn serve<A: Answer>(
@@ -39,6 +47,7 @@ pub(super) async fn serve<A: Answer>(
     tls: ServerConfig,
     answer: A,
     drain: Drain,
+    without_tls: IntCounter,
 ) {
     let (tls, answer) = (TlsAcceptor::from(Arc::new(tls)), Arc::new(answer));
     let room = room();
@@ -52,9 +61,16 @@ pub(super) async fn serve<A: Answer>(
                     };
                     let (tls, answer) = (tls.clone(), Arc::clone(&answer));
                     let (member, drain) = (drain.member(), drain.clone());
+                    let without_tls = without_tls.clone();
                     tokio::spawn(async move {
+                        let talk = async {
+                            match handshake(stream, peer, &tls).await {
+                                Some(stream) => connection(stream, peer, answer, &drain).await,
+                                None => without_tls.inc(),
+                            }
+                        };
                         tokio::select! {
-                            () = connection(stream, peer, tls, answer, &drain) => {}
+                            () = talk => {}
                             () = drain.cut_off() => {}
                         }
                         drop((room, member));
@@ -82,19 +98,31 @@ fn room() -> Arc<Admission> {
     })
 }
 
-async fn connection<A: Answer>(
+/// The stream within the TLS; `None`: they did not agree on any.
+async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
-    tls: TlsAcceptor,
+    tls: &TlsAcceptor,
+) -> Option<TlsStream<TcpStream>> {
+    if let Err(error) = setsockopt(&stream, sockopt::TcpUserTimeout, &UNTAKEN) {
+        tracing::debug!(%peer, %error, "no deadline for what the client does not take");
+    }
+    match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        // An API server that does not trust the certificate says so here, and nowhere else.
+        Ok(Err(error)) if NO_TLS.passes() => tracing::warn!(%peer, %error, "no TLS with a client"),
+        Ok(Err(_)) => {}
+        Err(_) => tracing::debug!(%peer, "a client began no TLS"),
+    }
+    None
+}
+
+async fn connection<A: Answer>(
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
     answer: Arc<A>,
     drain: &Drain,
 ) {
-    let stream = match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        // An API server that does not trust the certificate says so here, and nowhere else.
-        Ok(Err(error)) => return tracing::warn!(%peer, %error, "no TLS with a client"),
-        Err(_) => return tracing::debug!(%peer, "a client began no TLS"),
-    };
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = Arc::clone(&answer);
         async move { Ok::<_, Infallible>(answer.answer(peer, request).await) }

@@ -17,8 +17,10 @@ mod certificate;
 mod guard;
 mod https;
 mod issue;
+mod metrics;
 mod review;
 mod run;
+mod spaced;
 mod verdict;
 mod webhook;
 

@@ -1,4 +1,4 @@
-//! Starts and ends the webhook.
+//! Starts and ends the webhooks.
 //!
 //! In: a [`Config`]. Out: an answering server, until SIGTERM. Where it guards tokens it blocks on the API
 //! server before it calls itself ready: a guard that may not read pods would deny everything. At the end it
@@ -9,15 +9,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use super::certificate::{Current, Source};
 use super::guard::Guard;
 use super::https;
+use super::metrics::Metrics;
 use super::webhook::Webhook;
 use crate::kubernetes::{self, Cluster, Kind};
 use crate::serve::ready::{Latch, Readiness};
-use crate::serve::{Drain, signals};
+use crate::serve::{self, Admin, ConnMetrics, Drain, LogLevel, signals};
 
 /// How long the cluster may go on sending requests to a pod that is ending.
 const STILL_ASKED: Duration = Duration::from_secs(5);
@@ -30,6 +32,8 @@ pub struct Config {
     pub address: IpAddr,
     /// Port at it; 0 takes any free one.
     pub port: u16,
+    /// Address of metrics, health and the log level.
+    pub admin: SocketAddr,
     /// Where its certificate comes from.
     pub certificate: Source,
     /// User name of the agents' service account, whose requests for tokens are judged; `None`: of none.
@@ -43,8 +47,10 @@ pub struct Config {
 }
 
 /// Runs until a signal.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     let signals = signals()?;
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry)?;
     let guard = match config.agents {
         Some(agents) => {
             let cluster = kubernetes::connect(config.kubeconfig.as_deref()).await?;
@@ -64,13 +70,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     stays.ready();
     let reads = guard.as_ref();
     let reads = reads.map(|guard| (guard.cluster.clone(), readiness.latch("pods")));
-    let webhook = Webhook::new(guard, app_service, readiness);
+    let pages = Admin {
+        registry,
+        readiness: readiness.clone(),
+        log_level: levels,
+    };
+    let pages = pages_of(config.admin, pages, drain.clone()).await?;
+    let without_tls = metrics.without_tls.clone();
+    let webhook = Webhook::new(guard, app_service, readiness, metrics.clone());
     let tls = certificate.tls()?;
-    let serving = https::serve(listener, tls, webhook, drain.clone());
+    let serving = https::serve(listener, tls, webhook, drain.clone(), without_tls);
     let ending = async {
         tokio::select! {
             () = signals.first.cancelled() => {}
-            () = async { tokio::join!(certificate.follow(), prove(reads)); } => {}
+            () = async { tokio::join!(certificate.follow(metrics), prove(reads)); } => {}
         }
         stays.not_ready("ending");
         tokio::select! {
@@ -81,8 +94,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             .complete(config.drain, signals.second.cancelled())
             .await
     };
-    tokio::join!(serving, ending);
+    tokio::join!(serving, pages, ending);
     Ok(())
+}
+
+/// Metrics, health and the log level, until `drain` has ended.
+async fn pages_of(
+    address: SocketAddr,
+    pages: Admin,
+    drain: Drain,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let conn = ConnMetrics::new(&pages.registry, "admin")?;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("--metrics-address {address}"))?;
+    tracing::info!(address = %listener.local_addr()?, "metrics and health");
+    Ok(serve::serve(listener, Admin::limits(), pages, drain, conn))
 }
 
 /// Reads a pod that need not be there, until that works: then questions can be answered.

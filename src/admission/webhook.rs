@@ -14,10 +14,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::app_service;
 use super::guard::Guard;
+use super::metrics::{Hook, Metrics, Outcome};
 use super::review::ReviewError;
+use super::spaced::Spaced;
 use crate::serve::Answer;
 use crate::serve::ready::Readiness;
 
@@ -34,6 +37,7 @@ const LARGE: usize = 2;
 /// For a body to come. With what the guard takes it is less than the webhooks' own 5 s.
 const READ: Duration = Duration::from_secs(2);
 const TEXT: &str = "text/plain; charset=utf-8";
+static NOT_OURS: Spaced = Spaced::new();
 
 /// The webhook's answers.
 pub(super) struct Webhook {
@@ -43,6 +47,7 @@ pub(super) struct Webhook {
     app_service: bool,
     /// What `/readyz` says.
     readiness: Readiness,
+    metrics: Metrics,
     large: Semaphore,
 }
 
@@ -56,28 +61,40 @@ enum NoBody {
 }
 
 impl Webhook {
-    pub(super) fn new(guard: Option<Guard>, app_service: bool, readiness: Readiness) -> Self {
+    pub(super) fn new(
+        guard: Option<Guard>,
+        app_service: bool,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             guard,
             app_service,
             readiness,
+            metrics,
             large: Semaphore::new(LARGE),
         }
     }
 
     async fn post(&self, path: &str, body: Incoming) -> Response<Full<Bytes>> {
-        let answer = match (path, &self.guard) {
-            (TOKEN_REQUESTS, Some(guard)) => match read(body, BODY).await {
-                Ok(body) => guard.review(&body).await,
-                Err(error) => return without_body(&error),
-            },
-            (APP_SERVICE, _) if self.app_service => match self.pod(body).await {
-                Ok(body) => app_service::review(&body),
-                Err(error) => return without_body(&error),
-            },
+        let started = Instant::now();
+        let (hook, answer) = match (path, &self.guard) {
+            (TOKEN_REQUESTS, Some(guard)) => {
+                let answer = match read(body, BODY).await {
+                    Ok(body) => Ok(guard.review(&body).await),
+                    Err(error) => Err(error),
+                };
+                (Hook::TokenRequests, answer)
+            }
+            (APP_SERVICE, _) if self.app_service => {
+                let answer = self.pod(body).await.map(|body| app_service::review(&body));
+                (Hook::AppService, answer)
+            }
             _ => return text(StatusCode::NOT_FOUND, "no such page\n"),
         };
-        reviewed(answer)
+        let outcome = answer.as_ref().map_or(Outcome::Unreadable, Outcome::of);
+        self.metrics.answered(hook, outcome, started.elapsed());
+        answer.map_or_else(|error| without_body(&error), reviewed)
     }
 
     /// The body of a pod's review. Large ones wait for one another, so that no number of them takes more
@@ -107,7 +124,9 @@ fn reviewed(answer: Result<Value, ReviewError>) -> Response<Full<Bytes>> {
         }
         // An error of the webhook to the API server, which then denies (failurePolicy: Fail).
         Err(error) => {
-            tracing::error!(%error, "a review that is none of ours");
+            if NOT_OURS.passes() {
+                tracing::error!(%error, "a review that is none of ours");
+            }
             text(StatusCode::BAD_REQUEST, error.to_string())
         }
     }

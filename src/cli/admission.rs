@@ -1,6 +1,6 @@
 //! Flags of `lanyard admission`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +26,15 @@ pub struct Args {
     /// Port at that address; 0 takes any free one.
     #[arg(long, env = "LANYARD_PORT", default_value_t = 8443)]
     port: u16,
+
+    /// Address of /metrics, /livez, /readyz and the log level.
+    #[arg(
+        long,
+        env = "LANYARD_METRICS_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:9466"
+    )]
+    metrics_address: SocketAddr,
 
     /// PEM: certificate chain, leaf first. Read again when it changes.
     #[arg(
@@ -116,7 +125,7 @@ impl Args {
 
     /// Runs until a signal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        telemetry::init(self.log_format, &self.log_level)?;
+        let levels = telemetry::init(self.log_format, &self.log_level)?;
         let source = self.source();
         let Some(certificate) = source else {
             anyhow::bail!(
@@ -126,6 +135,7 @@ impl Args {
         let config = Config {
             address: self.address,
             port: self.port,
+            admin: self.metrics_address,
             certificate,
             agents: self.agents,
             app_service: self.app_service,
@@ -135,7 +145,7 @@ impl Args {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(admission::run(config))?;
+        runtime.block_on(admission::run(config, levels))?;
         Ok(ExitCode::SUCCESS)
     }
 }

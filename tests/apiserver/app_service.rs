@@ -101,7 +101,14 @@ fn a_labelled_pod_gets_the_variables(server: &Server) {
         {"name": "main", "image": "none", "env": [{"name": "A", "value": "1"}]},
         {"name": "by-hand", "image": "none", "env": [{"name": "IDENTITY_HEADER", "value": "mine"}]},
     ]);
+    let changed = || {
+        webhook::metric(
+            r#"lanyard_admission_reviews_total{outcome="changed",webhook="app-service"}"#,
+        )
+    };
+    let before = changed();
     let made = server.made(PODS, &asked);
+    assert!(changed() > before);
     let header = secret(&made).expect("the secret");
     assert_eq!(header.len(), 43, "{header}");
     for container in ["initContainers/0", "containers/0"] {
@@ -179,22 +186,24 @@ fn what_the_webhook_does_not_know_stays_as_it_is(server: &Server) {
     server.made(path, &other);
     let maps = "/api/v1/namespaces/shop/configmaps";
     let labels = |name: &str| json!({"metadata": {"name": name, "labels": {"send": "everything"}}});
-    let sent = |server: &Server| {
-        webhook::log(server)
-            .matches("something else than a new pod")
-            .count()
+    // The log has one line a second of it.
+    let sent = || {
+        webhook::metric(
+            r#"lanyard_admission_reviews_total{outcome="allowed",webhook="app-service"}"#,
+        )
     };
+    let first = sent();
     server.patiently("the other configuration", || {
         let name = format!("map-{}", fastrand::u32(..));
         server.made(maps, &labels(&name));
-        (sent(server) > 0).then_some(()).ok_or("not yet".to_owned())
+        (sent() > first).then_some(()).ok_or("not yet".to_owned())
     });
     let mut asked = pod("yes");
     asked["metadata"]["labels"]["send"] = json!("everything");
     let made = server.made(PODS, &asked);
     assert!(secret(&made).is_none());
     let path = format!("{PODS}/{}", made["metadata"]["name"].as_str().unwrap());
-    let before = sent(server);
+    let before = sent();
     let ended = json!({"status": {"phase": "Failed"}});
     server
         .send("PATCH", &format!("{path}/status"), &ended)
@@ -209,7 +218,7 @@ fn what_the_webhook_does_not_know_stays_as_it_is(server: &Server) {
     let configurations =
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/other";
     server.send("DELETE", configurations, &Value::Null).unwrap();
-    assert!(sent(server) >= before + 3, "{}", webhook::log(server));
+    assert!(sent() >= before + 3, "{}", webhook::log(server));
 }
 
 /// Whoever reaches its port may send anything, too.
@@ -243,6 +252,13 @@ fn what_comes_past_the_api_server_breaks_nothing(server: &Server) {
             &body[..body.len().min(10)]
         );
     }
+    let unreadable = webhook::metric(
+        r#"lanyard_admission_reviews_total{outcome="unreadable",webhook="app-service"}"#,
+    );
+    assert!(unreadable >= 6.0, "{unreadable}");
+    // Each of them would be a line, if anybody's were.
+    let lines = webhook::log(server).matches("none of ours").count();
+    assert!((1..6).contains(&lines), "{lines}");
     for object in [
         "null",
         "[]",

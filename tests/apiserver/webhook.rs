@@ -27,6 +27,8 @@ use crate::thief::NAMESPACE;
 
 const NAME: &str = "lanyard-admission";
 const ISSUER: &str = "lanyard-admission-issuer";
+/// The port of its metrics, unless told otherwise.
+const METRICS: u16 = 9466;
 /// The name that the API server calls it by.
 const HOST: &str = "lanyard-admission.lanyard-system.svc";
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
@@ -145,6 +147,21 @@ pub fn holds() -> (usize, u64) {
         words.split_whitespace().next()?.parse().ok()
     });
     (descriptors.unwrap().count(), memory.expect("RssAnon"))
+}
+
+/// The value of that line of its metrics; 0 where there is none.
+pub fn metric(line: &str) -> f64 {
+    let address = RUNNING.lock().as_ref().expect("started").address.clone();
+    let mut stream = TcpStream::connect((address, METRICS)).unwrap();
+    let wait = Some(Duration::from_secs(10));
+    stream.set_read_timeout(wait).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|told| told.strip_prefix(line));
+    value.map_or(0.0, |value| value.trim().parse().unwrap())
 }
 
 /// The certificate that it shows to who trusts the chart's authority, and nobody else, and calls it by its

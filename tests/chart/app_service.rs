@@ -56,6 +56,26 @@ fn it_is_there_where_it_is_asked_for() {
     }
 }
 
+#[test]
+fn its_metrics_are_found() {
+    let objects = render(&[ON, "admission.metrics.port=9999", "podMonitor.enabled=true"]);
+    assert!(args(&objects).contains(&"--metrics-address=$(POD_IP):9999"));
+    let ports = &pod(&objects)["containers"][0]["ports"];
+    let port = |port: &Value| port["name"] == "metrics" && port["containerPort"] == 9999;
+    assert!(ports.as_array().unwrap().iter().any(port), "{ports}");
+    let template = &find(&objects, "Deployment", "lanyard-admission")["spec"]["template"];
+    let annotations = &template["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/port"], "9999");
+    let monitor = find(&objects, "PodMonitor", "lanyard-admission");
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], "metrics");
+    for (label, value) in monitor["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .unwrap()
+    {
+        assert_eq!(&template["metadata"]["labels"][label], value);
+    }
+}
+
 /// Whoever did not ask for it waits for it under no circumstances.
 #[test]
 fn only_pods_that_ask_wait_for_it() {

@@ -16,6 +16,7 @@ mod secret;
 use serde_json::Value;
 
 use super::review::{self, Request, ReviewError};
+use super::spaced::Spaced;
 use opted::Opted;
 use pod::Pod;
 use secret::PodSecret;
@@ -23,16 +24,21 @@ use secret::PodSecret;
 /// More containers than any pod has; each costs an answer some kilobytes.
 const MOST_CONTAINERS: usize = 512;
 
+static NO_POD: Spaced = Spaced::new();
+static REFUSED: Spaced = Spaced::new();
+
 /// The answer to a review.
 pub(super) fn review(body: &[u8]) -> Result<Value, ReviewError> {
     let request = review::read(body)?;
     if !is_new_pod(&request) {
         let what = named(&request);
-        tracing::warn!(
-            operation = request.operation,
-            what,
-            "a review of something else than a new pod: the webhook's rules are to name CREATE of pods only"
-        );
+        if NO_POD.passes() {
+            tracing::warn!(
+                operation = request.operation,
+                what,
+                "a review of something else than a new pod: the webhook's rules are to name CREATE of pods only"
+            );
+        }
         let words = format!(
             "Lanyard's webhook adds variables to pods as they are created: {what} stay as they are"
         );
@@ -86,11 +92,13 @@ fn answer(request: &Request<'_>, pod: &Pod) -> Value {
 }
 
 fn refused(request: &Request<'_>, code: u16, words: &str) -> Value {
-    tracing::error!(
-        namespace = request.namespace,
-        name = request.name,
-        "{words}"
-    );
+    if REFUSED.passes() {
+        tracing::error!(
+            namespace = request.namespace,
+            name = request.name,
+            "{words}"
+        );
+    }
     review::answer(&request.uid, Err((code, words)))
 }
 

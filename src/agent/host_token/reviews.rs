@@ -95,11 +95,18 @@ impl<R: Reviewer> Reviews<R> {
     pub(super) async fn who(&self, token: &SecretString) -> Result<Arc<Reviewed>, Fault> {
         let count = |outcome| self.metrics.count(Review::Token, outcome);
         let digest = digest(token);
+        let known = || {
+            let known = self.seen.lock().who(&digest, self.now());
+            known.inspect(|_| count(Outcome::Remembered))
+        };
+        // Who is known waits for no stranger whose token is in the same group.
+        if let Some(who) = known() {
+            return Ok(who);
+        }
         let turn = self.turn(&digest).await;
         let _turn = turn.inspect_err(|_| count(Outcome::Failed))?;
-        let known = self.seen.lock().who(&digest, self.now());
-        if let Some(who) = known {
-            count(Outcome::Remembered);
+        // Somebody may have asked about the same token meanwhile.
+        if let Some(who) = known() {
             return Ok(who);
         }
         self.admit(&digest)
