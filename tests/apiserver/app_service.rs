@@ -218,7 +218,7 @@ fn what_the_webhook_does_not_know_stays_as_it_is(server: &Server) {
     let configurations =
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/other";
     server.send("DELETE", configurations, &Value::Null).unwrap();
-    assert!(sent() >= before + 3, "{}", webhook::log(server));
+    assert!(sent() >= before + 3.0, "{}", webhook::log(server));
 }
 
 /// Whoever reaches its port may send anything, too.
