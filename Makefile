@@ -38,9 +38,9 @@ cluster-down: ## Removes the cluster and every trace of it
 	@$(CARGO) test --quiet --test cluster -- down
 
 test: deps deps-cluster check test-unit ## Everything that must pass before a change lands
-	@echo "== the image is built beside the network tests (target/image.log)"
+	@echo "== the image is built beside what needs none (target/image.log)"
 	@$(MAKE) --no-print-directory image >target/image.log 2>&1 & \
-	$(MAKE) --no-print-directory test-net; status=$$?; wait; exit $$status
+	$(MAKE) --no-print-directory test-net test-api; status=$$?; wait; exit $$status
 	@$(MAKE) --no-print-directory test-cluster
 
 check: ## Formatting and lints
@@ -57,12 +57,15 @@ test-net: programs ## Tests in network namespaces, both iptables backends (FILTE
 	@echo "== network tests: agents and pods in network namespaces, usually some minutes"
 	$(CARGO) test --test netns -- $(FILTER)
 
+test-api: programs ## Tests on an API server without nodes: rights, webhooks, the controller (FILTER=… for some)
+	@echo "== tests on an API server, usually a quarter of an hour"
+	$(CARGO) test --test apiserver -- $(FILTER)
+	$(CARGO) test --test controller -- $(FILTER)
+
 test-cluster: programs image ## Tests on a Kubernetes of their own (FILTER=… for some)
 	@echo "== cluster tests: Kubernetes in namespaces, usually half an hour"
 	$(CARGO) test --test cluster -- $(FILTER)
 	$(CARGO) test --test chart -- $(FILTER)
-	$(CARGO) test --test apiserver -- $(FILTER)
-	$(CARGO) test --test controller -- $(FILTER)
 
 test-az: programs image ## The Azure CLI in pods of that Kubernetes (its image is 600 MB: not part of `make test`)
 	$(CARGO) test --test cluster -- az:: --nocapture
