@@ -3,7 +3,8 @@
 //! In: a namespace's name. Out: manifests, names. No IO but `raise` and `leave`. Invariant: the ids
 //! are those of world.yaml; `audit` is granted to nobody, so a token of it is a fault.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 
@@ -55,6 +56,15 @@ impl Identity {
         format!(
             "{SUBSCRIPTION}/resourceGroups/{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
         )
+    }
+
+    /// Whether what a client says of its token is this identity's, by every claim that says so.
+    pub fn is_of(&self, said: &Value) -> Result<()> {
+        let right = said["client_id"] == self.client_id
+            && said["object_id"] == self.object_id
+            && said["mi"] == self.resource_id();
+        ensure!(right, "a token of another identity: {said}");
+        Ok(())
     }
 
     fn yaml(&self, namespace: &str) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::app_service;
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::release::{CHART, DAEMON_SET, NAMESPACE, RELEASE};
@@ -94,7 +95,7 @@ pub async fn an_older_chart_is_upgraded_with_its_crds(cluster: &Cluster) -> Resu
 pub async fn uninstall_leaves_the_crds_and_the_users_objects(cluster: &Cluster) -> Result<()> {
     cluster.lanyard().await?;
     cluster
-        .install(&["--set=agent.bootGuard.enabled=true"])
+        .install(&["--set=agent.bootGuard.enabled=true", app_service::ON])
         .await?;
     cluster.agents_ready().await?;
     cluster
@@ -109,6 +110,12 @@ pub async fn uninstall_leaves_the_crds_and_the_users_objects(cluster: &Cluster) 
         "helm did not tell: {said}"
     );
     nothing_in_the_cluster(cluster).await?;
+    // Nobody waits for a webhook that is not there any more.
+    cluster
+        .apply(&app_service::labelled("default", "late"))
+        .await?;
+    cluster.pod_ready("default", "late").await?;
+    cluster.kubectl(&["delete", "pod", "late"]).await?;
     for node in cluster.nodes() {
         let left = traces(&node).await?;
         ensure!(left.is_empty(), "left on {}: {left}", node.name());
@@ -199,8 +206,9 @@ async fn uninstall(cluster: &Cluster) -> Result<String> {
 }
 
 async fn nothing_in_the_cluster(cluster: &Cluster) -> Result<()> {
-    let own = "serviceaccounts,roles,rolebindings,configmaps,secrets,jobs,daemonsets,pods,events.events.k8s.io";
-    let wide = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings";
+    let own = "serviceaccounts,roles,rolebindings,configmaps,secrets,jobs,daemonsets,deployments,services,pods,events.events.k8s.io";
+    let wide = "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings,\
+                validatingwebhookconfigurations,mutatingwebhookconfigurations";
     cluster
         .wait_for("everything of the release to be gone", LIMIT, async || {
             let here = cluster

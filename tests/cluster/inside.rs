@@ -48,7 +48,7 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
     }
     // Node 1 has a bridge.
     for (node, wanted) in cluster.nodes().zip([true, false]) {
-        let many = sample(&node, "lanyard_pods_spoofable").await?;
+        let many = node.sample("lanyard_pods_spoofable").await?;
         ensure!(
             (many > 0.0) == wanted,
             "{}: {many} pods may be spoofed",
@@ -75,8 +75,8 @@ pub async fn the_mode_changes_and_pods_get_their_tokens(cluster: &Cluster) -> Re
         }
     }
     for node in cluster.nodes() {
-        ensure!(sample(&node, "lanyard_pods_spoofable").await? < 1.0);
-        ensure!(sample(&node, "lanyard_inside_pods").await? >= 3.0);
+        ensure!(node.sample("lanyard_pods_spoofable").await? < 1.0);
+        ensure!(node.sample("lanyard_inside_pods").await? >= 3.0);
     }
     leave(cluster).await?;
     for (older, newer) in &pods {
@@ -226,15 +226,6 @@ async fn vm_extension(cluster: &Cluster, namespace: &str, pod: &str, host: &str)
         &url,
     ];
     cluster.pod_exec(namespace, pod, &curl).await?.success(&url)
-}
-
-/// A sample of the node's agent.
-async fn sample(node: &Node<'_>, series: &str) -> Result<f64> {
-    let script = "curl -sS -m 10 http://$(hostname -i | cut -d' ' -f1):9464/metrics";
-    let said = node.shell(script).await?;
-    let mut lines = said.lines();
-    let value = lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-    value.with_context(|| format!("no {series} in {said}"))
 }
 
 /// Kills the first process of a pod's sandbox: kubelet makes another one, for the same pod.

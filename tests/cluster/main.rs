@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the handle offers what trials may need")]
 
+mod app_service;
 mod asking;
 mod assigned;
 mod authority;
@@ -20,6 +21,7 @@ mod created;
 mod faults;
 mod federated;
 mod figures;
+mod host_token;
 mod images;
 mod inside;
 mod install;
@@ -106,6 +108,9 @@ fn lines() -> Vec<Line> {
         play!(rights::an_agent_removes_the_startup_taint_of_its_own_node),
         play!(inside::the_mode_changes_and_pods_get_their_tokens),
         play!(inside::agents_and_sandboxes_restart),
+        play!(app_service::labelled_pods_get_variables_and_sdks_find_them),
+        play!(app_service::only_labelled_pods_wait_for_the_webhook),
+        play!(host_token::a_program_on_the_node_gets_tokens_of_its_pods),
         // From here on the release has every source of tokens.
         play!(sources::every_source_serves_every_client),
         play!(sources::clocks_that_differ_by_four_minutes_are_no_trouble),

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lanyard::lab::until;
 use nix::sys::signal::Signal;
 
@@ -90,6 +90,22 @@ impl<'a> Node<'a> {
     pub async fn shell(&self, script: &str) -> Result<String> {
         let what = format!("{}: {script}", self.name());
         self.exec(script).await?.success(&what)
+    }
+
+    /// What its agent's `/metrics` says.
+    pub async fn metrics(&self) -> Result<String> {
+        let url = format!("http://{}:9464/metrics", self.address());
+        let said = self.shell(&format!("curl -sS -m 10 {url}")).await?;
+        ensure!(said.contains("lanyard_"), "{url}: {said}");
+        Ok(said)
+    }
+
+    /// A sample of it: a name, with labels where it has some.
+    pub async fn sample(&self, series: &str) -> Result<f64> {
+        let said = self.metrics().await?;
+        let mut lines = said.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.with_context(|| format!("no {series} in {said}"))
     }
 
     /// `containerd`, `kubelet` or `kube-proxy` of this node.

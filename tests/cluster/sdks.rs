@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cast::{self, AUDIT, GRANTED, Identity, ORDERS, PAYMENTS};
 use crate::clients::{self, Asker, CLIENTS};
@@ -67,9 +67,8 @@ async fn granted(asker: Asker<'_>, client: &str) -> Result<()> {
 /// A client gets a token of this identity.
 pub async fn has(asker: Asker<'_>, client: &str, args: &[&str], wanted: &Identity) -> Result<()> {
     let said = asker.client(client, args).await?;
-    let mine = said["client_id"] == wanted.client_id && said["mi"] == wanted.resource_id();
-    ensure!(mine, "{client} {args:?}: {said} instead of {}", wanted.name);
-    Ok(())
+    let here = || format!("{client} {args:?} instead of {}", wanted.name);
+    wanted.is_of(&said).with_context(here)
 }
 
 /// An identity that the pod may not have: the client says so, and soon.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::report::{self, Table};
 use super::table::{CLIENTS, Client, Dialect, Selector};
-use super::{DIALECTS, is_of, run_pod, token};
+use super::{DIALECTS, run_pod, token};
 use crate::cast::{self, AUDIT, ORDERS, PAYMENTS};
 use crate::clients::{self, Asker};
 use crate::cluster::Cluster;
@@ -88,7 +88,7 @@ async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
             dialect.heading(),
             selector.word()
         );
-        match (said.and_then(|said| is_of(&said, wanted)), excepted) {
+        match (said.and_then(|said| wanted.is_of(&said)), excepted) {
             (Ok(()), None) => works.push(selector.word()),
             (Ok(()), Some(_)) => cell.differences.push(format!("{here}: it got the token")),
             (Err(error), Some((_, _, words))) if format!("{error:#}").contains(words) => {}

@@ -12,7 +12,7 @@ mod report;
 mod start;
 mod table;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::cast::{GRANTED, Identity};
@@ -64,13 +64,4 @@ async fn token(
     let mut args = vec!["token"];
     args.extend(selector.flag().into_iter().flat_map(|flag| [flag, id]));
     asker.client_with(&[], client.command, &args).await
-}
-
-/// Whether the token is that identity's, by every claim that says so.
-fn is_of(said: &Value, identity: &Identity) -> Result<()> {
-    let right = said["client_id"] == identity.client_id
-        && said["object_id"] == identity.object_id
-        && said["mi"] == identity.resource_id();
-    ensure!(right, "a token of another identity: {said}");
-    Ok(())
 }
