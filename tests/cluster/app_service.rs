@@ -89,8 +89,8 @@ pub async fn labelled_pods_get_variables_and_sdks_find_them(cluster: &Cluster) -
         unauthorized(cluster, NAMESPACE, pod, version, &header).await?;
     }
     cluster.no_leaks(mark).await?;
-    cast::leave(cluster, NAMESPACE).await?;
-    cluster.install(&["--reset-values"]).await
+    let leave = cast::leave(cluster, NAMESPACE);
+    tokio::try_join!(leave, cluster.install(&["--reset-values"])).map(drop)
 }
 
 /// The variables of both dialects in a pod's container.
@@ -223,8 +223,8 @@ pub async fn only_labelled_pods_wait_for_the_webhook(cluster: &Cluster) -> Resul
         .await?;
     let started = cluster.get(&pods).await?.to_string();
     ensure!(started.contains("\"IDENTITY_HEADER\""), "{started}");
-    cluster.drop_namespace(NAMESPACE).await?;
-    cluster.install(&["--reset-values"]).await
+    let leave = cluster.drop_namespace(NAMESPACE);
+    tokio::try_join!(leave, cluster.install(&["--reset-values"])).map(drop)
 }
 
 /// A pod that asks for the variables.

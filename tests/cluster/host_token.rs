@@ -97,13 +97,18 @@ pub async fn a_program_on_the_node_gets_tokens_of_its_pods(cluster: &Cluster) ->
         let said = ask(node, door, bearer, pod).await?;
         granted(&said).with_context(|| format!("{}, {door:?}", node.name()))?;
     }
+    // An agent waits for a pod before it says that there is none.
+    let absent = [
+        (&one, &own, "web-2"),
+        (&two, &anywhere, "web-1"),
+        (&one, &own, "none"),
+    ];
+    let absent = absent.map(|(node, bearer, pod)| refused(node, bearer, pod, 404));
+    try_join_all(absent).await?;
     let stranger = bearer(cluster, "stranger", &["--audience", AUDIENCE]).await?;
     let api_servers = bearer(cluster, "provider", &[]).await?;
     let other = bearer(cluster, "provider", &["--audience", "lanyard.example.com"]).await?;
-    for (what, node, bearer, pod, wanted) in [
-        ("another node's pod", &one, &own, "web-2", 404),
-        ("another node's pod", &two, &anywhere, "web-1", 404),
-        ("no pod", &one, &own, "none", 404),
+    for (what, node, bearer, pod, status) in [
         ("its token on another node", &two, &own, "web-2", 403),
         ("without the right", &one, &stranger, "web-1", 403),
         ("without the right, no pod", &one, &stranger, "none", 403),
@@ -117,11 +122,8 @@ pub async fn a_program_on_the_node_gets_tokens_of_its_pods(cluster: &Cluster) ->
         ("another audience", &one, &other, "web-1", 401),
         ("no bearer token", &one, &String::new(), "web-1", 401),
     ] {
-        for door in [SOCKET, PORT] {
-            let (status, body) = ask(node, door, bearer, pod).await?;
-            let refused = status == wanted && body["error"].is_string() && body["token"].is_null();
-            ensure!(refused, "{what}, {door:?}: {status} {body}");
-        }
+        let refused = refused(node, bearer, pod, status).await;
+        refused.with_context(|| what.to_owned())?;
     }
     // Nobody but root gets as far as a bearer token.
     let nobody = format!("setpriv --reuid 65534 {}", request(SOCKET, "web-1"));
@@ -129,8 +131,8 @@ pub async fn a_program_on_the_node_gets_tokens_of_its_pods(cluster: &Cluster) ->
     ensure!(said.code == REFUSED, "as nobody: {said:?}");
     audited(cluster).await?;
     cluster.no_leaks(mark).await?;
-    cast::leave(cluster, NAMESPACE).await?;
-    cluster.install(&["--reset-values"]).await?;
+    let leave = cast::leave(cluster, NAMESPACE);
+    tokio::try_join!(leave, cluster.install(&["--reset-values"]))?;
     cluster.agents_ready().await?;
     for door in [SOCKET, PORT] {
         let said = one
@@ -177,6 +179,16 @@ fn request([flags, url]: [&str; 2], pod: &str) -> String {
 async fn ask(node: &Node<'_>, door: [&str; 2], bearer: &str, pod: &str) -> Result<(u16, Value)> {
     let script = request(door, pod);
     answer(node.exec_with(&script, bearer.as_bytes()).await?)
+}
+
+/// At both doors.
+async fn refused(node: &Node<'_>, bearer: &str, pod: &str, wanted: u16) -> Result<()> {
+    for answer in try_join_all([SOCKET, PORT].map(|door| ask(node, door, bearer, pod))).await? {
+        let (status, body) = answer;
+        let refused = status == wanted && body["error"].is_string() && body["token"].is_null();
+        ensure!(refused, "{pod} at {}: {status} {body}", node.name());
+    }
+    Ok(())
 }
 
 fn answer(said: Output) -> Result<(u16, Value)> {
