@@ -74,57 +74,9 @@ pub async fn a_program_on_the_node_gets_tokens_of_its_pods(cluster: &Cluster) ->
     try_join_all(pods.iter().map(|pod| cluster.run_pod(pod))).await?;
     cluster.pod_ready(NAMESPACE, "caller").await?;
 
-    let what = "the caller's first token";
-    cluster
-        .wait_for(what, LIMIT, async || {
-            let script = format!("{BEARER} | {}", request(SOCKET, "web-1"));
-            let shell = ["sh", "-c", &script];
-            let said = cluster.pod_exec(NAMESPACE, "caller", &shell).await?;
-            granted(&answer(said)?)?;
-            Ok(true)
-        })
-        .await?;
-    let read = cluster.pod_exec(NAMESPACE, "caller", &["sh", "-c", BEARER]);
-    let own = read.await?.success("the caller's bearer token")?;
-    let (one, two) = (cluster.node(1), cluster.node(2));
-    let anywhere = bearer(cluster, "provider", &["--audience", AUDIENCE]).await?;
-    for (node, door, bearer, pod) in [
-        (&one, SOCKET, &own, "web-1"),
-        (&one, PORT, &own, "web-1"),
-        (&two, SOCKET, &anywhere, "web-2"),
-        (&two, PORT, &anywhere, "web-2"),
-    ] {
-        let said = ask(node, door, bearer, pod).await?;
-        granted(&said).with_context(|| format!("{}, {door:?}", node.name()))?;
-    }
-    // An agent waits for a pod before it says that there is none.
-    let absent = [
-        (&one, &own, "web-2"),
-        (&two, &anywhere, "web-1"),
-        (&one, &own, "none"),
-    ];
-    let absent = absent.map(|(node, bearer, pod)| refused(node, bearer, pod, 404));
-    try_join_all(absent).await?;
-    let stranger = bearer(cluster, "stranger", &["--audience", AUDIENCE]).await?;
-    let api_servers = bearer(cluster, "provider", &[]).await?;
-    let other = bearer(cluster, "provider", &["--audience", "lanyard.example.com"]).await?;
-    for (what, node, bearer, pod, status) in [
-        ("its token on another node", &two, &own, "web-2", 403),
-        ("without the right", &one, &stranger, "web-1", 403),
-        ("without the right, no pod", &one, &stranger, "none", 403),
-        (
-            "the API server's audience",
-            &one,
-            &api_servers,
-            "web-1",
-            401,
-        ),
-        ("another audience", &one, &other, "web-1", 401),
-        ("no bearer token", &one, &String::new(), "web-1", 401),
-    ] {
-        let refused = refused(node, bearer, pod, status).await;
-        refused.with_context(|| what.to_owned())?;
-    }
+    let own = callers_own(cluster).await?;
+    doors(cluster, &own).await?;
+    let one = cluster.node(1);
     // Nobody but root gets as far as a bearer token.
     let nobody = format!("setpriv --reuid 65534 {}", request(SOCKET, "web-1"));
     let said = one.exec_with(&nobody, own.as_bytes()).await?;
@@ -139,6 +91,60 @@ pub async fn a_program_on_the_node_gets_tokens_of_its_pods(cluster: &Cluster) ->
             .exec_with(&request(door, "web-1"), own.as_bytes())
             .await?;
         ensure!(said.code == REFUSED, "still open: {door:?}: {said:?}");
+    }
+    Ok(())
+}
+
+/// The first token through the mounted socket; gives what the caller shows for it.
+async fn callers_own(cluster: &Cluster) -> Result<String> {
+    let what = "the caller's first token";
+    cluster
+        .wait_for(what, LIMIT, async || {
+            let script = format!("{BEARER} | {}", request(SOCKET, "web-1"));
+            let shell = ["sh", "-c", &script];
+            let said = cluster.pod_exec(NAMESPACE, "caller", &shell).await?;
+            granted(&answer(said)?)?;
+            Ok(true)
+        })
+        .await?;
+    let read = cluster.pod_exec(NAMESPACE, "caller", &["sh", "-c", BEARER]);
+    read.await?.success("the caller's bearer token")
+}
+
+/// By what a caller on node 1 shows, and by others' bearer tokens: who is given tokens of whom on both nodes.
+async fn doors(cluster: &Cluster, own: &str) -> Result<()> {
+    let (one, two) = (&cluster.node(1), &cluster.node(2));
+    let anywhere = bearer(cluster, "provider", &["--audience", AUDIENCE]).await?;
+    for (node, door, bearer, pod) in [
+        (one, SOCKET, own, "web-1"),
+        (one, PORT, own, "web-1"),
+        (two, SOCKET, &anywhere, "web-2"),
+        (two, PORT, &anywhere, "web-2"),
+    ] {
+        let said = ask(node, door, bearer, pod).await?;
+        granted(&said).with_context(|| format!("{}, {door:?}", node.name()))?;
+    }
+    // An agent waits for a pod before it says that there is none.
+    let absent = [
+        (one, own, "web-2"),
+        (two, &anywhere, "web-1"),
+        (one, own, "none"),
+    ];
+    let absent = absent.map(|(node, bearer, pod)| refused(node, bearer, pod, 404));
+    try_join_all(absent).await?;
+    let stranger = bearer(cluster, "stranger", &["--audience", AUDIENCE]).await?;
+    let api_servers = bearer(cluster, "provider", &[]).await?;
+    let other = bearer(cluster, "provider", &["--audience", "lanyard.example.com"]).await?;
+    for (what, node, bearer, pod, status) in [
+        ("its token on another node", two, own, "web-2", 403),
+        ("without the right", one, &stranger, "web-1", 403),
+        ("without the right, no pod", one, &stranger, "none", 403),
+        ("the API server's audience", one, &api_servers, "web-1", 401),
+        ("another audience", one, &other, "web-1", 401),
+        ("no bearer token", one, "", "web-1", 401),
+    ] {
+        let refused = refused(node, bearer, pod, status).await;
+        refused.with_context(|| what.to_owned())?;
     }
     Ok(())
 }
@@ -186,7 +192,12 @@ async fn refused(node: &Node<'_>, bearer: &str, pod: &str, wanted: u16) -> Resul
     for answer in try_join_all([SOCKET, PORT].map(|door| ask(node, door, bearer, pod))).await? {
         let (status, body) = answer;
         let refused = status == wanted && body["error"].is_string() && body["token"].is_null();
-        ensure!(refused, "{pod} at {}: {status} {body}", node.name());
+        ensure!(
+            refused,
+            "{pod} at {}: {status} {}",
+            node.name(),
+            body["error"]
+        );
     }
     Ok(())
 }
