@@ -43,13 +43,16 @@ impl FromStr for Guid {
 impl Guid {
     /// Appends the GUID as [`fmt::Display`] writes it, without the cost of formatting.
     pub fn push_to(self, text: &mut String) {
-        for nibble in (0..32).rev() {
-            if matches!(nibble, 23 | 19 | 15 | 11) {
-                text.push('-');
+        let mut bytes = [b'-'; 36];
+        let (mut at, mut rest) = (bytes.len(), self.0);
+        while at > 0 {
+            at -= 1;
+            if !matches!(at, 8 | 13 | 18 | 23) {
+                bytes[at] = b"0123456789abcdef"[(rest & 0xf) as usize];
+                rest >>= 4;
             }
-            let value = (self.0 >> (nibble * 4) & 0xf) as u32;
-            text.push(char::from_digit(value, 16).unwrap_or('0'));
         }
+        text.push_str(std::str::from_utf8(&bytes).unwrap_or_default());
     }
 }
 
@@ -93,10 +96,11 @@ impl ArmId {
     pub fn is_under(&self, prefix: &str) -> bool {
         // On the path of every cached token: nothing is copied.
         let prefix = prefix.trim_end_matches('/').as_bytes();
-        let id = self.folded.as_bytes();
-        id.len() >= prefix.len()
-            && id[..prefix.len()].eq_ignore_ascii_case(prefix)
-            && matches!(id.get(prefix.len()), None | Some(b'/'))
+        let (written, id) = (self.written.as_bytes(), self.folded.as_bytes());
+        // Mostly the spelling is the same, and that is found without a look at each byte.
+        matches!(id.get(prefix.len()), None | Some(b'/'))
+            && id.len() >= prefix.len()
+            && (written.starts_with(prefix) || id[..prefix.len()].eq_ignore_ascii_case(prefix))
     }
 
     /// Whether this id is `whole`, but for case and a trailing slash.
