@@ -43,16 +43,13 @@ impl FromStr for Guid {
 impl Guid {
     /// Appends the GUID as [`fmt::Display`] writes it, without the cost of formatting.
     pub fn push_to(self, text: &mut String) {
-        let mut bytes = [b'-'; 36];
-        let (mut at, mut rest) = (bytes.len(), self.0);
-        while at > 0 {
-            at -= 1;
-            if !matches!(at, 8 | 13 | 18 | 23) {
-                bytes[at] = b"0123456789abcdef"[(rest & 0xf) as usize];
-                rest >>= 4;
+        for nibble in (0..32).rev() {
+            if matches!(nibble, 23 | 19 | 15 | 11) {
+                text.push('-');
             }
+            let value = (self.0 >> (nibble * 4) & 0xf) as u32;
+            text.push(char::from_digit(value, 16).unwrap_or('0'));
         }
-        text.push_str(std::str::from_utf8(&bytes).unwrap_or_default());
     }
 }
 

@@ -181,7 +181,7 @@ fn push_number(body: &mut String, mut number: u64) {
         }
         first -= 1;
     }
-    body.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+    body.extend(digits[first..].iter().map(|digit| char::from(*digit)));
 }
 
 /// Appends the token as the inside of a JSON string. Each byte was looked at when it came: doing that for
