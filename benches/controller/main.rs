@@ -28,6 +28,7 @@ mod micro;
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod objects;
 #[path = "../path/proc.rs"]
+#[allow(dead_code, reason = "of it, only what is needed here")]
 mod proc;
 mod report;
 mod resync;

@@ -110,7 +110,7 @@ impl Stage {
     }
 
     pub fn cpu(&self) -> Duration {
-        proc::cpu_time(self.pid()).unwrap()
+        proc::Cpu::of(self.pid()).unwrap().all
     }
 
     /// In MiB.

@@ -23,6 +23,16 @@ const CROWDS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(30);
 /// `RTNLGRP_IPV4_IFADDR`
 const ADDRESSES: u32 = 5;
+/// What the agent's rule asks of each packet, without a listener to divert to.
+const RULE: &str = "nft -f - <<'RULE'
+table ip lanyard {
+  chain in {
+    type filter hook prerouting priority mangle; policy accept;
+    iif lo ip daddr 169.254.169.254 tcp dport 80 tcp flags & (syn|ack) == syn accept
+  }
+}
+RULE
+";
 
 /// Everything about listeners inside pods.
 pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> {
@@ -34,8 +44,10 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
         .flag("--mode", "in-pod")
         .flag("--runtime-state", &bundles.path().display().to_string());
     let agent = lab.agent(&setup).await?;
-    memory(lab, &agent, &bundles, &mut table).await?;
-    together(lab, &bundles, &mut table).await?;
+    if !options.apart {
+        memory(lab, &agent, &bundles, &mut table).await?;
+        together(lab, &bundles, &mut table).await?;
+    }
     under_load(lab, options, (&agent, &bundles), &mut table).await?;
     table.conditions(options);
     Ok(table)
@@ -193,10 +205,27 @@ async fn under_load(
         pod,
         pid,
     };
-    let sides = [
+    let mut sides = vec![
         side("bare hyper inside", theirs, bare.pid()),
         side("lanyard inside", ours, agent.process.pid()),
     ];
+    let mut parts = Vec::new();
+    for (name, harness) in [("behind", false), ("harness", true)]
+        .into_iter()
+        .filter(|_| options.apart)
+    {
+        let pod = pod(lab, name).await?;
+        let namespace = pod.namespace();
+        namespace.output("sh", &["-c", RULE]).await?;
+        let part = stage::fixed(lab, namespace, IMDS, &answer.wire, harness).await?;
+        let name = if harness {
+            "lanyard's harness behind the rule"
+        } else {
+            "bare hyper behind the rule"
+        };
+        sides.push(side(name, pod, part.pid()));
+        parts.push(part);
+    }
     let sides: Vec<&Side> = sides.iter().collect();
     for kind in KINDS {
         let rounds = rounds::run(kind, &sides, options.rounds, options.seconds).await?;

@@ -55,6 +55,9 @@ struct Options {
     /// Measure listeners inside pods instead of redirection.
     #[arg(long)]
     inside: bool,
+    /// With `--inside`: only the load, also with the rule alone and with the serving harness alone.
+    #[arg(long, requires = "inside")]
+    apart: bool,
     /// Only what it costs to tell host-network pods apart.
     #[arg(long)]
     hosts: bool,

@@ -4,20 +4,43 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// Processor time used so far, user and system, to 10 ms.
-pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
-    let after = stat
-        .rsplit_once(')')
-        .context("no name in /proc/PID/stat")?
-        .1;
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?
-        .and_then(|ticks| u64::try_from(ticks).ok())
-        .context("no clock ticks")?;
-    Ok(Duration::from_micros(ticks * 1_000_000 / per_second))
+/// Processor time, to 10 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu {
+    /// All of it.
+    pub all: Duration,
+    /// What the kernel spent.
+    pub system: Duration,
+}
+
+impl Cpu {
+    /// Used so far.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
+        let after = stat
+            .rsplit_once(')')
+            .context("no name in /proc/PID/stat")?
+            .1;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let (user, system): (u64, u64) = (fields[11].parse()?, fields[12].parse()?);
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?
+            .and_then(|ticks| u64::try_from(ticks).ok())
+            .context("no clock ticks")?;
+        let time = |ticks| Duration::from_micros(ticks * 1_000_000 / per_second);
+        Ok(Cpu {
+            all: time(user + system),
+            system: time(system),
+        })
+    }
+
+    /// Used since then.
+    pub fn since(self, before: Self) -> Self {
+        Cpu {
+            all: self.all.saturating_sub(before.all),
+            system: self.system.saturating_sub(before.system),
+        }
+    }
 }
 
 /// A line of `/proc/PID/status` in MiB (`VmRSS`, `RssAnon`).

@@ -14,13 +14,14 @@ pub fn lines(rounds: &Rounds, sides: &[&Side]) -> String {
         let of = |figure: fn(&Sample) -> f64| rounds.median(index, figure);
         let _ = writeln!(
             text,
-            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.1} | {} |",
+            "| {} | {} | {:.0} | {:.0} | {:.0} | {:.1} ({:.1}) | {} |",
             rounds.kind.name,
             side.name,
             of(|s| s.throughput),
             of(|s| s.p50),
             of(|s| s.p99),
             of(|s| s.cpu),
+            of(|s| s.system),
             rounds.errors(index),
         );
     }
@@ -156,7 +157,7 @@ impl fmt::Display for Table {
         )?;
         writeln!(
             f,
-            "| load | server | requests/s | p50 µs | p99 µs | CPU µs/request | errors |"
+            "| load | server | requests/s | p50 µs | p99 µs | CPU µs/request (kernel's) | errors |"
         )?;
         writeln!(
             f,

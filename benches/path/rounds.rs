@@ -1,7 +1,7 @@
 //! Interleaved rounds: A B, B A, A B …, so that what disturbs the machine disturbs both sides.
 
 use crate::load::Measured;
-use crate::proc::cpu_time;
+use crate::proc::Cpu;
 use crate::stage::Side;
 
 /// A way to load a server.
@@ -45,6 +45,8 @@ pub struct Sample {
     pub p99: f64,
     /// Processor time of the server for each answer, in microseconds.
     pub cpu: f64,
+    /// The kernel's part of that.
+    pub system: f64,
     /// Errors.
     pub errors: usize,
 }
@@ -75,9 +77,9 @@ pub async fn run(
         }
         for index in order {
             let side = sides[index];
-            let before = cpu_time(side.pid)?;
+            let before = Cpu::of(side.pid)?;
             let measured = side.load(kind.workers, kind.fresh, seconds).await?;
-            let used = cpu_time(side.pid)?.saturating_sub(before);
+            let used = Cpu::of(side.pid)?.since(before);
             all[index].push(Sample::new(&measured, used));
         }
         eprintln!("  {}: round {} of {rounds}", kind.name, round + 1);
@@ -86,13 +88,14 @@ pub async fn run(
 }
 
 impl Sample {
-    fn new(measured: &Measured, used: std::time::Duration) -> Self {
+    fn new(measured: &Measured, used: Cpu) -> Self {
         let requests = measured.requests.max(1) as f64;
         Sample {
             throughput: requests / measured.seconds,
             p50: measured.p50,
             p99: measured.p99,
-            cpu: used.as_secs_f64() * 1e6 / requests,
+            cpu: used.all.as_secs_f64() * 1e6 / requests,
+            system: used.system.as_secs_f64() * 1e6 / requests,
             errors: measured.errors,
         }
     }

@@ -15,7 +15,7 @@ use super::world::World;
 use crate::api::account;
 use crate::model::account::identity_name;
 use crate::model::facts::{BindingFacts, IdentityFacts, PodFacts, PolicyScope};
-use crate::model::grant::Grant;
+use crate::model::grant::{Asker, Grant};
 use crate::model::ids::ObjectName;
 
 /// What a pod may have, and what it asked for in vain.
@@ -23,6 +23,8 @@ use crate::model::ids::ObjectName;
 pub struct PodGrants {
     /// The pod.
     pub pod: Arc<PodFacts>,
+    /// The same as whoever obtains tokens knows it.
+    pub asker: Asker,
     /// Granted identities: own namespace first, then by name. Where the pod has an annotation, only
     /// the ones it names; else its service account's own last.
     pub granted: Vec<Grant>,
@@ -98,6 +100,7 @@ pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
         }
         return PodGrants {
             pod: pod.clone(),
+            asker: Asker::from(&**pod),
             granted,
             wanted: None,
             near,
@@ -127,6 +130,7 @@ pub fn grants(pod: &Arc<PodFacts>, world: &World) -> PodGrants {
     });
     PodGrants {
         pod: pod.clone(),
+        asker: Asker::from(&**pod),
         granted,
         wanted: Some(wanted),
         near: None,

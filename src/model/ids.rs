@@ -93,10 +93,11 @@ impl ArmId {
     pub fn is_under(&self, prefix: &str) -> bool {
         // On the path of every cached token: nothing is copied.
         let prefix = prefix.trim_end_matches('/').as_bytes();
-        let id = self.folded.as_bytes();
-        id.len() >= prefix.len()
-            && id[..prefix.len()].eq_ignore_ascii_case(prefix)
-            && matches!(id.get(prefix.len()), None | Some(b'/'))
+        let (written, id) = (self.written.as_bytes(), self.folded.as_bytes());
+        // Mostly the spelling is the same, and that is found without a look at each byte.
+        matches!(id.get(prefix.len()), None | Some(b'/'))
+            && id.len() >= prefix.len()
+            && (written.starts_with(prefix) || id[..prefix.len()].eq_ignore_ascii_case(prefix))
     }
 
     /// Whether this id is `whole`, but for case and a trailing slash.

@@ -17,6 +17,8 @@ pub const UNUSABLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Token {
     secret: SecretString,
+    /// Looked at once: it is long, and handed out often.
+    is_plain: bool,
     /// Client id of the identity that the token is for, as the source said.
     pub client_id: Option<Guid>,
     /// When we got it (since the epoch).
@@ -39,6 +41,7 @@ impl Token {
         expires_on: Duration,
     ) -> Self {
         Self {
+            is_plain: is_plain(&secret),
             secret: secret.into(),
             client_id: None,
             obtained_at,
@@ -52,6 +55,12 @@ impl Token {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.secret.expose_secret()
+    }
+
+    /// Whether the bearer text may stand in a JSON string as it is ([`is_plain`]).
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// What is left of its life.
@@ -80,6 +89,13 @@ impl Token {
         let ahead = self.refresh_on.unwrap_or(self.obtained_at + life / 2);
         ahead + life.mul_f64(0.1 * jitter.clamp(0.0, 1.0))
     }
+}
+
+/// Whether a JSON string holds `text` without escapes.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    let special = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    !text.bytes().any(special)
 }
 
 #[cfg(test)]

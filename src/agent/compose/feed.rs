@@ -27,7 +27,7 @@ use crate::agent::world::{Batch, Change};
 use crate::api::kind::Kind;
 use crate::kubernetes::Cluster;
 use crate::model::compute::Compute;
-use crate::model::grant::{Asker, Grant};
+use crate::model::grant::Grant;
 use crate::serve::ready::Readiness;
 
 /// What is fed, and who is told of it.
@@ -228,10 +228,10 @@ fn retain_granted(broker: &Broker<Sources>, directory: &Directory) {
     let granted: HashSet<IdentityKey> = directory
         .pods()
         .flat_map(|pod| {
-            let asker = Asker::from(&*pod.pod);
+            let asker = &pod.asker;
             let sources = |grant: &Grant| grant.identity.sources.clone();
             pod.granted.iter().flat_map(move |grant| {
-                let key = |source| IdentityKey::of(&source, &grant.identity, &asker);
+                let key = |source| IdentityKey::of(&source, &grant.identity, asker);
                 sources(grant).into_iter().map(key).collect::<Vec<_>>()
             })
         })

@@ -160,7 +160,7 @@ impl<S: TokenSource> Pipeline<S> {
         origin: &Origin,
         query: &TokenQuery,
     ) -> Result<Answer, Fault> {
-        let until = Instant::now() + self.broker.answer_deadline();
+        let mut until = None;
         loop {
             let (grant, chosen) = match select(&pod, query) {
                 Decision::Granted(grant, chosen) => (grant, chosen),
@@ -170,13 +170,16 @@ impl<S: TokenSource> Pipeline<S> {
                     return Err(fault);
                 }
             };
-            let asker = Asker::from(&*pod.pod);
-            if let Some(obtained) = self.broker.try_cached(asked(query, grant, &asker)) {
+            let asker = &pod.asker;
+            if let Some(obtained) = self.broker.try_cached(asked(query, grant, asker)) {
                 return Ok(self.hand_out(origin, &pod, grant, chosen, query, &obtained));
             }
+            // The clock is read by those only who wait.
+            let deadline = || Instant::now() + self.broker.answer_deadline();
+            let until = *until.get_or_insert_with(deadline);
             let obtained = async {
                 let grant = self.on_this_node(origin, query, &pod, grant).await?;
-                self.broker.obtain(asked(query, &grant, &asker)).await
+                self.broker.obtain(asked(query, &grant, asker)).await
             };
             let obtained = timeout_at(until, obtained).await;
             let obtained = obtained.unwrap_or_else(|_| Err(obtain::too_late()));
@@ -333,7 +336,7 @@ impl<S: TokenSource> Pipeline<S> {
         let (path, format) = (query.path.as_str(), query.format.as_deref());
         let reply = self
             .forwarder
-            .forward(&Asker::from(&*pod.pod), path, &query.api_version, format)
+            .forward(&pod.asker, path, &query.api_version, format)
             .await?;
         self.metrics.passed_on();
         let kind = reply

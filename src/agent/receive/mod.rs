@@ -20,6 +20,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
@@ -29,6 +30,10 @@ use self::probe::Nonce;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::path::PlainPath;
 use crate::model::query::TokenQuery;
+
+/// Made once: a name as text is parsed with each request.
+static METADATA: HeaderName = HeaderName::from_static("metadata");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +110,7 @@ pub fn receive(head: &Parts) -> Result<Ask, Fault> {
 }
 
 fn forwarded(headers: &HeaderMap) -> Result<(), Fault> {
-    if !headers.contains_key("x-forwarded-for") {
+    if !headers.contains_key(&FORWARDED_FOR) {
         return Ok(());
     }
     let public = "Requests with an X-Forwarded-For header are not accepted";
@@ -122,7 +127,7 @@ fn only_get(method: &Method) -> Result<(), Fault> {
 
 /// The header that a browser or a naive proxy cannot be made to send. The text is Azure's own.
 fn check_metadata_header(headers: &HeaderMap) -> Result<(), Fault> {
-    let mut values = headers.get_all("metadata").iter();
+    let mut values = headers.get_all(&METADATA).iter();
     let is_true = values
         .next()
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));

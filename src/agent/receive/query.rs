@@ -216,7 +216,7 @@ fn once<'a>(
 }
 
 fn decode(text: &str) -> Result<Cow<'_, str>, Fault> {
-    if !text.contains(['%', '+']) {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Ok(Cow::Borrowed(text));
     }
     percent_decode(text, true)

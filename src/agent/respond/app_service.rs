@@ -5,7 +5,7 @@
 
 use hyper::StatusCode;
 
-use super::{Answer, add_headers, json, push_escaped, push_number, status};
+use super::{Answer, add_headers, json, push_escaped, push_number, push_secret, status};
 use crate::model::fault::Fault;
 use crate::model::ids::Guid;
 use crate::model::token::Token;
@@ -15,7 +15,7 @@ use crate::model::token::Token;
 pub fn token(token: &Token, client_id: Guid, resource: &str) -> Answer {
     let mut body = String::with_capacity(token.expose().len() + resource.len() + 256);
     body.push_str("{\"access_token\":\"");
-    push_escaped(&mut body, token.expose());
+    push_secret(&mut body, token);
     body.push_str("\",\"client_id\":\"");
     client_id.push_to(&mut body);
     body.push_str("\",\"expires_on\":\"");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use super::{Answer, json, push_escaped, push_number};
+use super::{Answer, json, push_escaped, push_number, push_secret};
 use crate::model::ids::Guid;
 use crate::model::token::Token;
 
@@ -16,7 +16,7 @@ use crate::model::token::Token;
 pub fn token(token: &Token, left: Duration, client_id: Guid, resource: &str) -> Answer {
     let mut body = String::with_capacity(token.expose().len() + resource.len() + 320);
     body.push_str("{\"token\":{\"access_token\":\"");
-    push_escaped(&mut body, token.expose());
+    push_secret(&mut body, token);
     body.push_str("\",\"refresh_token\":\"\",\"expires_in\":\"");
     push_number(&mut body, left.as_secs());
     body.push_str("\",\"expires_on\":\"");

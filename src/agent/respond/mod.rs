@@ -29,7 +29,7 @@ use hyper::{Response, StatusCode};
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::ids::Guid;
 use crate::model::query::Selector;
-use crate::model::token::Token;
+use crate::model::token::{Token, is_plain};
 
 /// The answer to a pod.
 pub type Answer = Response<Full<Bytes>>;
@@ -49,7 +49,7 @@ pub fn token(
     let mut body = String::with_capacity(token.expose().len() + resource.len() + 320);
     let left = left.as_secs();
     body.push_str("{\"access_token\":\"");
-    push_escaped(&mut body, token.expose());
+    push_secret(&mut body, token);
     body.push_str("\",\"client_id\":\"");
     client_id.push_to(&mut body);
     body.push_str("\",\"expires_in\":\"");
@@ -184,12 +184,19 @@ fn push_number(body: &mut String, mut number: u64) {
     body.extend(digits[first..].iter().map(|digit| char::from(*digit)));
 }
 
+/// Appends the token as the inside of a JSON string. Each byte was looked at when it came: doing that for
+/// each answer cost as much as half of what hyper does for it.
+fn push_secret(body: &mut String, token: &Token) {
+    if token.is_plain() {
+        body.push_str(token.expose());
+    } else {
+        push_escaped(body, token.expose());
+    }
+}
+
 /// Appends `text` as the inside of a JSON string.
 fn push_escaped(body: &mut String, text: &str) {
-    // All bytes, without an early end: so the compiler looks at many at once, and a token is long.
-    let special =
-        |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    if text.bytes().fold(0, |any, byte| any | special(byte)) == 0 {
+    if is_plain(text) {
         body.push_str(text);
         return;
     }
@@ -282,6 +289,32 @@ mod tests {
             (&value["resource"], &value["access_token"]),
             (&hostile.into(), &"ey.Jh.bG".into())
         );
+    }
+
+    #[tokio::test]
+    async fn a_hostile_token_stays_inside_its_string_in_every_dialect() {
+        for hostile in ["a\",\"resource\":\"x", "a\\", "a\nb"] {
+            let given = Token::new(
+                hostile.into(),
+                Duration::ZERO,
+                Duration::ZERO,
+                Duration::ZERO,
+            );
+            let left = Duration::ZERO;
+            let answers = [
+                token(&given, left, guid(), "r", &Selector::Default),
+                app_service::token(&given, guid(), "r"),
+                host_token::token(&given, left, guid(), "r"),
+            ];
+            for answer in answers {
+                let value: Value = serde_json::from_str(&body(answer).await).unwrap();
+                let value = value.get("token").unwrap_or(&value);
+                assert_eq!(
+                    (&value["access_token"], &value["resource"]),
+                    (&hostile.into(), &"r".into())
+                );
+            }
+        }
     }
 
     #[tokio::test]
