@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lanyard::agent::directory::{Directory, Published};
-use lanyard::agent::host::{Hierarchy, Namer};
+use lanyard::agent::host_network::{Hierarchy, Namer};
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::host::Hierarchy;
+use super::host_network::Hierarchy;
 use super::host_token::HostTokenConfig;
 use super::inside::InsideConfig;
 use super::intercept::{AGENT_MARK, BackendChoice};

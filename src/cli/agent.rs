@@ -14,7 +14,7 @@ use super::runtime::RuntimeArgs;
 use crate::agent::config::{
     Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
 };
-use crate::agent::host::Hierarchy;
+use crate::agent::host_network::Hierarchy;
 use crate::agent::inside::InsideConfig;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::agent::host::{Hierarchy, HierarchyError};
+use crate::agent::host_network::{Hierarchy, HierarchyError};
 
 /// Whether they are told apart, and by what.
 #[derive(Debug, clap::Args)]

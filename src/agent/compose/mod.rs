@@ -28,7 +28,7 @@ use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
-use crate::agent::host::{Hierarchy, Namer, OnHost};
+use crate::agent::host_network::{Hierarchy, Namer, OnHost};
 use crate::agent::inside::{InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;

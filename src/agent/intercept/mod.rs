@@ -26,7 +26,7 @@ mod watch;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use super::host::Hierarchy;
+use super::host_network::Hierarchy;
 pub use address::{Addresses, claim_address};
 pub use backend::{Backend, BackendChoice};
 pub use conntrack::entry;
