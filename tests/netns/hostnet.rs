@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
-use lanyard::lab::{Agent, AgentSetup, Namespace, Style, until};
+use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, Style, put, until};
 
-use crate::cgroups::{Said, Tree, ask, command};
+use crate::cgroups::{Said, ask, command, plant};
 use crate::harness::Stage;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -21,16 +21,16 @@ const INSTANCE: &str = "http://169.254.169.254/metadata/instance?api-version=202
 /// A cast, kubelet's folders, and an agent that is itself in a pod's cgroup, as on a node.
 struct Play {
     cast: Cast,
-    tree: Tree,
+    tree: Cgroups,
     agent: Agent,
 }
 
 impl Play {
     async fn raise(stage: Stage) -> Result<Self> {
-        let tree = Tree::plant()?;
+        let tree = plant()?;
         let cast = Cast::raise(stage.lab, &[]).await?;
         let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
-        Tree::put(&tree.pod("agent")?, &agent.process)?;
+        put(&tree.pod("agent")?, agent.process.pid())?;
         Ok(Self { cast, tree, agent })
     }
 
@@ -41,7 +41,7 @@ impl Play {
     /// A host-network pod with a container's cgroup; `app` decides about bindings.
     fn pod(&self, uid: &str, app: &str) -> Result<PathBuf> {
         host_pod(&self.cast, uid, app)?;
-        self.tree.pod(uid)
+        Ok(self.tree.pod(uid)?)
     }
 
     async fn token(&self, cgroup: &Path) -> Result<Said> {
@@ -72,10 +72,10 @@ impl Play {
     }
 }
 
-fn setup(cast: &Cast, tree: &Tree, backend: &str) -> AgentSetup {
+fn setup(cast: &Cast, tree: &Cgroups, backend: &str) -> AgentSetup {
     cast.agent(backend)
         .flag("--host-network-pods", "true")
-        .flag("--cgroup-root", &tree.root())
+        .flag("--cgroup-root", &tree.root().display().to_string())
         .flag("--log-level", "info,lanyard::agent=debug")
         .flag("--pod-wait", "300ms")
 }
@@ -383,7 +383,7 @@ pub async fn a_handover_fails_no_host_network_pods_request(stage: Stage) -> Resu
     more(10).await?;
     let second = setup(&play.cast, &play.tree, &backend).second("second", 9465);
     let second = play.cast.lab.agent(&second).await?;
-    Tree::put(&play.tree.pod("agent-2")?, &second.process)?;
+    put(&play.tree.pod("agent-2")?, second.process.pid())?;
     more(10).await?;
     play.agent.process.term();
     play.agent.process.wait_exit(WAIT).await?;
@@ -399,10 +399,10 @@ pub async fn another_cgroup_under_the_same_path_is_noticed(stage: Stage) -> Resu
     let pod = play.pod("one", "payments")?;
     play.until_status(&pod, 200).await?;
     // The agent would end with its cgroup.
-    Tree::put(&play.tree.daemon(), &play.agent.process)?;
+    put(&play.tree.daemon(), play.agent.process.pid())?;
     play.tree.fell_pods();
     let pod = play.tree.pod("one")?;
-    Tree::put(&play.tree.pod("agent")?, &play.agent.process)?;
+    put(&play.tree.pod("agent")?, play.agent.process.pid())?;
     until(WAIT, "the pod's own token again", async || {
         let said = play.token(&pod).await;
         said.is_ok_and(|said| is_token_of(&play.cast, &said, "payments").is_ok())
@@ -435,7 +435,7 @@ pub async fn with_cgroup_v1_it_does_not_start(stage: Stage) -> Result<()> {
 
 /// A container's cgroup namespace is its own, and paths in rules are read from there.
 pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stage) -> Result<()> {
-    let tree = Tree::plant()?;
+    let tree = plant()?;
     let cast = Cast::raise(stage.lab, &[]).await?;
     host_pod(&cast, "one", "payments")?;
     let (pod, own) = (tree.pod("one")?, tree.pod("agent")?);
@@ -446,7 +446,7 @@ pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stag
         "agent",
         "--host-network-pods",
         "--cgroup-root",
-        &tree.root(),
+        &tree.root().display().to_string(),
     ]);
     contained.arg("--manifests").arg(cast.manifests.dir());
     contained.arg("--state-dir").arg(node.state_dir());

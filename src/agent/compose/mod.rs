@@ -300,12 +300,18 @@ async fn serve_hosts(
     let port = listener.local_addr()?.port();
     let namer = Namer::open(
         SocketAddrV4::new(address, port),
-        hierarchy.clone(),
+        hierarchy,
         pipeline.directory.clone(),
     );
+    let namer = namer.context("cannot ask for sockets")?;
+    let following = namer.following();
+    spawn(tasks, async move {
+        following.await;
+        anyhow::bail!("nobody follows cgroups any more")
+    });
     let answer = OnHost {
         pipeline: pipeline.clone(),
-        namer: namer.context("cannot ask for sockets")?,
+        namer,
     };
     let limits = Limits {
         // All who ask have the node's address. Few: each connection has buffers, and any pod may open some.

@@ -14,10 +14,11 @@ mod cgroups;
 mod conversation;
 mod hierarchy;
 mod namer;
+mod place;
 mod sockets;
+mod tree;
 
 pub use self::answer::OnHost;
 pub use self::bypass::Bypass;
-pub use self::cgroups::Cgroups;
 pub use self::hierarchy::{Hierarchy, HierarchyError};
 pub use self::namer::{Namer, Unnamed};

@@ -3,9 +3,13 @@
 //! In: a peer, the directory. Out: its pod, or why it has none. Blocks on the file system where a cgroup is new, in a thread for
 //! that; else it waits for nobody.
 
+use std::future::{Future, pending};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+
+use tokio::io::unix::AsyncFd;
 
 use super::cgroups::Cgroups;
 use super::hierarchy::Hierarchy;
@@ -41,7 +45,7 @@ impl Namer {
     /// For a listener at `here`.
     pub fn open(
         here: SocketAddrV4,
-        hierarchy: Hierarchy,
+        hierarchy: &Hierarchy,
         directory: Arc<Published>,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -62,14 +66,49 @@ impl Namer {
             return known.ok_or(Unnamed::NoPod);
         }
         let cgroups = self.cgroups.clone();
-        let directory = self.directory.load().clone();
-        let looked = tokio::task::spawn_blocking(move || {
-            let is_elsewhere =
-                |uid: &str| directory.of_uid(uid).is_some_and(|of| !of.pod.host_network);
-            cgroups.look(id, is_elsewhere)
-        });
-        let looked = looked.await;
-        let uid = looked.map_err(|error| Unnamed::Kernel(error.to_string()))?;
+        let is_elsewhere = is_elsewhere(&self.directory);
+        let looked = tokio::task::spawn_blocking(move || cgroups.look(id, is_elsewhere));
+        let uid = looked.await.map_err(io::Error::from).flatten();
+        let uid = uid.map_err(|error| Unnamed::Kernel(error.to_string()))?;
         uid.ok_or(Unnamed::NoPod)
+    }
+
+    /// Follows cgroups as they come and go, so that most are known before they ask. Never ends. Without it each is looked for
+    /// when it asks.
+    pub fn following(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (cgroups, directory) = (self.cgroups.clone(), self.directory.clone());
+        async move {
+            if let Err(error) = follow(cgroups, directory).await {
+                tracing::warn!(%error, "cgroups are not followed: each new container's is looked for when it asks");
+            }
+            pending().await
+        }
+    }
+}
+
+/// Whether a pod is known to have a network of its own.
+fn is_elsewhere(directory: &Published) -> impl Fn(&str) -> bool + Send + use<> {
+    let directory = directory.load().clone();
+    move |uid| directory.of_uid(uid).is_some_and(|of| !of.pod.host_network)
+}
+
+async fn follow(cgroups: Arc<Cgroups>, directory: Arc<Published>) -> io::Result<()> {
+    let Some(inotify) = cgroups.inotify() else {
+        return Ok(()); // told where that was found
+    };
+    let readable = inotify.as_fd().try_clone_to_owned()?;
+    let readable = AsyncFd::new(readable)?;
+    // Before that every pod might be a host-network pod.
+    let mut published = directory.subscribe();
+    while directory.is_empty() {
+        published.changed().await.map_err(io::Error::other)?;
+    }
+    let (walking, elsewhere) = (cgroups.clone(), is_elsewhere(&directory));
+    tokio::task::spawn_blocking(move || walking.walk(elsewhere)).await?;
+    loop {
+        // Whoever looks for one reads the events, too: then there are none left.
+        readable.readable().await?.clear_ready();
+        let (following, elsewhere) = (cgroups.clone(), is_elsewhere(&directory));
+        tokio::task::spawn_blocking(move || following.follow(elsewhere)).await?;
     }
 }
