@@ -51,6 +51,11 @@ pub enum HierarchyError {
         /// What was in the way.
         why: String,
     },
+    /// The agent's own sockets cannot be told from pods'.
+    #[error(
+        "--host-network-pods: the agent cannot make sockets in a group of its own. It takes SETGID"
+    )]
+    NoGroup,
     /// A folder cannot be looked at, or has a name that no rule can hold.
     #[error("--cgroup-root {root}: {why}")]
     Unusable {
