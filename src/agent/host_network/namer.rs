@@ -5,7 +5,7 @@
 
 use std::future::{Future, pending};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::cgroups::Cgroups;
 use super::hierarchy::Hierarchy;
 use super::sockets::Sockets;
 use crate::agent::directory::Published;
+use crate::serve::Peer;
 
 /// Why a connection is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -53,6 +54,24 @@ impl Namer {
             sockets: Sockets::open()?,
             cgroups: Arc::new(Cgroups::of(hierarchy)),
             directory,
+        })
+    }
+
+    /// Whose a connection is as far as that is known without looking; `None`: it comes from elsewhere than this node's own
+    /// network. Does not wait. Connections that are nobody's count together.
+    pub fn whose(&self, peer: SocketAddr) -> Option<Peer> {
+        let SocketAddr::V4(peer) = peer else {
+            return None;
+        };
+        if !self.sockets.is_own(*peer.ip()) {
+            return None;
+        }
+        let Ok(id) = self.sockets.cgroup(self.here, peer) else {
+            return Some(Peer::Address(IpAddr::V4(*peer.ip())));
+        };
+        Some(match self.cgroups.known(id).flatten() {
+            Some(uid) => Peer::Named(uid),
+            None => Peer::Numbered(id),
         })
     }
 
@@ -97,6 +116,10 @@ async fn follow(cgroups: Arc<Cgroups>, directory: Arc<Published>) -> io::Result<
         return Ok(()); // told where that was found
     };
     let readable = inotify.as_fd().try_clone_to_owned()?;
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe; an owned descriptor stays open"
+    )]
     let readable = AsyncFd::new(readable)?;
     // Before that every pod might be a host-network pod.
     let mut published = directory.subscribe();
