@@ -18,6 +18,25 @@ use super::tree::Tree;
 /// Cgroups that were looked for and are no pod's. Beyond that they are looked for again.
 const MOST_STRANGERS: usize = 4096;
 
+/// Whose a cgroup is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The pod's with this UID.
+    Pods(Arc<str>),
+    /// No pod's.
+    Nobodys,
+}
+
+impl Whose {
+    /// The pod's UID.
+    pub fn uid(self) -> Option<Arc<str>> {
+        match self {
+            Self::Pods(uid) => Some(uid),
+            Self::Nobodys => None,
+        }
+    }
+}
+
 /// The cgroups of pods.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -39,14 +58,14 @@ impl Cgroups {
         }
     }
 
-    /// The pod that a cgroup is of, without looking: `None` where that must be looked for, `Some(None)` where it is
-    /// known to be nobody's. Does not wait.
+    /// Whose a cgroup is, without looking: `None` where that must be looked for. Does not wait.
     #[must_use]
-    pub fn known(&self, id: u64) -> Option<Option<Arc<str>>> {
+    pub fn known(&self, id: u64) -> Option<Whose> {
         if let Some(uid) = self.known.load().get(&id) {
-            return Some(Some(uid.clone()));
+            return Some(Whose::Pods(uid.clone()));
         }
-        self.strangers.lock().contains(&id).then_some(None)
+        let stranger = self.strangers.lock().contains(&id);
+        stranger.then_some(Whose::Nobodys)
     }
 
     /// The pod that a cgroup is of, looking if need be: at what is new, then at all. Blocks; of several callers one looks at a
@@ -60,7 +79,7 @@ impl Cgroups {
         let mut tree = self.tree.lock();
         // Somebody may have looked meanwhile, for this one or another.
         if let Some(known) = self.known(id) {
-            return Ok(known);
+            return Ok(known.uid());
         }
         tree.follow(&is_elsewhere);
         let mut uid = self.tell(&tree, id);
@@ -179,7 +198,7 @@ mod tests {
         let stranger = id("system.slice");
         assert_eq!(cgroups.known(stranger), None);
         assert_eq!(cgroups.look(stranger, |_| false).unwrap(), None);
-        assert_eq!(cgroups.known(stranger), Some(None));
+        assert_eq!(cgroups.known(stranger), Some(Whose::Nobodys));
         for number in 0..2 * u64::try_from(MOST_STRANGERS).unwrap() {
             let _ = cgroups.look(u64::MAX - number, |_| false);
         }
@@ -192,7 +211,7 @@ mod tests {
         let id = |folder: &str| root.path().join(folder).metadata().unwrap().ino();
         let _ = cgroups.look(id("system.slice"), |_| false);
         let _somebody = cgroups.tree.lock();
-        assert_eq!(cgroups.known(id("system.slice")), Some(None));
+        assert_eq!(cgroups.known(id("system.slice")), Some(Whose::Nobodys));
         assert!(cgroups.known(id("kubepods/podone/main")).is_some());
         assert_eq!(cgroups.known(u64::MAX), None);
     }
@@ -228,6 +247,6 @@ mod tests {
         assert!(cgroups.look(pods, |_| false).unwrap().is_some());
         std::fs::remove_dir(&unreadable).unwrap();
         assert_eq!(cgroups.look(id, |_| false).unwrap(), None);
-        assert_eq!(cgroups.known(id), Some(None));
+        assert_eq!(cgroups.known(id), Some(Whose::Nobodys));
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
 
-use super::cgroups::Cgroups;
+use super::cgroups::{Cgroups, Whose};
 use super::hierarchy::Hierarchy;
 use super::sockets::Sockets;
 use crate::agent::directory::Published;
@@ -69,7 +69,7 @@ impl Namer {
         let Ok(id) = self.sockets.cgroup(self.here, peer) else {
             return Some(Peer::Address(IpAddr::V4(*peer.ip())));
         };
-        Some(match self.cgroups.known(id).flatten() {
+        Some(match self.cgroups.known(id).and_then(Whose::uid) {
             Some(uid) => Peer::Named(uid),
             None => Peer::Numbered(id),
         })
@@ -82,7 +82,7 @@ impl Namer {
         };
         let id = self.sockets.cgroup(self.here, peer)?;
         if let Some(known) = self.cgroups.known(id) {
-            return known.ok_or(Unnamed::NoPod);
+            return known.uid().ok_or(Unnamed::NoPod);
         }
         let cgroups = self.cgroups.clone();
         let is_elsewhere = is_elsewhere(&self.directory);
@@ -100,7 +100,7 @@ impl Namer {
             if let Err(error) = follow(cgroups, directory).await {
                 tracing::warn!(%error, "cgroups are not followed: each new container's is looked for when it asks");
             }
-            pending().await
+            pending::<()>().await;
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::agent::netlink::route;
 pub struct Sockets {
     routes: Conversation,
     tracked: Conversation,
-    sockets: Conversation,
+    owners: Conversation,
 }
 
 impl Sockets {
@@ -30,7 +30,7 @@ impl Sockets {
         Ok(Self {
             routes: Conversation::open(NETLINK_ROUTE)?,
             tracked: Conversation::open(NETLINK_NETFILTER)?,
-            sockets: Conversation::open(NETLINK_SOCK_DIAG)?,
+            owners: Conversation::open(NETLINK_SOCK_DIAG)?,
         })
     }
 
@@ -46,7 +46,7 @@ impl Sockets {
         let asked = asked(&tracked.map_err(|error| gone(&error))?)?;
         let target = SocketAddrV4::new(METADATA_ADDRESS, METADATA_PORT);
         let question = request(BY_FAMILY, 0, 0, &Connection::between(asked, target));
-        let answer = self.sockets.ask(question).map_err(|error| gone(&error))?;
+        let answer = self.owners.ask(question).map_err(|error| gone(&error))?;
         owner(&answer, asked, target)
     }
 }

@@ -72,7 +72,7 @@ impl Tree {
         self.visit(self.root.clone(), Place::Root, is_elsewhere);
         for watch in before.into_keys() {
             if !self.watched.contains_key(&watch) {
-                self.unwatch(watch);
+                self.unwatch(Some(watch));
             }
         }
         self.unread.take().map_or(Ok(()), Err)
@@ -122,7 +122,7 @@ impl Tree {
         let watch = self.watch(&path);
         let read = path.metadata();
         let Some(data) = self.unless_gone(read).filter(std::fs::Metadata::is_dir) else {
-            return watch.into_iter().for_each(|watch| self.unwatch(watch));
+            return self.unwatch(watch);
         };
         let id = data.ino();
         if let Some(uid) = place.uid() {
@@ -149,7 +149,7 @@ impl Tree {
         };
         self.pods.remove(&id);
         // By itself a cgroup's watch stays for ever.
-        watch.into_iter().for_each(|watch| self.unwatch(watch));
+        self.unwatch(watch);
     }
 
     /// Not watched is not lost: it is found by a walk.
@@ -159,9 +159,9 @@ impl Tree {
         self.inotify.as_ref()?.add_watch(path, flags).ok()
     }
 
-    fn unwatch(&mut self, watch: WatchDescriptor) {
-        self.watched.remove(&watch);
-        if let Some(inotify) = &self.inotify {
+    fn unwatch(&mut self, watch: Option<WatchDescriptor>) {
+        if let (Some(watch), Some(inotify)) = (watch, &self.inotify) {
+            self.watched.remove(&watch);
             let _ = inotify.rm_watch(watch);
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         tree.follow(&|uid| uid == "elsewhere");
         let whose = |tree: &Tree, folder: &str| {
             let id = at(folder).metadata().unwrap().ino();
-            tree.pods().get(&id).map(|uid| uid.to_string())
+            tree.pods().get(&id).map(ToString::to_string)
         };
         for (folder, uid) in [
             ("kubepods/podone/again", Some("one")),
