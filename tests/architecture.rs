@@ -76,6 +76,7 @@ const PURE: &[&str] = &[
     "src/agent/assigned.rs",
     "src/agent/evidence/table.rs",
     "src/agent/grants.rs",
+    "src/agent/host_network/place.rs",
     "src/agent/host_token/seen.rs",
     "src/agent/inside/divert.rs",
     "src/agent/inside/roster.rs",

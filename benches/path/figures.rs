@@ -4,7 +4,7 @@
 use lanyard::lab::{Agent, AgentSetup, Lab, Node, Pod, Simulator};
 
 use crate::report::Table;
-use crate::rounds::{self, KINDS};
+use crate::rounds::{self, KINDS, median};
 use crate::stage::{self, Side};
 use crate::{Options, cast, hosts, once, proc};
 
@@ -27,11 +27,15 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
 
 /// What it costs to tell host-network pods apart, beside the usual path.
 pub async fn host_network(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
-    let (known, new) = hosts::lookups(lab, 2000).await?;
+    let hosts::Lookups { known, new, first } = hosts::lookups(lab, 2000).await?;
     let what = "host-network pod of a connection: conntrack, socket, cgroup";
     table.micros(what, known, 200.0);
-    let what = "the same for a container that is not known yet, among those of 250 pods, 10 of them on the node's network";
+    let what = "the same for the first request of a new container, among those of 250 pods, 10 of them on the node's network";
     table.micros(what, new, 200.0);
+    let first = median(first.into_iter());
+    table.note(&format!(
+        "the same where no folder was read before: {first:.0} µs"
+    ));
     Ok(())
 }
 

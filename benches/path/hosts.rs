@@ -1,17 +1,17 @@
 //! What it costs to tell whose a connection on the node's own network is: in cgroups of 250 pods, put up by hand.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use lanyard::agent::directory::{Directory, Published};
-use lanyard::agent::host::{Hierarchy, Namer};
+use lanyard::agent::host_network::{Hierarchy, Namer};
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
-use lanyard::lab::{self, IMDS, Lab};
+use lanyard::lab::{self, Cgroups, IMDS, Lab};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -21,60 +21,35 @@ use crate::cast::PODS;
 const HOSTS: u8 = 10;
 /// Containers of each pod.
 const CONTAINERS: usize = 2;
-const MOUNTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
-/// The tree of cgroups, with this process in one of them.
-struct Tree {
-    mount: PathBuf,
-    root: PathBuf,
-}
+/// The cgroups of all pods, with this process in one of them.
+struct Within(Cgroups);
 
-impl Tree {
+impl Within {
     fn plant() -> anyhow::Result<Self> {
-        let mount = MOUNTS
-            .map(PathBuf::from)
-            .into_iter()
-            .find(|mount| mount.join("cgroup.procs").exists())
-            .context("no cgroup v2")?;
-        let pid = lab::outer_pid().context("not in a lab")?;
-        let tree = Self {
-            root: mount.join(format!("lanyard-bench-{pid}")),
-            mount,
-        };
+        let planted = Self(Cgroups::plant()?);
         for pod in 0..PODS {
             for container in 0..CONTAINERS {
-                std::fs::create_dir_all(tree.container(pod, container))?;
+                let name = container.to_string();
+                planted.0.container(&pod.to_string(), &name)?;
             }
         }
-        put(&tree.container(PODS - 1, CONTAINERS - 1))?;
-        Ok(tree)
+        Ok(planted)
     }
 
-    fn container(&self, pod: u8, container: usize) -> PathBuf {
-        let folder = format!("kubepods/burstable/pod{pod}/{container}");
-        self.root.join(folder)
+    /// A container of the last pod, with this process in it.
+    fn enter(&self, container: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.0.container(&(PODS - 1).to_string(), container)?;
+        lab::put(&folder, std::process::id())?;
+        Ok(folder)
     }
 }
 
-impl Drop for Tree {
+impl Drop for Within {
+    /// What is in them ends with them.
     fn drop(&mut self) {
-        let _ = put(&self.mount);
-        remove(&self.root);
+        let _ = self.0.free(std::process::id());
     }
-}
-
-/// Puts this process in.
-fn put(cgroup: &Path) -> std::io::Result<()> {
-    std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
-}
-
-fn remove(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&entry.path());
-        }
-    }
-    let _ = std::fs::remove_dir(folder);
 }
 
 /// All pods, of which the last ones are on the node's network.
@@ -92,9 +67,19 @@ fn directory() -> anyhow::Result<Arc<Published>> {
     Ok(published)
 }
 
-/// Times in µs: of a connection whose container is known, and of the first one of a new container.
-pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
-    let tree = Tree::plant()?;
+/// Times in µs.
+pub struct Lookups {
+    /// Of a connection whose container is known.
+    pub known: Vec<f64>,
+    /// Of the first one of a container that nobody asked from before. Nothing runs that would have read of it in advance.
+    pub new: Vec<f64>,
+    /// Of the first one of all, when no folder has been read.
+    pub first: Vec<f64>,
+}
+
+/// Asks for the same pod again and again.
+pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<Lookups> {
+    let within = Within::plant()?;
     let node = lab.node().namespace();
     let here = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4444);
     let rule = format!(
@@ -103,29 +88,45 @@ pub async fn lookups(lab: &Lab, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f
     );
     let rule: Vec<&str> = rule.split(' ').collect();
     node.output("iptables-nft", &rule).await?;
-    let (root, directory) = (tree.root.clone(), directory()?);
+    let directory = directory()?;
     let measured = node.run(async move || {
-        let hierarchy = Hierarchy::enter(&root)?;
+        let hierarchy = Hierarchy::enter(within.0.root())?;
         let listener = TcpListener::bind(here).await?;
-        let _client = TcpStream::connect(IMDS).await?;
-        let (_served, peer) = listener.accept().await?;
-        let expected = (PODS - 1).to_string();
-        let (mut known, mut new) = (Vec::new(), Vec::new());
-        let namer = Namer::open(here, hierarchy.clone(), directory.clone())?;
+        let mut times_of = Lookups {
+            known: Vec::new(),
+            new: Vec::new(),
+            first: Vec::new(),
+        };
+        let open = || Namer::open(here, &hierarchy, directory.clone());
+        let namer = open()?;
+        let mut last = within.enter("0")?;
+        let (_client, _served, peer) = connect(&listener).await?;
         namer.name(peer).await?;
         for _ in 0..times {
-            let start = Instant::now();
-            let uid = namer.name(peer).await?;
-            known.push(start.elapsed().as_secs_f64() * 1e6);
-            anyhow::ensure!(*uid == *expected, "taken for {uid}");
+            times_of.known.push(timed(&namer, peer).await?);
         }
-        for _ in 0..times / 10 {
-            let namer = Namer::open(here, hierarchy.clone(), directory.clone())?;
-            let start = Instant::now();
-            namer.name(peer).await?;
-            new.push(start.elapsed().as_secs_f64() * 1e6);
+        for number in 0..times / 10 {
+            let folder = within.enter(&format!("new-{number}"))?;
+            std::fs::remove_dir(std::mem::replace(&mut last, folder))?;
+            let (_client, _served, peer) = connect(&listener).await?;
+            times_of.new.push(timed(&namer, peer).await?);
+            times_of.first.push(timed(&open()?, peer).await?);
         }
-        anyhow::Ok((known, new))
+        anyhow::Ok(times_of)
     });
     measured.await?
+}
+
+async fn connect(listener: &TcpListener) -> anyhow::Result<(TcpStream, TcpStream, SocketAddr)> {
+    let client = TcpStream::connect(IMDS).await?;
+    let (served, peer) = listener.accept().await?;
+    Ok((client, served, peer))
+}
+
+async fn timed(namer: &Namer, peer: SocketAddr) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let uid = namer.name(peer).await?;
+    let taken = start.elapsed().as_secs_f64() * 1e6;
+    anyhow::ensure!(*uid == *(PODS - 1).to_string(), "taken for {uid}");
+    Ok(taken)
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::host::Hierarchy;
+use super::host_network::Apart;
 use super::host_token::HostTokenConfig;
 use super::inside::InsideConfig;
 use super::intercept::{AGENT_MARK, BackendChoice};
@@ -49,8 +49,8 @@ pub struct Config {
     pub inside: InsideConfig,
     /// Where tokens are given on behalf of pods.
     pub host_token: HostTokenConfig,
-    /// The cgroup hierarchy to tell host-network pods by; `None`: they pass the agent by.
-    pub hosts: Option<Hierarchy>,
+    /// What host-network pods are told apart by; `None`: they pass the agent by.
+    pub hosts: Option<Apart>,
     /// How long a request waits for a pod that is not known yet.
     pub pod_wait: Duration,
     /// How long a drain may take.

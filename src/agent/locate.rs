@@ -391,7 +391,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_of_no_pod_is_nobody_at_once_and_never_the_pod_at_that_address() {
-        use super::super::host::Unnamed;
+        use super::super::host_network::Unnamed;
         let (published, locator) = locator(10);
         published.publish(Directory::of(
             &world([pod("a", "p", PEER, None)]),

@@ -17,7 +17,7 @@ pub mod evidence;
 pub mod forward;
 pub mod gate;
 pub mod grants;
-pub mod host;
+pub mod host_network;
 pub mod host_token;
 pub mod index;
 pub mod inside;

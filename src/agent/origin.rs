@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::host::Unnamed;
+use super::host_network::Unnamed;
 use crate::model::ids::ObjectName;
 
 /// Who asks.

@@ -14,7 +14,7 @@ use super::runtime::RuntimeArgs;
 use crate::agent::config::{
     Assignments, Config, Enforcement, EntraConfig, FolderSource, KubernetesSource, NodeMode, Source,
 };
-use crate::agent::host::Hierarchy;
+use crate::agent::host_network::Apart;
 use crate::agent::inside::InsideConfig;
 use crate::agent::intercept::{BackendChoice, DEFAULT_AGENT_ADDRESS, DEFAULT_STATE_DIR};
 use crate::agent::obtain::ObtainConfig;
@@ -186,7 +186,7 @@ impl Args {
     /// Runs the agent until a signal.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let levels = telemetry::init(self.log_format, &self.log_level)?;
-        let hosts = self.hosts.hierarchy()?;
+        let hosts = self.hosts.apart(&self.state_dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if self.worker_threads == 0 {
             cores.min(2)
@@ -204,7 +204,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn config(self, hosts: Option<Hierarchy>) -> anyhow::Result<Config> {
+    fn config(self, hosts: Option<Apart>) -> anyhow::Result<Config> {
         if self.mode != NodeMode::Redirect && self.enforcement == Enforcement::Observe {
             bail!(
                 "--enforcement observe goes with --mode redirect only: an agent that observes gives the address back when it ends, and in pods it cannot"

@@ -1,16 +1,17 @@
 //! Flags about host-network pods.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::agent::host::{Hierarchy, HierarchyError};
+use crate::agent::host_network::Apart;
+use crate::agent::intercept::agents_group;
 
 /// Whether they are told apart, and by what.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Host-network pods")]
 pub struct HostArgs {
     /// Tell host-network pods apart by the cgroups of their sockets, and give each its own identity or a refusal. Without
-    /// it they pass the agent by and reach the node's identities. Needs cgroup v2; in a container also the node's process
-    /// namespace, `SYS_ADMIN` and `SYS_PTRACE`.
+    /// it they pass the agent by and reach the node's identities. Needs cgroup v2 and `SETGID`; in a container also the node's
+    /// process namespace, `SYS_ADMIN` and `SYS_PTRACE`.
     #[arg(long, env = "LANYARD_HOST_NETWORK_PODS", value_name = "BOOL", default_value_t = false,
           default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     host_network_pods: bool,
@@ -27,9 +28,11 @@ pub struct HostArgs {
 
 impl HostArgs {
     /// What they are told apart by. To be called by the first thread, before it starts others.
-    pub fn hierarchy(&self) -> Result<Option<Hierarchy>, HierarchyError> {
-        self.host_network_pods
-            .then(|| Hierarchy::enter(&self.cgroup_root))
-            .transpose()
+    pub fn apart(&self, state_dir: &Path) -> anyhow::Result<Option<Apart>> {
+        if !self.host_network_pods {
+            return Ok(None);
+        }
+        let group = agents_group(state_dir)?;
+        Ok(Some(Apart::enter(&self.cgroup_root, group)?))
     }
 }

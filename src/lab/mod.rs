@@ -14,6 +14,7 @@
 //! cloud with the pod's own address; killing the first process ends all of it.
 
 mod bundles;
+mod cgroups;
 mod enter;
 mod http;
 mod knock;
@@ -25,6 +26,7 @@ mod topology;
 mod wait;
 
 pub use bundles::Bundles;
+pub use cgroups::{Cgroups, put};
 pub use enter::{
     Interrupt, LAB_DIR, Unavailable, available, enter, inside, outer_pid, unprivileged,
 };

@@ -13,9 +13,28 @@ use tokio::task::AbortHandle;
 
 use super::limits::Limits;
 
+/// Whose connections are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// Those from an address.
+    Address(IpAddr),
+    /// Those of somebody who is told otherwise, by name.
+    Named(Arc<str>),
+    /// The same, by a number.
+    Numbered(u64),
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
 /// Why a connection was closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
+    /// The listener is not there for this peer.
+    Foreign,
     /// The listener has as many connections as it may.
     Total,
     /// This peer has as many connections as it may.
@@ -35,14 +54,14 @@ pub struct Admission {
 struct Open {
     next_id: u64,
     tasks: HashMap<u64, Option<AbortHandle>>,
-    peers: HashMap<IpAddr, usize>,
+    peers: HashMap<Peer, usize>,
 }
 
 /// The right to hold one connection; gives it back when dropped.
 #[derive(Debug)]
 pub struct Ticket {
     admission: Arc<Admission>,
-    peer: IpAddr,
+    peer: Peer,
     id: u64,
 }
 
@@ -58,12 +77,13 @@ impl Admission {
     }
 
     /// One more connection of `peer`, or the limit that forbids it.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Ticket, Refused> {
+    pub fn admit(self: &Arc<Self>, peer: impl Into<Peer>) -> Result<Ticket, Refused> {
+        let peer = peer.into();
         let mut open = self.open.lock();
         if open.tasks.len() >= self.connections {
             return Err(Refused::Total);
         }
-        let count = open.peers.entry(peer).or_default();
+        let count = open.peers.entry(peer.clone()).or_default();
         if *count >= self.per_peer {
             return Err(Refused::Peer);
         }

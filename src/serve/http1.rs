@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::admission::Peer;
 use super::drain::Drain;
 use super::limits::Limits;
 use super::metrics::ConnMetrics;
@@ -44,6 +45,11 @@ pub trait Answer: Send + Sync + 'static {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+
+    /// With whose other connections one of `peer`'s is counted; `None`: it is closed at once. Must not wait.
+    fn whose(&self, peer: SocketAddr) -> Option<Peer> {
+        Some(Peer::Address(peer.ip()))
+    }
 }
 
 /// What every connection of a listener shares.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::admission::Admission;
+use super::admission::{Admission, Refused};
 use super::drain::Drain;
 use super::http1::{self, Answer, Shared};
 use super::limits::Limits;
@@ -107,7 +107,8 @@ impl<A: Answer> Server<A> {
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         self.shared.metrics.accepted.inc();
-        let ticket = match self.admission.admit(peer.ip()) {
+        let whose = self.shared.answer.whose(peer).ok_or(Refused::Foreign);
+        let ticket = match whose.and_then(|whose| self.admission.admit(whose)) {
             Ok(ticket) => ticket,
             Err(why) => return self.shared.metrics.limited(why).inc(),
         };

@@ -15,6 +15,7 @@ pub struct ConnMetrics {
     pub open: IntGauge,
     closed_total: IntCounter,
     closed_peer: IntCounter,
+    closed_foreign: IntCounter,
     /// `lanyard_accept_errors_total`: the kernel could not hand out a connection (no file descriptors).
     pub accept_errors: IntCounter,
     refusals: [IntCounter; Refusal::ALL.len()],
@@ -53,6 +54,7 @@ impl ConnMetrics {
             open: registered(registry, IntGauge::with_opts(open)?)?,
             closed_total: limited.with_label_values(&["total"]),
             closed_peer: limited.with_label_values(&["peer"]),
+            closed_foreign: limited.with_label_values(&["foreign"]),
             accept_errors: counter(
                 "lanyard_accept_errors_total",
                 "Times the kernel could not hand out a connection (out of file descriptors or memory).",
@@ -66,6 +68,7 @@ impl ConnMetrics {
         match why {
             Refused::Total => &self.closed_total,
             Refused::Peer => &self.closed_peer,
+            Refused::Foreign => &self.closed_foreign,
         }
     }
 

@@ -20,6 +20,7 @@ mod stream;
 pub mod telemetry;
 
 pub use admin::Admin;
+pub use admission::Peer;
 pub use drain::Drain;
 pub use http1::Answer;
 pub use limits::Limits;

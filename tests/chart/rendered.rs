@@ -344,7 +344,7 @@ fn host_network_pods_are_told_apart_at_a_price() {
     let container = &on["containers"][0];
     assert_eq!(
         container["securityContext"]["capabilities"]["add"].to_string(),
-        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
+        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE","SETGID"]"#
     );
     let both = set(&[
         "--set",
@@ -352,7 +352,7 @@ fn host_network_pods_are_told_apart_at_a_price() {
     ]);
     assert_eq!(
         both["containers"][0]["securityContext"]["capabilities"]["add"].to_string(),
-        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE"]"#
+        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE","SETGID"]"#
     );
     let profile = |pod: &Value| pod["containers"][0]["securityContext"]["appArmorProfile"].clone();
     assert!(profile(&off).is_null() && profile(&on)["type"] == "Unconfined");

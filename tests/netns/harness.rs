@@ -140,7 +140,7 @@ fn outside(name: &str, backend: &str) -> Result<Completion, Failed> {
         .stderr(file)
         .spawn()?;
     let status = wait(&mut child);
-    crate::cgroups::tidy(child.id());
+    lanyard::lab::Cgroups::tidy(child.id());
     let status = status?;
     let said = std::fs::read_to_string(&output)?;
     match status {

@@ -173,6 +173,11 @@ fn scenarios() -> Vec<Scenario> {
             hostnet::without_the_agent_pods_are_refused_and_the_node_is_not
         ),
         play!(Both, hostnet::nobody_is_taken_for_another),
+        play!(
+            Both,
+            hostnet::who_marks_his_sockets_as_the_agents_are_does_not_pass
+        ),
+        play!(Any, hostnet::one_pods_connections_leave_room_for_anothers),
         play!(Any, hostnet::who_is_gone_before_the_look_costs_nothing),
         play!(Both, hostnet::a_handover_fails_no_host_network_pods_request),
         play!(Both, hostnet::another_cgroup_under_the_same_path_is_noticed),

@@ -17,7 +17,7 @@ use crate::agent::credentials::{self, Credentials};
 use crate::agent::directory::Directory;
 use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
-use crate::agent::host::Bypass;
+use crate::agent::host_network::Bypass;
 use crate::agent::index::Index;
 use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};

@@ -28,7 +28,7 @@ use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
-use crate::agent::host::{Hierarchy, Namer, OnHost};
+use crate::agent::host_network::{Apart, Namer, OnHost};
 use crate::agent::inside::{InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
@@ -290,8 +290,8 @@ async fn serve_hosts(
     registry: &Registry,
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Option<(Hierarchy, u16)>> {
-    let Some(hierarchy) = &config.hosts else {
+) -> anyhow::Result<Option<(Apart, u16)>> {
+    let Some(apart) = &config.hosts else {
         return Ok(None);
     };
     let address = config.agent_address;
@@ -300,17 +300,22 @@ async fn serve_hosts(
     let port = listener.local_addr()?.port();
     let namer = Namer::open(
         SocketAddrV4::new(address, port),
-        hierarchy.clone(),
+        &apart.hierarchy,
         pipeline.directory.clone(),
     );
+    let namer = namer.context("cannot ask for sockets")?;
+    let following = namer.following();
+    spawn(tasks, async move {
+        following.await;
+        anyhow::bail!("nobody follows cgroups any more")
+    });
     let answer = OnHost {
         pipeline: pipeline.clone(),
-        namer: namer.context("cannot ask for sockets")?,
+        namer,
     };
     let limits = Limits {
-        // All who ask have the node's address. Few: each connection has buffers, and any pod may open some.
+        // Few: each connection has buffers, and any pod may open some.
         connections: MOST_OF_HOSTS,
-        connections_per_peer: MOST_OF_HOSTS,
         ..config.limits
     };
     tracing::info!(%address, port, "listening for host-network pods");
@@ -321,7 +326,7 @@ async fn serve_hosts(
         server.await;
         ended_in_drain(&drained, "the listener for host-network pods")
     });
-    Ok(Some((hierarchy.clone(), port)))
+    Ok(Some((apart.clone(), port)))
 }
 
 #[allow(clippy::too_many_arguments, reason = "composition")]

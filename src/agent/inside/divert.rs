@@ -12,7 +12,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::agent::netlink::attribute;
+use crate::agent::netlink::{self, ACK, REQUEST, attribute, nested};
 
 /// The table's name.
 const TABLE: &str = "lanyard";
@@ -31,12 +31,9 @@ const BATCH_END: u16 = 17;
 const NFTABLES: u16 = 10;
 const IPV4: u8 = 2;
 
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-const NESTED: u16 = 0x8000;
 
 /// What is compared passes through this register; the address and the port to divert to are in these.
 const REGISTER: u32 = 1;
@@ -197,21 +194,9 @@ fn batch(messages: &[(u16, u16, Vec<u8>)]) -> Batch {
 }
 
 fn message(kind: u16, flags: u16, sequence: u32, (family, of): (u8, u16), body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(20 + body.len()).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(20 + body.len());
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend([family, 0]);
-    bytes.extend(of.to_be_bytes());
-    bytes.extend(body);
-    bytes
-}
-
-fn nested(kind: u16, inside: &[u8]) -> Vec<u8> {
-    attribute(kind | NESTED, inside)
+    // Family, version 0, and what else the kind asks for.
+    let head = [&[family, 0], &of.to_be_bytes()[..]].concat();
+    netlink::message(kind, flags, sequence, &[&head, body].concat())
 }
 
 fn number(kind: u16, value: u32) -> Vec<u8> {

@@ -14,11 +14,8 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 
 use crate::agent::netlink::inet_diag::{BY_FAMILY, Connection, DESTROY, FAMILIES, request};
-use crate::agent::netlink::{ERROR, messages, outcome};
+use crate::agent::netlink::{ACK, DONE, DUMP, ERROR, messages, outcome};
 
-const DONE: u16 = 3;
-const ACK: u16 = 4;
-const DUMP: u16 = 0x300;
 const HTTP: u16 = 80;
 
 /// Whether it leads to port 80 of the address, and does not come from there: what is asked inside does.

@@ -24,9 +24,9 @@ mod uninstall;
 mod watch;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::host::Hierarchy;
+use super::host_network::Apart;
 pub use address::{Addresses, claim_address};
 pub use backend::{Backend, BackendChoice};
 pub use conntrack::entry;
@@ -38,6 +38,11 @@ pub use uninstall::{forget_removed, uninstall};
 /// The backend that this node uses.
 pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptError> {
     Ok(exec::choose(choice).await?.backend)
+}
+
+/// The group that the sockets of this node's agents are made with: secret, and the same for one agent after another.
+pub fn agents_group(state_dir: &Path) -> Result<u32, InterceptError> {
+    epoch::StateDir::new(state_dir).group()
 }
 
 /// A script for `iptables-restore --noflush` that closes the door on a node without any rules of ours:
@@ -65,7 +70,7 @@ pub struct InterceptConfig {
     /// Lock and epoch files, shared by the instances on this node.
     pub state_dir: PathBuf,
     /// How host-network pods are told apart, and the port of their listener; `None`: they are not.
-    pub hosts: Option<(Hierarchy, u16)>,
+    pub hosts: Option<(Apart, u16)>,
     /// Whether there is a way around the agent and past its end: pods' requests come here, but the
     /// door stays open, no connection is cut, and the way in goes when the agent ends.
     pub open: bool,

@@ -21,7 +21,8 @@ pub const WIRE_SERVER_PORTS: [u16; 2] = [80, 32526];
 pub const CHAIN_PREFIX: &str = "LANYARD-";
 
 /// What sockets are marked with that our rules for host-network pods let pass: the agent's own to IMDS. None of its
-/// bits is one that kube-proxy (14, 15), Cilium (8 to 11, 16 and up) or Calico (16 and up) looks at.
+/// bits is one that kube-proxy (14, 15), Cilium (8 to 11, 16 and up) or Calico (16 and up) looks at; as few are left as would
+/// be guessed in a moment, so it is no secret, and alone lets nobody pass: see [`Hosts::group`].
 pub const AGENT_MARK: u32 = 0x4c;
 
 const NAT_CHAIN: &str = "LANYARD-PREROUTING";
@@ -103,6 +104,9 @@ pub struct PodsCgroup {
 pub struct Hosts {
     /// Where their sockets are.
     pub cgroups: Vec<PodsCgroup>,
+    /// The group that made the agent's own sockets. Any pod with `NET_RAW` may mark its sockets as the agent's are; this it would
+    /// have to know.
+    pub group: u32,
     /// The port of their own listener at the agent's address: whoever comes there by the rules is one of them.
     pub port: u16,
 }
@@ -119,15 +123,15 @@ pub fn desired(
         forward("filter", reject, guard_wire_server),
         forward(BOLT, "DROP", guard_wire_server),
     ];
-    if let Some(Hosts { cgroups, .. }) = hosts {
-        tables.push(output("filter", "closed to pods", cgroups, reject));
-        tables.push(output(BOLT, "closed to pods", cgroups, "DROP"));
+    if let Some(hosts) = hosts {
+        tables.push(output("filter", "closed to pods", hosts, reject));
+        tables.push(output(BOLT, "closed to pods", hosts, "DROP"));
     }
     if let Some((address, stamp)) = agent {
         tables.push(nat(address, stamp));
-        tables.extend(hosts.map(|Hosts { cgroups, port }| {
-            let verdict = format!("DNAT --to-destination {address}:{port}");
-            output("nat", "goes to the agent", cgroups, &verdict)
+        tables.extend(hosts.map(|hosts| {
+            let verdict = format!("DNAT --to-destination {address}:{}", hosts.port);
+            output("nat", "goes to the agent", hosts, &verdict)
         }));
     }
     tables
@@ -202,11 +206,15 @@ fn forward(table: &'static str, verdict: &str, guard_wire_server: bool) -> Desir
 }
 
 /// What host-network pods' sockets send to IMDS, and not the agent's own.
-fn output(table: &'static str, why: &str, cgroups: &[PodsCgroup], verdict: &str) -> DesiredTable {
-    let rules = cgroups.iter().map(|PodsCgroup { path, id }| {
+fn output(table: &'static str, why: &str, hosts: &Hosts, verdict: &str) -> DesiredTable {
+    let flow = to_port(METADATA_ADDRESS, METADATA_PORT);
+    let own = format!(
+        "{flow} -m mark --mark {AGENT_MARK:#x} -m owner --gid-owner {} -m comment --comment \"lanyard: the agent's own\" -j RETURN",
+        hosts.group
+    );
+    let theirs = hosts.cgroups.iter().map(|PodsCgroup { path, id }| {
         format!(
-            "{} -m mark ! --mark {AGENT_MARK:#x} -m cgroup --path {path} -m comment --comment \"lanyard: {why}, cgroup {id}\" -j {verdict}",
-            to_port(METADATA_ADDRESS, METADATA_PORT),
+            "{flow} -m cgroup --path {path} -m comment --comment \"lanyard: {why}, cgroup {id}\" -j {verdict}",
         )
     });
     DesiredTable {
@@ -216,7 +224,7 @@ fn output(table: &'static str, why: &str, cgroups: &[PodsCgroup], verdict: &str)
         jump: format!(
             "-p tcp -m comment --comment \"lanyard: host-network pods' metadata requests\" -j {OUTPUT_CHAIN}"
         ),
-        rules: rules.collect(),
+        rules: std::iter::once(own).chain(theirs).collect(),
         flows: vec![Flow {
             address: METADATA_ADDRESS,
             port: METADATA_PORT,
@@ -280,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn host_network_pods_are_matched_by_cgroup_and_the_agent_passes_by_its_mark() {
+    fn host_network_pods_are_matched_by_cgroup_and_the_agent_passes_by_mark_and_group() {
         let stamp = Stamp {
             epoch: 1,
             port: 4000,
@@ -290,6 +298,7 @@ mod tests {
                 path: "kubepods.slice".to_owned(),
                 id: 77,
             }],
+            group: 3_000_000_000,
             port: 4001,
         };
         let agent = Some((Ipv4Addr::new(169, 254, 169, 252), stamp));
@@ -309,9 +318,16 @@ mod tests {
         );
         let rules = |at: usize| tables[at].rules.join("\n");
         for at in [2, 3, 5] {
-            let matches = "-m mark ! --mark 0x4c -m cgroup --path kubepods.slice ";
-            assert!(rules(at).contains(matches), "{}", rules(at));
-            assert!(rules(at).contains("cgroup 77\""));
+            let [own, theirs] = &*tables[at].rules else {
+                panic!("{:?}", tables[at].rules)
+            };
+            assert!(own.contains(" -m mark --mark 0x4c -m owner --gid-owner 3000000000 "));
+            assert!(own.ends_with("-j RETURN"), "{own}");
+            assert!(
+                theirs.contains(" -m cgroup --path kubepods.slice "),
+                "{theirs}"
+            );
+            assert!(theirs.contains("cgroup 77\""));
         }
         assert!(rules(5).ends_with("-j DNAT --to-destination 169.254.169.252:4001"));
         assert!(rules(2).ends_with("-j REJECT --reject-with tcp-reset"));

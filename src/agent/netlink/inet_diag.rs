@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::{HEADER, attributes};
+use super::{REQUEST, TCP, attributes, message};
 
 /// Asks for one connection, or for many.
 pub const BY_FAMILY: u16 = 20;
@@ -13,12 +13,10 @@ pub const DESTROY: u16 = 21;
 /// IPv4, and IPv6 with IPv4 addresses in it.
 pub const FAMILIES: [u8; 2] = [2, 10];
 
-const REQUEST: u16 = 1;
-const TCP: u8 = 6;
 /// All states but LISTEN and TIME-WAIT.
 const STATES: u32 = 0xfff & !(1 << 10) & !(1 << 6);
-/// What is before the connection's id in a request and in an answer.
-const BEFORE_ID: (usize, usize) = (8, 4);
+/// What is before the connection's id in an answer.
+const BEFORE_ID: usize = 4;
 /// Ports, addresses, interface and cookie.
 const ID: usize = 48;
 /// Where the id has what.
@@ -88,31 +86,23 @@ impl Connection {
     /// The connection that an answer is about.
     pub fn read(body: &[u8]) -> Option<Self> {
         let family = *body.first()?;
-        let id = *body.get(BEFORE_ID.1..)?.first_chunk::<ID>()?;
+        let id = *body.get(BEFORE_ID..)?.first_chunk::<ID>()?;
         Some(Self { family, id })
     }
 }
 
 /// A request about a connection.
 pub fn request(kind: u16, flags: u16, sequence: u32, of: &Connection) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + BEFORE_ID.0 + ID);
-    let length = u32::try_from(HEADER + BEFORE_ID.0 + ID).unwrap_or(u32::MAX);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((REQUEST | flags).to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend([0; 4]);
-    bytes.extend([of.family, TCP, 0, 0]);
-    bytes.extend(STATES.to_ne_bytes());
-    bytes.extend(of.id);
-    bytes
+    let states = STATES.to_ne_bytes();
+    let body = [&[of.family, TCP, 0, 0], &states[..], &of.id].concat();
+    message(kind, REQUEST | flags, sequence, &body)
 }
 
 /// The cgroup that the socket of an answer was made in: its inode's number in the v2 hierarchy. Sockets that
 /// only linger have none.
 pub fn cgroup(body: &[u8]) -> Option<u64> {
     let (_, _, value) =
-        attributes(body.get(BEFORE_ID.1 + ID + AFTER_ID..)?).find(|(kind, ..)| *kind == CGROUP)?;
+        attributes(body.get(BEFORE_ID + ID + AFTER_ID..)?).find(|(kind, ..)| *kind == CGROUP)?;
     Some(u64::from_ne_bytes(*value.first_chunk()?))
 }
 

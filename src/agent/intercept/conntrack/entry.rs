@@ -6,25 +6,20 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use crate::agent::netlink::{attribute, attributes};
+use crate::agent::netlink::{
+    ACK, DONE, DUMP, ERROR, REQUEST, TCP, attribute, attributes, message, messages, nested,
+};
 
 use super::super::rules::{METADATA_ADDRESS, METADATA_PORT, WIRE_SERVER, WIRE_SERVER_PORTS};
 
 const CT_NEW: u16 = 1 << 8;
 const CT_GET: u16 = (1 << 8) | 1;
 const CT_DELETE: u16 = (1 << 8) | 2;
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const DUMP: u16 = 0x300;
 
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-const TCP: u8 = 6;
-const NESTED: u16 = 0x8000;
 
 /// One end-to-end view of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,45 +95,30 @@ pub fn find_request(here: SocketAddrV4, peer: SocketAddrV4) -> Vec<u8> {
         let ip = [attribute(1, address[0]), attribute(2, address[1])].concat();
         let [from, to] = ports.map(u16::to_be_bytes);
         let ports = [attribute(1, &[TCP]), attribute(2, &from), attribute(3, &to)].concat();
-        [attribute(NESTED | 1, &ip), attribute(NESTED | 2, &ports)].concat()
+        [nested(1, &ip), nested(2, &ports)].concat()
     };
     let addresses = [here, peer].map(|end| end.ip().octets());
     let tuple = of([&addresses[0], &addresses[1]], [here.port(), peer.port()]);
-    request(CT_GET, REQUEST, &attribute(NESTED | TUPLE_REPLY, &tuple))
+    request(CT_GET, REQUEST, &nested(TUPLE_REPLY, &tuple))
 }
 
 fn request(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(20 + attributes.len());
-    let length = u32::try_from(20 + attributes.len()).unwrap_or(u32::MAX);
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]); // sequence, port: one request at a time, the kernel knows the port
-    message.extend([2, 0, 0, 0]); // AF_INET, version 0, resource 0
-    message.extend(attributes);
-    message
+    // AF_INET, version 0, resource 0. No sequence: one request at a time.
+    message(kind, flags, 0, &[&[2, 0, 0, 0], attributes].concat())
 }
 
 /// Reads a datagram.
-pub fn parse(mut datagram: &[u8]) -> Vec<Message> {
-    let mut messages = Vec::new();
-    while let Some(length) = u32_at(datagram, 0).and_then(|length| usize::try_from(length).ok()) {
-        if length < 16 || length > datagram.len() {
-            break;
+pub fn parse(datagram: &[u8]) -> Vec<Message> {
+    let read = |(kind, body): (u16, &[u8])| match kind {
+        CT_NEW => entry(body).map(Message::Entry),
+        DONE => Some(Message::Done),
+        ERROR => {
+            let code = body.first_chunk().map(|code| i32::from_ne_bytes(*code));
+            Some(Message::Status(code.unwrap_or(-22)))
         }
-        let (message, rest) = datagram.split_at(length);
-        datagram = rest.get(align(length) - length..).unwrap_or_default();
-        match u16_at(message, 4) {
-            Some(CT_NEW) => messages.extend(entry(&message[16..]).map(Message::Entry)),
-            Some(DONE) => messages.push(Message::Done),
-            Some(ERROR) => {
-                let code = message.get(16..20).and_then(|bytes| bytes.try_into().ok());
-                messages.push(Message::Status(code.map_or(-22, i32::from_ne_bytes)));
-            }
-            _ => {}
-        }
-    }
-    messages
+        _ => None,
+    };
+    messages(datagram).filter_map(read).collect()
 }
 
 /// Reads one answer's body, without its header.
@@ -156,7 +136,7 @@ fn entry(body: &[u8]) -> Option<Entry> {
         }
         if matches!(kind, TUPLE_ORIG | ID | ZONE) {
             key.extend_from_slice(attribute);
-            key.resize(align(key.len()), 0);
+            key.resize(key.len().next_multiple_of(4), 0);
         }
     }
     Some(Entry {
@@ -191,18 +171,6 @@ fn tuple(payload: &[u8]) -> Option<Tuple> {
 
 fn address(value: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from)
-}
-
-const fn align(length: usize) -> usize {
-    (length + 3) & !3
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -172,8 +172,9 @@ impl Keeper {
             port: self.port,
         });
         let agent = stamp.map(|stamp| (self.config.agent_address, stamp));
-        let hosts = self.config.hosts.as_ref().map(|(hierarchy, port)| Hosts {
-            cgroups: hierarchy.of_pods(),
+        let hosts = self.config.hosts.as_ref().map(|(apart, port)| Hosts {
+            cgroups: apart.hierarchy.of_pods(),
+            group: apart.group,
             port: *port,
         });
         // Without a cgroup what was laid stays as it is: it matches pods that are still there.
@@ -205,6 +206,9 @@ impl Keeper {
             Ownership::StoodDown { by }
         } else {
             self.state.renew(claim)?;
+            if let Some((apart, _)) = &self.config.hosts {
+                self.state.renew_group(apart.group)?;
+            }
             return Ok(None);
         };
         if self.own(to) {
@@ -245,8 +249,8 @@ impl Keeper {
         self.contested = false;
         self.metrics.contested.set(0);
         match &self.config.hosts {
-            Some((hierarchy, _)) if hierarchy.of_pods().is_empty() => {
-                let root = hierarchy.root().to_owned();
+            Some((apart, _)) if apart.hierarchy.of_pods().is_empty() => {
+                let root = apart.hierarchy.root().to_owned();
                 let error = InterceptError::NoPodsCgroup { root };
                 self.ready.not_ready(error.to_string());
             }

@@ -30,6 +30,7 @@ fn hosts() -> Hosts {
     };
     Hosts {
         cgroups: vec![cgroup("kubepods", 1), cgroup("kubepods.slice", 2)],
+        group: 3_000_000_000,
         port: 41235,
     }
 }

@@ -12,7 +12,7 @@ use super::namer::Namer;
 use crate::agent::obtain::TokenSource;
 use crate::agent::origin::Origin;
 use crate::agent::pipeline::Pipeline;
-use crate::serve;
+use crate::serve::{self, Peer};
 
 /// The pipeline, asked from the node's own network.
 pub struct OnHost<S: TokenSource> {
@@ -23,6 +23,11 @@ pub struct OnHost<S: TokenSource> {
 }
 
 impl<S: TokenSource> serve::Answer for OnHost<S> {
+    /// All who ask have the node's address: each pod's connections are counted by themselves.
+    fn whose(&self, peer: SocketAddr) -> Option<Peer> {
+        self.namer.whose(peer)
+    }
+
     /// Asked anew for each request: nothing that is remembered of a port can outlive its socket.
     async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let origin = match self.namer.name(peer).await {

@@ -5,30 +5,39 @@
 //! the port of somebody who did), and whose socket that is.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 
 use super::conversation::Conversation;
 use super::namer::Unnamed;
 use crate::agent::intercept::entry::{Message, Tuple, find_request, read};
 use crate::agent::intercept::{METADATA_ADDRESS, METADATA_PORT};
 use crate::agent::netlink::inet_diag::{BY_FAMILY, Connection, cgroup, request};
+use crate::agent::netlink::route;
 
 /// Where connections are asked about.
 #[derive(Debug)]
 pub struct Sockets {
+    routes: Conversation,
     tracked: Conversation,
-    sockets: Conversation,
+    owners: Conversation,
 }
 
 impl Sockets {
     /// Opens what is asked.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
+            routes: Conversation::open(NETLINK_ROUTE)?,
             tracked: Conversation::open(NETLINK_NETFILTER)?,
-            sockets: Conversation::open(NETLINK_SOCK_DIAG)?,
+            owners: Conversation::open(NETLINK_SOCK_DIAG)?,
         })
+    }
+
+    /// Whether an address is one of this network namespace's own. Where the kernel does not say, it is not.
+    pub fn is_own(&self, address: Ipv4Addr) -> bool {
+        let answer = self.routes.ask(route::request(address));
+        answer.is_ok_and(|answer| route::ends_here(&answer))
     }
 
     /// The cgroup of the socket that `peer` is, to whom we are `here`.
@@ -37,7 +46,7 @@ impl Sockets {
         let asked = asked(&tracked.map_err(|error| gone(&error))?)?;
         let target = SocketAddrV4::new(METADATA_ADDRESS, METADATA_PORT);
         let question = request(BY_FAMILY, 0, 0, &Connection::between(asked, target));
-        let answer = self.sockets.ask(question).map_err(|error| gone(&error))?;
+        let answer = self.owners.ask(question).map_err(|error| gone(&error))?;
         owner(&answer, asked, target)
     }
 }

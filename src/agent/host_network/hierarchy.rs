@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::place::OF_PODS;
 use crate::agent::intercept::PodsCgroup;
 
-/// What kubelet calls the cgroup of all pods: with the driver `cgroupfs`, and with `systemd`.
-const OF_PODS: [&str; 2] = ["kubepods", "kubepods.slice"];
 /// The cgroup namespace of the node's first process.
 const NODES: &str = "/proc/1/ns/cgroup";
 
@@ -52,6 +51,11 @@ pub enum HierarchyError {
         /// What was in the way.
         why: String,
     },
+    /// The agent's own sockets cannot be told from pods'.
+    #[error(
+        "--host-network-pods: the agent cannot make sockets in a group of its own. It takes SETGID"
+    )]
+    NoGroup,
     /// A folder cannot be looked at, or has a name that no rule can hold.
     #[error("--cgroup-root {root}: {why}")]
     Unusable {
@@ -123,8 +127,8 @@ impl Hierarchy {
     /// The cgroups of all pods that are there now: one, or two while a node changes kubelet's driver.
     #[must_use]
     pub fn of_pods(&self) -> Vec<PodsCgroup> {
-        let there = self.folders_of_pods().filter_map(|(name, folder)| {
-            let id = folder.metadata().ok()?.ino();
+        let there = OF_PODS.into_iter().filter_map(|name| {
+            let id = self.root.join(name).metadata().ok()?.ino();
             let path = match &*self.path {
                 "" => name.to_owned(),
                 path => format!("{path}/{name}"),
@@ -132,11 +136,6 @@ impl Hierarchy {
             Some(PodsCgroup { path, id })
         });
         there.collect()
-    }
-
-    /// The same as folders, which may be absent.
-    pub(super) fn folders_of_pods(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        OF_PODS.into_iter().map(|name| (name, self.root.join(name)))
     }
 }
 

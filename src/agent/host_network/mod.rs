@@ -9,15 +9,18 @@
 //! invariant 3: a socket that cannot be found, or that is in no pod's cgroup, is nobody's, never the node's.
 
 mod answer;
+mod apart;
 mod bypass;
 mod cgroups;
 mod conversation;
 mod hierarchy;
 mod namer;
+mod place;
 mod sockets;
+mod tree;
 
 pub use self::answer::OnHost;
+pub use self::apart::Apart;
 pub use self::bypass::Bypass;
-pub use self::cgroups::Cgroups;
 pub use self::hierarchy::{Hierarchy, HierarchyError};
 pub use self::namer::{Namer, Unnamed};

@@ -3,16 +3,21 @@
 //! In: cgroups that are put up by hand as kubelet would, and curl in them. Out: tokens and refusals, and who comes to
 //! the cloud past the agent. No container runtime is here, and nothing is claimed about one.
 
+mod posing;
+
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
-use lanyard::lab::{Agent, AgentSetup, Namespace, Style, until};
+use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, put, until};
 
-use crate::cgroups::{Said, Tree, ask, command};
+use crate::cgroups::{Said, ask, command, plant};
 use crate::harness::Stage;
+pub use posing::{
+    nobody_is_taken_for_another, one_pods_connections_leave_room_for_anothers,
+    who_marks_his_sockets_as_the_agents_are_does_not_pass,
+};
 
 const WAIT: Duration = Duration::from_secs(30);
 const TOKEN: &str = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net";
@@ -21,16 +26,16 @@ const INSTANCE: &str = "http://169.254.169.254/metadata/instance?api-version=202
 /// A cast, kubelet's folders, and an agent that is itself in a pod's cgroup, as on a node.
 struct Play {
     cast: Cast,
-    tree: Tree,
+    tree: Cgroups,
     agent: Agent,
 }
 
 impl Play {
     async fn raise(stage: Stage) -> Result<Self> {
-        let tree = Tree::plant()?;
+        let tree = plant()?;
         let cast = Cast::raise(stage.lab, &[]).await?;
         let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
-        Tree::put(&tree.pod("agent")?, &agent.process)?;
+        put(&tree.pod("agent")?, agent.process.pid())?;
         Ok(Self { cast, tree, agent })
     }
 
@@ -41,7 +46,7 @@ impl Play {
     /// A host-network pod with a container's cgroup; `app` decides about bindings.
     fn pod(&self, uid: &str, app: &str) -> Result<PathBuf> {
         host_pod(&self.cast, uid, app)?;
-        self.tree.pod(uid)
+        Ok(self.tree.pod(uid)?)
     }
 
     async fn token(&self, cgroup: &Path) -> Result<Said> {
@@ -72,10 +77,10 @@ impl Play {
     }
 }
 
-fn setup(cast: &Cast, tree: &Tree, backend: &str) -> AgentSetup {
+fn setup(cast: &Cast, tree: &Cgroups, backend: &str) -> AgentSetup {
     cast.agent(backend)
         .flag("--host-network-pods", "true")
-        .flag("--cgroup-root", &tree.root())
+        .flag("--cgroup-root", &tree.root().display().to_string())
         .flag("--log-level", "info,lanyard::agent=debug")
         .flag("--pod-wait", "300ms")
 }
@@ -205,134 +210,6 @@ pub async fn without_the_agent_pods_are_refused_and_the_node_is_not(stage: Stage
     Ok(())
 }
 
-/// The port of the listener for host-network pods, as the rules have it.
-async fn port(play: &Play, backend: &str) -> Result<String> {
-    let program = format!("iptables-{backend}-save");
-    let saved = play.node().output(&program, &["-t", "nat"]).await?;
-    let rule = saved
-        .lines()
-        .find(|line| line.starts_with("-A LANYARD-OUTPUT"))
-        .context("a way in")?;
-    Ok(rule.rsplit(':').next().unwrap_or_default().to_owned())
-}
-
-/// Connects to an address from a given one, says so, waits for a line, asks, and prints what is answered.
-const BY_HAND: &str = "
-import socket, sys
-address, port, own = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.settimeout(10)
-s.bind((own, 33333))
-s.connect((address, port))
-print('connected', flush=True)
-sys.stdin.readline()
-s.sendall(b'GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net HTTP/1.1\\r\\nHost: x\\r\\nMetadata: true\\r\\nConnection: close\\r\\n\\r\\n')
-text = b''
-while True:
-    more = s.recv(65536)
-    if not more: break
-    text += more
-print(text.decode(), flush=True)
-";
-
-struct Hand {
-    child: tokio::process::Child,
-    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
-}
-
-impl Hand {
-    async fn connect(node: &Namespace, cgroup: &Path, to: (&str, &str), own: &str) -> Result<Self> {
-        use tokio::io::AsyncBufReadExt as _;
-        let mut python = command(node, cgroup, "python3");
-        python.args(["-c", BY_HAND, to.0, to.1, own]);
-        python.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = python.spawn()?;
-        let stdout = child.stdout.take().context("its output")?;
-        let mut lines = tokio::io::BufReader::new(stdout).lines();
-        ensure!(lines.next_line().await?.as_deref() == Some("connected"));
-        Ok(Self { child, lines })
-    }
-
-    async fn ask(mut self) -> Result<String> {
-        use tokio::io::AsyncWriteExt as _;
-        let mut stdin = self.child.stdin.take().context("its input")?;
-        stdin.write_all(b"go\n").await?;
-        let mut text = String::new();
-        while let Some(line) = self.lines.next_line().await? {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        Ok(text)
-    }
-}
-
-/// Ways to be taken for somebody else: the port of a connection, the node's address, a socket that goes.
-pub async fn nobody_is_taken_for_another(stage: Stage) -> Result<()> {
-    let backend = stage.backend.clone();
-    let play = Play::raise(stage).await?;
-    let pod = play.pod("one", "payments")?;
-    let thief = play.pod("two", "stranger")?;
-    play.until_status(&pod, 200).await?;
-    // Whoever connects to the listener itself may have the port that another one then asks from.
-    let direct = port(&play, &backend).await?;
-    let agents = lanyard::agent::intercept::DEFAULT_AGENT_ADDRESS.to_string();
-    let nodes = play.cast.lab.node().address().to_string();
-    let connect = async |cgroup: &Path, address: &str, port: &str| {
-        Hand::connect(play.node(), cgroup, (address, port), &nodes).await
-    };
-    let first = connect(&thief, &agents, &direct).await?;
-    let own = connect(&pod, "169.254.169.254", "80").await?;
-    let got = first.ask().await?;
-    ensure!(got.starts_with("HTTP/1.1 503"), "the thief: {got}");
-    let got = own.ask().await?;
-    ensure!(got.starts_with("HTTP/1.1 200"), "the owner: {got}");
-    // A pod on the bridge claims the node's address, and the node believes what it can.
-    let node = play.cast.lab.node();
-    for key in ["all/accept_local", "pods0/accept_local"] {
-        let _ = node
-            .namespace()
-            .sysctl(&format!("net/ipv4/conf/{key}"), "1")
-            .await;
-    }
-    for key in ["all/rp_filter", "pods0/rp_filter"] {
-        let _ = node
-            .namespace()
-            .sysctl(&format!("net/ipv4/conf/{key}"), "0")
-            .await;
-    }
-    let attacker = node.add_pod("attacker", Style::Bridge).await?;
-    let claimed = node.address();
-    attacker
-        .namespace()
-        .ip(&format!("addr add {claimed}/32 dev eth0\n"))
-        .await?;
-    for url in [
-        TOKEN.to_owned(),
-        TOKEN.replace("169.254.169.254", &format!("{agents}:{direct}")),
-    ] {
-        for interface in [claimed.to_string(), attacker.address().to_string()] {
-            let args = [
-                "-s",
-                "-m",
-                "3",
-                "--interface",
-                &interface,
-                "-H",
-                "Metadata: true",
-                &url,
-            ];
-            let said = attacker.namespace().output("curl", &args).await;
-            let said = said.unwrap_or_default();
-            ensure!(!said.contains("access_token"), "{interface} {url}: {said}");
-            // By redirection with its own address it is heard, and refused: curl works, and so does the way.
-            let heard = interface == attacker.address().to_string() && url == TOKEN;
-            ensure!(!heard || said.contains("error_description"), "{said}");
-        }
-    }
-    Ok(())
-}
-
 /// A process, its socket and its cgroup may be gone before anybody looks: nothing is lost by it.
 pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<()> {
     let play = Play::raise(stage).await?;
@@ -383,7 +260,7 @@ pub async fn a_handover_fails_no_host_network_pods_request(stage: Stage) -> Resu
     more(10).await?;
     let second = setup(&play.cast, &play.tree, &backend).second("second", 9465);
     let second = play.cast.lab.agent(&second).await?;
-    Tree::put(&play.tree.pod("agent-2")?, &second.process)?;
+    put(&play.tree.pod("agent-2")?, second.process.pid())?;
     more(10).await?;
     play.agent.process.term();
     play.agent.process.wait_exit(WAIT).await?;
@@ -399,10 +276,10 @@ pub async fn another_cgroup_under_the_same_path_is_noticed(stage: Stage) -> Resu
     let pod = play.pod("one", "payments")?;
     play.until_status(&pod, 200).await?;
     // The agent would end with its cgroup.
-    Tree::put(&play.tree.daemon(), &play.agent.process)?;
+    put(&play.tree.daemon(), play.agent.process.pid())?;
     play.tree.fell_pods();
     let pod = play.tree.pod("one")?;
-    Tree::put(&play.tree.pod("agent")?, &play.agent.process)?;
+    put(&play.tree.pod("agent")?, play.agent.process.pid())?;
     until(WAIT, "the pod's own token again", async || {
         let said = play.token(&pod).await;
         said.is_ok_and(|said| is_token_of(&play.cast, &said, "payments").is_ok())
@@ -435,7 +312,7 @@ pub async fn with_cgroup_v1_it_does_not_start(stage: Stage) -> Result<()> {
 
 /// A container's cgroup namespace is its own, and paths in rules are read from there.
 pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stage) -> Result<()> {
-    let tree = Tree::plant()?;
+    let tree = plant()?;
     let cast = Cast::raise(stage.lab, &[]).await?;
     host_pod(&cast, "one", "payments")?;
     let (pod, own) = (tree.pod("one")?, tree.pod("agent")?);
@@ -446,7 +323,7 @@ pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stag
         "agent",
         "--host-network-pods",
         "--cgroup-root",
-        &tree.root(),
+        &tree.root().display().to_string(),
     ]);
     contained.arg("--manifests").arg(cast.manifests.dir());
     contained.arg("--state-dir").arg(node.state_dir());
