@@ -4,19 +4,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use lanyard::lab::{Agent, AgentSetup, Bundles, IMDS, Lab, Pod, Style, until};
+use lanyard::lab::{Agent, AgentSetup, Bundles, IMDS, Lab, Namespace, Pod, Style, until};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use tokio::time::Instant;
 
+use crate::charged::Charged;
 use crate::report::Table;
 use crate::rounds::{self, KINDS, median};
 use crate::stage::{self, Side};
 use crate::{Options, cast, once, proc};
 
-/// Pods with a listener while memory is measured.
-const FEW: u8 = 50;
-const MANY: u8 = 250;
+/// Listeners while memory is measured. The line is laid through all but the first.
+const STEPS: [usize; 5] = [50, 250, 500, 750, 1000];
 /// Pods that start together, and how often.
 const TOGETHER: usize = 100;
 const CROWDS: usize = 3;
@@ -45,7 +45,7 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
         .flag("--runtime-state", &bundles.path().display().to_string());
     let agent = lab.agent(&setup).await?;
     if !options.apart {
-        memory(lab, &agent, &bundles, &mut table).await?;
+        memory(&agent, &bundles, &mut table).await?;
         together(lab, &bundles, &mut table).await?;
     }
     under_load(lab, options, (&agent, &bundles), &mut table).await?;
@@ -53,51 +53,77 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     Ok(table)
 }
 
-/// What a listener adds to an agent that knows its pods already, and has some listeners.
-async fn memory(
-    lab: &Lab,
-    agent: &Agent,
-    bundles: &Bundles,
-    table: &mut Table,
-) -> anyhow::Result<()> {
-    eprintln!("{MANY} pods");
-    let mut pods = Vec::new();
-    for number in 1..=MANY {
-        let name = format!("m{number}");
-        pods.push(lab.node().add_pod(&name, Style::Ptp).await?);
-    }
-    let mut measured = Vec::new();
-    for numbers in [1..=FEW, FEW + 1..=MANY] {
-        for number in numbers.clone() {
-            let pod = &pods[usize::from(number) - 1];
-            let uid = format!("uid-pod-{number}");
-            bundles.add_as(pod.name(), &uid, pod.namespace())?;
+/// What a listener adds to an agent that knows its pods already: its own memory, and the kernel's. By a line through
+/// steps beyond what a node has: the first hundreds of listeners fit into what the start left free.
+async fn memory(agent: &Agent, bundles: &Bundles, table: &mut Table) -> anyhow::Result<()> {
+    let mut networks = Vec::new();
+    let charged = Charged::to(agent.process.pid());
+    let (mut own, mut kernels) = (Vec::new(), Vec::new());
+    for most in STEPS {
+        eprintln!("{most} listeners");
+        for number in networks.len() + 1..=most {
+            let network = Namespace::create(&format!("m{number}")).await?;
+            bundles.add_as(network.name(), &format!("uid-pod-{number}"), &network)?;
+            networks.push(network);
         }
-        let wanted = format!("lanyard_inside_pods {}\n", numbers.end());
+        let wanted = format!("lanyard_inside_pods {most}\n");
         until(LIMIT, "all listeners", async || {
-            agent
-                .metrics()
-                .await
-                .is_ok_and(|text| text.contains(&wanted))
+            let text = agent.metrics().await;
+            text.is_ok_and(|text| text.contains(&wanted))
         })
         .await?;
-        measured.push(settled(agent).await?);
+        let many = most as f64;
+        own.push((many, settled(agent).await? * 1024.0));
+        if let Ok(charged) = &charged {
+            kernels.push((many, charged.bytes()? / 1024.0));
+        }
     }
-    let each = (measured[1] - measured[0]) * 1024.0 / f64::from(MANY - FEW);
-    let what = format!("memory of a listener inside a pod, {FEW} of them → {MANY}");
-    table.once(&what, each, "KiB", 24.0);
+    let steep = (slope(&own[1..]), slope(&kernels[1.min(kernels.len())..]));
+    let what = "memory of a listener inside a pod, the agent's and the kernel's";
+    if let Err(error) = &charged {
+        table.note(&format!("the kernel's memory is not in it: {error}"));
+    }
+    table.once(what, steep.0 + steep.1.max(0.0), "KiB", 24.0);
     table.note(&format!(
-        "the agent's own memory with {FEW} listeners: {:.1} MiB, with {MANY}: {:.1}",
-        measured[0], measured[1]
+        "of that the agent's own (RssAnon): {:.1} KiB, the kernel's (charged to its cgroup): {:.1} KiB",
+        steep.0, steep.1
     ));
-    for pod in pods {
-        bundles.remove(pod.name())?;
-        pod.remove().await?;
+    let steps = |all: &[(f64, f64)]| {
+        let one = |(many, kib): &(f64, f64)| format!("{many} → {:.2}", kib / 1024.0);
+        all.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    table.note(&format!(
+        "listeners → MiB of the agent's own: {}; of the kernel's: {}",
+        steps(&own),
+        steps(&kernels)
+    ));
+    for network in networks {
+        bundles.remove(network.name())?;
+        network.delete().await?;
     }
+    let gone = "lanyard_inside_pods 0\n";
+    until(LIMIT, "no listener", async || {
+        let text = agent.metrics().await;
+        text.is_ok_and(|text| text.contains(gone))
+    })
+    .await?;
     Ok(())
 }
 
-/// Memory of the agent's own once it stays as it is: what its start needed is given back bit by bit.
+/// By least squares: of `y` for each one of `x`.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let many = (points.len() as f64).max(1.0);
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / many;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let over: f64 = points
+        .iter()
+        .map(|point| (point.0 - x) * (point.1 - y))
+        .sum();
+    let under: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    if under > 0.0 { over / under } else { 0.0 }
+}
+
+/// Memory of the agent's own in MiB once it stays as it is: what its start needed is given back bit by bit.
 async fn settled(agent: &Agent) -> anyhow::Result<f64> {
     let own = || proc::memory_mib(agent.process.pid(), "RssAnon");
     let mut before = own()?;

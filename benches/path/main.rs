@@ -14,6 +14,7 @@
 
 mod bare;
 mod cast;
+mod charged;
 mod figures;
 mod hosts;
 mod inside;

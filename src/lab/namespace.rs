@@ -24,7 +24,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes a new one, with its loopback up.
-    pub(super) async fn create(name: &str) -> Result<Self, LabError> {
+    pub async fn create(name: &str) -> Result<Self, LabError> {
         ip(&format!("netns add {name}\n")).await?;
         let namespace = Self {
             name: name.to_owned(),
@@ -121,7 +121,7 @@ impl Namespace {
     }
 
     /// Takes the name away; the namespace itself ends with its last process.
-    pub(super) async fn delete(&self) -> Result<(), LabError> {
+    pub async fn delete(&self) -> Result<(), LabError> {
         ip(&format!("netns del {}\n", self.name)).await
     }
 }

@@ -1,4 +1,6 @@
-//! Who may hold a connection: a count of all, a count for each peer, and a way to cut what is left.
+//! Who may hold a connection: a count of all, a count for each peer, and a way to cut what is left. Where many listeners
+//! are one for each client, each has a part of its own, and more of a pool as far as that goes: no client can take what
+//! another needs, and all together have a bound.
 //!
 //! Asked once for each accepted connection; blocks on nothing but a short lock. Invariant: every
 //! admitted connection is counted until its [`Ticket`] is dropped, also when its task is cut.
@@ -8,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::limits::Limits;
@@ -41,11 +43,24 @@ pub enum Refused {
     Peer,
 }
 
+/// Connections that listeners share, beyond what each has for itself. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<Semaphore>);
+
+impl Pool {
+    /// With room for so many.
+    pub fn new(connections: usize) -> Self {
+        Self(Arc::new(Semaphore::new(connections)))
+    }
+}
+
 /// The open connections of one listener.
 #[derive(Debug)]
 pub struct Admission {
     connections: usize,
     per_peer: usize,
+    /// What the listener has for itself, and whom it asks for more.
+    shares: Option<(usize, Pool)>,
     open: Mutex<Open>,
     empty: Notify,
 }
@@ -55,6 +70,8 @@ struct Open {
     next_id: u64,
     tasks: HashMap<u64, Option<AbortHandle>>,
     peers: HashMap<Peer, usize>,
+    /// Those that have their place from the pool.
+    pooled: usize,
 }
 
 /// The right to hold one connection; gives it back when dropped.
@@ -63,14 +80,26 @@ pub struct Ticket {
     admission: Arc<Admission>,
     peer: Peer,
     id: u64,
+    pooled: Option<OwnedSemaphorePermit>,
 }
 
 impl Admission {
     /// Nothing open yet.
     pub fn new(limits: &Limits) -> Arc<Self> {
+        Self::of(limits.connections, limits, None)
+    }
+
+    /// The same for a listener that one client has for itself: bounded as a peer, whatever addresses it asks from. `own`
+    /// connections are always to be had; what is beyond is taken from the pool.
+    pub fn sharing(limits: &Limits, own: usize, pool: &Pool) -> Arc<Self> {
+        Self::of(usize::MAX, limits, Some((own, pool.clone())))
+    }
+
+    fn of(connections: usize, limits: &Limits, shares: Option<(usize, Pool)>) -> Arc<Self> {
         Arc::new(Admission {
-            connections: limits.connections,
+            connections,
             per_peer: limits.connections_per_peer,
+            shares,
             open: Mutex::default(),
             empty: Notify::new(),
         })
@@ -83,11 +112,22 @@ impl Admission {
         if open.tasks.len() >= self.connections {
             return Err(Refused::Total);
         }
-        let count = open.peers.entry(peer.clone()).or_default();
-        if *count >= self.per_peer {
+        let count = match &self.shares {
+            Some(_) => open.tasks.len(),
+            None => open.peers.get(&peer).copied().unwrap_or_default(),
+        };
+        if count >= self.per_peer {
             return Err(Refused::Peer);
         }
-        *count += 1;
+        let pooled = match &self.shares {
+            Some((own, Pool(pool))) if open.tasks.len() - open.pooled >= *own => {
+                let place = pool.clone().try_acquire_owned();
+                Some(place.map_err(|_| Refused::Total)?)
+            }
+            _ => None,
+        };
+        open.pooled += usize::from(pooled.is_some());
+        *open.peers.entry(peer.clone()).or_default() += 1;
         let id = open.next_id;
         open.next_id += 1;
         open.tasks.insert(id, None);
@@ -95,6 +135,7 @@ impl Admission {
             admission: Arc::clone(self),
             peer,
             id,
+            pooled,
         })
     }
 
@@ -142,6 +183,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut open = self.admission.open.lock();
         open.tasks.remove(&self.id);
+        open.pooled -= usize::from(self.pooled.is_some());
         if let Some(count) = open.peers.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -173,6 +215,31 @@ mod tests {
         assert_eq!(admission.admit(b).unwrap_err(), Refused::Total);
         drop(first);
         assert!(admission.admit(a).is_ok());
+    }
+
+    #[test]
+    fn who_takes_all_that_is_shared_takes_nothing_of_anothers_own() {
+        let limits = Limits {
+            connections_per_peer: 6,
+            ..Limits::default()
+        };
+        let pool = Pool::new(3);
+        let [flooded, other] = [(); 2].map(|()| Admission::sharing(&limits, 2, &pool));
+        // Whatever it asks from is the same client.
+        let from = |number: u8| IpAddr::from([127, 0, 0, number]);
+        let mut held: Vec<_> = (0..5).map(|n| flooded.admit(from(n)).unwrap()).collect();
+        assert_eq!(flooded.admit(from(9)).unwrap_err(), Refused::Total);
+        let own: Vec<_> = (0..2).map(|n| other.admit(from(n)).unwrap()).collect();
+        assert_eq!(other.admit(from(1)).unwrap_err(), Refused::Total);
+        // One of the shared ones ends: whoever comes next has it.
+        held.pop();
+        let shared = other.admit(from(1)).unwrap();
+        assert_eq!(flooded.admit(from(1)).unwrap_err(), Refused::Total);
+        drop((held, own, shared));
+        assert_eq!(pool.0.available_permits(), 3);
+        let alone = Admission::sharing(&limits, 6, &pool);
+        let _held: Vec<_> = (0..6).map(|n| alone.admit(from(n)).unwrap()).collect();
+        assert_eq!(alone.admit(from(7)).unwrap_err(), Refused::Peer);
     }
 
     #[test]

@@ -30,12 +30,30 @@ pub fn serve<A: Answer>(
     drain: Drain,
     metrics: ConnMetrics,
 ) -> impl Future<Output = ()> + Send {
+    serve_admitting(
+        listener,
+        Admission::new(&limits),
+        limits,
+        answer,
+        drain,
+        metrics,
+    )
+}
+
+/// The same, with bounds on connections that are not this listener's alone.
+pub fn serve_admitting<A: Answer>(
+    listener: TcpListener,
+    admission: Arc<Admission>,
+    limits: Limits,
+    answer: A,
+    drain: Drain,
+    metrics: ConnMetrics,
+) -> impl Future<Output = ()> + Send {
     let member = drain.member();
     // Accepted sockets inherit it from the listener: no system call for each connection.
     if let Err(error) = setsockopt(&listener, sockopt::TcpNoDelay, &true) {
         tracing::warn!(%error, "no TCP_NODELAY: pipelined answers may be slower");
     }
-    let admission = Admission::new(&limits);
     let server = Server {
         shared: Shared::new(answer, limits, drain, metrics),
         admission,

@@ -20,11 +20,11 @@ mod stream;
 pub mod telemetry;
 
 pub use admin::Admin;
-pub use admission::Peer;
+pub use admission::{Admission, Peer, Pool};
 pub use drain::Drain;
 pub use http1::Answer;
 pub use limits::Limits;
-pub use listener::serve;
+pub use listener::{serve, serve_admitting};
 pub use metrics::ConnMetrics;
 pub use signals::{Signals, signals};
 pub use telemetry::{LogFormat, LogLevel};

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lanyard::demo::cast::Cast;
-use lanyard::lab::{Agent, AgentSetup, Get, Node, until};
+use lanyard::lab::{Agent, AgentSetup, Bundles, Get, Node, until};
 use serde_json::Value;
 
 use crate::apiserver::ApiServer;
 use crate::bootguard::{UNIT, host};
 use crate::harness::Stage;
+use crate::inside::{is_clear, is_inside};
 use crate::standin::on_node;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -137,18 +138,28 @@ pub async fn the_marker_clears_the_node_for_good(stage: Stage) -> Result<()> {
     let api = ApiServer::start(&cast.lab, &stage.logs).await?;
     api.apply(RIGHTS).await?;
     let (node, b) = (cast.lab.node().clone(), stage.backend.clone());
+    let bundles = Bundles::new(&cast.lab)?;
+    bundles.add("one", &cast.payments)?;
     let setup = AgentSetup::of_cluster(&node, &api.kubeconfig())
         .flag("--iptables-backend", &b)
         .flag("--boot-guard", &root.to_string_lossy())
-        .flag("--removal-marker", MARKER);
+        .flag("--removal-marker", MARKER)
+        .flag("--mode", "in-pod")
+        .flag("--runtime-state", &bundles.path().display().to_string());
     let mut agent = cast.lab.agent(&setup).await?;
     until(WAIT, "the boot guard", async || root.join(UNIT).exists()).await?;
+    until(WAIT, "a listener inside", async || {
+        is_inside(&cast.payments).await
+    })
+    .await?;
     ensure!(rules(&node, &b).await?.contains("LANYARD-"));
 
     let marker = ["-n", "lanyard-system", "create", "configmap", MARKER];
     api.kubectl(&marker, "").await?;
     acknowledged(&api, &node).await?;
     is_clean(&node, &b, &root).await?;
+    ensure!(is_clear(&cast.payments).await);
+    bundles.add("late", &cast.reports)?;
     let page = ready_page(&node, &agent).await;
     ensure!(
         page.contains("removal: ConfigMap lanyard-system/lanyard-removal"),
@@ -163,6 +174,7 @@ pub async fn the_marker_clears_the_node_for_good(stage: Stage) -> Result<()> {
         .start_agent(&setup.clone().second("agent-2", 9465))?;
     acknowledged(&api, &node).await?;
     is_clean(&node, &b, &root).await?;
+    ensure!(is_clear(&cast.payments).await && is_clear(&cast.reports).await);
     let log = std::fs::read_to_string(stage.logs.join("agent-2.log"))?;
     ensure!(!log.contains("rules laid"), "{log}");
 

@@ -30,12 +30,12 @@ pub async fn raise(stage: Stage, mode: &str) -> Result<(Cast, Bundles, Agent)> {
     Ok((cast, bundles, agent))
 }
 
-async fn status(pod: &Pod) -> u16 {
+pub async fn status(pod: &Pod) -> u16 {
     let reply = pod.namespace().get(IMDS, &Get::token(VAULT_RESOURCE)).await;
     reply.map_or(0, |reply| reply.status)
 }
 
-async fn until_status(pod: &Pod, wanted: u16) -> Result<()> {
+pub async fn until_status(pod: &Pod, wanted: u16) -> Result<()> {
     let what = format!("{wanted} for {}", pod.name());
     let waited = until(WAIT, &what, async || status(pod).await == wanted).await;
     if waited.is_err() {
@@ -57,10 +57,19 @@ pub async fn sample(agent: &Agent, series: &str) -> Option<u64> {
 }
 
 /// Whether the metadata address is the pod's own.
-async fn is_inside(pod: &Pod) -> bool {
+pub async fn is_inside(pod: &Pod) -> bool {
     let args = ["-4", "addr", "show", "dev", "lo"];
     let addresses = pod.namespace().output("ip", &args).await;
     addresses.is_ok_and(|text| text.contains("169.254.169.254/32"))
+}
+
+/// Neither address nor rule of ours, and nobody listens.
+pub async fn is_clear(pod: &Pod) -> bool {
+    let tables = pod.namespace().output("nft", &["list", "tables"]).await;
+    let sockets = pod.namespace().output("ss", &["-Hltn"]).await;
+    !is_inside(pod).await
+        && tables.is_ok_and(|text| !text.contains("lanyard"))
+        && sockets.is_ok_and(|text| !text.contains("50254"))
 }
 
 /// A web server of the pod's own on port 80 of all its addresses, started now: what it answers.

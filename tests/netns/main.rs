@@ -22,6 +22,7 @@ mod guard;
 mod harness;
 mod hostnet;
 mod inside;
+mod inside_trouble;
 mod interception;
 mod kubernetes;
 mod leak;
@@ -155,6 +156,19 @@ fn scenarios() -> Vec<Scenario> {
         ),
         play!(Any, inside::pods_that_come_and_go_leave_nothing),
         play!(Any, inside::a_pod_keeps_what_is_its_own),
+        play!(Any, inside_trouble::nothing_comes_back_after_an_uninstall),
+        play!(
+            Any,
+            inside_trouble::who_gives_way_to_redirection_takes_along_what_it_laid
+        ),
+        play!(
+            Any,
+            inside_trouble::a_pod_that_floods_keeps_no_other_from_its_answers
+        ),
+        play!(
+            Any,
+            inside_trouble::a_pod_that_cannot_be_mended_is_told_of_once
+        ),
         play!(
             Any,
             inside::an_agent_takes_care_of_two_hundred_and_fifty_pods

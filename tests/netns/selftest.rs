@@ -19,7 +19,10 @@ const WAIT: Duration = Duration::from_secs(20);
 /// The pretended pod.
 const POD: &str = "169.254.169.251";
 /// Whoever answers with our nonce will do: the agent is another process than this one.
-const ANYBODY: Ownership = Ownership::StoodDown { by: 0 };
+const ANYBODY: Ownership = Ownership::StoodDown {
+    by: 0,
+    enters_pods: false,
+};
 
 async fn test(lab: &Lab) -> Result<Result<(), Failure>> {
     let node = lab.node().namespace();

@@ -120,6 +120,7 @@ pub async fn instance(stage: &Stage, name: &str) -> Result<Instance> {
 /// Starts an instance, guarding the wire server or not, and does not wait for it.
 pub fn start(stage: &Stage, name: &str, guard_wire_server: bool) -> Result<Instance> {
     let config = InterceptConfig {
+        enters_pods: false,
         open: false,
         backend: stage.backend.parse().map_err(anyhow::Error::msg)?,
         agent_address: DEFAULT_AGENT_ADDRESS,

@@ -19,6 +19,7 @@ use crate::agent::events::publish::publish;
 use crate::agent::evidence::Evidence;
 use crate::agent::host_network::Bypass;
 use crate::agent::index::Index;
+use crate::agent::inside::Unheard;
 use crate::agent::manifests;
 use crate::agent::obtain::{Broker, IdentityKey, Sources};
 use crate::agent::pipeline::Pipeline;
@@ -78,6 +79,8 @@ pub async fn feed(
     // Who is told apart passes nobody by.
     let passes = config.hosts.is_none();
     let bypass = Bypass::register(parts.registry, own, parts.pipeline.events.clone())?;
+    let events = parts.pipeline.events.clone();
+    let unheard = Unheard::register(parts.registry, config.inside.mode, events)?;
     let evidence = Evidence::start(stop.clone())
         .await
         .context("cannot watch routes and neighbours")?;
@@ -109,6 +112,7 @@ pub async fn feed(
             .run(|directory| {
                 retain_granted(&broker, directory);
                 credentials.retain_granted(directory);
+                unheard.tell(directory);
                 if passes {
                     bypass.tell(directory);
                 }

@@ -29,7 +29,7 @@ use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
 use crate::agent::host_network::{Apart, Namer, OnHost};
-use crate::agent::inside::{InsideMetrics, Leaving, Listeners};
+use crate::agent::inside::{Door, InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -41,10 +41,12 @@ use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
-use crate::serve::{self, ConnMetrics, Drain, Limits, clock, limits, signals};
+use crate::serve::{self, ConnMetrics, Drain, Limits, Pool, clock, limits, signals};
 
 /// Connections of all host-network pods together.
 const MOST_OF_HOSTS: usize = 1024;
+/// Connections that all pods with listeners inside share, beyond the few that each of them always has.
+const SHARED_INSIDE: usize = 4096;
 /// How often repeated decisions are told.
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// How long removing the rules may take at the end of an agent that only observes.
@@ -261,19 +263,18 @@ fn serve_inside(
     if config.inside.mode == NodeMode::Redirect {
         return Ok(leaving);
     }
+    let metrics = InsideMetrics::register(registry)?;
     let listeners = Listeners {
         config: config.inside.clone(),
         pipeline: pipeline.clone(),
-        // All who ask have one address.
-        limits: Limits {
-            connections: config.limits.connections_per_peer,
-            ..config.limits
-        },
+        limits: config.limits,
         drain: drain.clone(),
         leaving: leaving.clone(),
         owned: owned.clone(),
-        metrics: InsideMetrics::register(registry)?,
+        door: Door::new(metrics.stuck.clone()),
+        metrics,
         connections: ConnMetrics::new(registry, "inside")?,
+        pool: Pool::new(SHARED_INSIDE),
     };
     let drained = drain.clone();
     spawn(tasks, async move {
@@ -376,6 +377,7 @@ async fn serve_pods(
         state_dir: config.state_dir.clone(),
         hosts,
         open: config.enforcement == Enforcement::Observe,
+        enters_pods: config.inside.mode != NodeMode::Redirect,
     };
     let metrics = InterceptMetrics::register(registry)?;
     if !lay_rules {

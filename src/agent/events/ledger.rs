@@ -100,7 +100,7 @@ impl Ledger {
 const fn pause(reason: Reason) -> Duration {
     match reason {
         Reason::MetadataPathClosed => CLOSED_AGAIN,
-        Reason::HostNetworkBypasses => LASTING_AGAIN,
+        Reason::HostNetworkBypasses | Reason::ModeWithoutEffect => LASTING_AGAIN,
         _ => AGAIN,
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::ledger::{Entry, Ledger};
-use self::reason::{About, Reason, bypass_note, identity_note, note, taken_note};
+use self::reason::{About, Reason, UNHEARD_NOTE, bypass_note, identity_note, note, taken_note};
 use super::select::Refusal;
 use crate::model::facts::{IdentityFacts, PodFacts};
 use crate::model::fault::Fault;
@@ -152,6 +152,11 @@ impl Events {
     /// Tells of a pod that passes Lanyard by, unless that was told lately. Never waits.
     pub fn bypasses(&self, pod: &PodFacts) {
         self.about_pod(pod, Reason::HostNetworkBypasses, &bypass_note(&pod.name));
+    }
+
+    /// Tells of a pod that asks to be served in another way than this node's, unless it was told lately. Never waits.
+    pub fn unheard(&self, pod: &PodFacts) {
+        self.about_pod(pod, Reason::ModeWithoutEffect, UNHEARD_NOTE);
     }
 
     fn about_pod(&self, pod: &PodFacts, reason: Reason, note: &str) {

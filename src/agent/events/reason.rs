@@ -33,6 +33,8 @@ pub enum Reason {
     EndpointTaken,
     /// The pod is on its node's own network, where nobody asks Lanyard.
     HostNetworkBypasses,
+    /// The pod asks to be served in a way that its node's agent does not serve in.
+    ModeWithoutEffect,
     /// On an identity: its credential cannot be read, or is none.
     CredentialUnusable,
     /// On an identity: Entra ID refuses its credential.
@@ -43,7 +45,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::IdentityNotGranted,
         Self::IdentityAmbiguous,
         Self::ResourceNotAllowed,
@@ -52,6 +54,7 @@ impl Reason {
         Self::MetadataPathClosed,
         Self::EndpointTaken,
         Self::HostNetworkBypasses,
+        Self::ModeWithoutEffect,
         Self::CredentialUnusable,
         Self::CredentialRefused,
         Self::CredentialExpiring,
@@ -69,6 +72,7 @@ impl Reason {
             Self::MetadataPathClosed => "MetadataPathClosed",
             Self::EndpointTaken => "EndpointTaken",
             Self::HostNetworkBypasses => "HostNetworkBypasses",
+            Self::ModeWithoutEffect => "ModeWithoutEffect",
             Self::CredentialUnusable => "CredentialUnusable",
             Self::CredentialRefused => "CredentialRefused",
             Self::CredentialExpiring => "CredentialExpiring",
@@ -121,6 +125,7 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
         | Reason::IdentityNotUsable
         | Reason::EndpointTaken
         | Reason::HostNetworkBypasses
+        | Reason::ModeWithoutEffect
         | Reason::CredentialUnusable
         | Reason::CredentialRefused
         | Reason::CredentialExpiring => sentence(&fault.detail),
@@ -148,6 +153,9 @@ pub fn bypass_note(ObjectName { namespace, name }: &ObjectName) -> String {
         "This pod is on its node's own network (hostNetwork): its requests to 169.254.169.254 pass Lanyard by and reach whatever identities sit on the node. What to change: lanyard explain {name} -n {namespace}; TROUBLESHOOTING.md#host_network_bypasses"
     ))
 }
+
+/// The note of the Event on a pod whose annotation its node's agent does not heed.
+pub const UNHEARD_NOTE: &str = "The annotation lanyard.dev/mode: in-pod has no effect: this node's agent serves all pods by redirection (agent.mode=redirect), this one, too. What to change: TROUBLESHOOTING.md#mode_without_effect";
 
 /// The note of an Event on an identity: our own words about its credential, which hold no secret.
 #[must_use]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// What is under way in pods takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(10);
+/// What is under way in pods takes milliseconds, or ends at its deadlines.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// Asked for by who leaves the node, done by who serves.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,11 @@ impl Leaving {
     /// Until it is asked for.
     pub async fn asked(&self) {
         self.asked.cancelled().await;
+    }
+
+    /// Whether it was asked for.
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_cancelled()
     }
 
     /// Nothing is laid any more.

@@ -1,7 +1,8 @@
 //! All listeners inside pods, as sandboxes come and go and pods change their minds.
 //!
-//! In: bundles, the directory. Out: for each sandbox a listener, or nothing of ours. Blocks on the kernel and the disk, in
-//! tasks. What somebody laid before us where nothing is to be (this node's mode was another one) is taken away.
+//! In: bundles, the directory, who owns the node's rules. Out: for each sandbox a listener, or nothing of ours. Blocks on
+//! the kernel and the disk, in tasks. What somebody laid before us where nothing is to be (this node's mode was another
+//! one) is taken away, and so is all of it where Lanyard leaves the node, or an instance takes over that enters no pod.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,16 +15,17 @@ use tokio::time::Instant;
 
 use super::answer::Inside;
 use super::bundles::{Bundles, Noticed};
+use super::enter::Door;
+use super::errands::{Did, Errands};
 use super::lay::Taken;
-use super::namespace::Namespace;
-use super::stage::{Errand, Stage};
-use super::{Face, InsideConfig, InsideMetrics, Leaving, enter, lay, roster};
+use super::stage::Stage;
+use super::{Face, InsideConfig, InsideMetrics, Leaving, roster};
 use crate::agent::intercept::Ownership;
 use crate::agent::obtain::TokenSource;
 use crate::agent::origin::Origin;
 use crate::agent::pipeline::Pipeline;
 use crate::serve::series::value;
-use crate::serve::{self, ConnMetrics, Drain, Limits};
+use crate::serve::{self, Admission, ConnMetrics, Drain, Limits, Pool};
 
 /// All listeners inside pods.
 pub struct Listeners<S: TokenSource> {
@@ -43,21 +45,45 @@ pub struct Listeners<S: TokenSource> {
     pub metrics: InsideMetrics,
     /// The series of their connections.
     pub connections: ConnMetrics,
+    /// What all of them share beyond what each has for itself.
+    pub pool: Pool,
+    /// The way into pods.
+    pub door: Door,
 }
 
-/// What was done in a namespace.
-enum Did {
-    Laid(Vec<TcpListener>),
-    Taken(Taken),
-    /// Whether anything was amiss.
-    Mended(bool),
-    Cleared,
+/// A sandbox, and how far it is.
+struct Standing {
+    noticed: Noticed,
+    stage: Stage,
+    /// What is in the way, as it was last told.
+    wrong: Option<Box<str>>,
+}
+
+/// What is to be done in pods, by who owns the node's rules.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// They are served.
+    Serve,
+    /// They are left to the instance that has taken over.
+    Rest,
+    /// Nothing of ours may be there: Lanyard leaves the node, or who has taken over enters no pod.
+    Clear,
+}
+
+impl Part {
+    const fn of(owned: Ownership) -> Self {
+        match owned {
+            Ownership::Pending | Ownership::Owner { .. } => Self::Serve,
+            Ownership::StoodDown { enters_pods, .. } if enters_pods => Self::Rest,
+            Ownership::StoodDown { .. } | Ownership::Removed => Self::Clear,
+        }
+    }
 }
 
 /// A container id, and where.
 type Spot = (String, Face);
 type Done = (Spot, io::Result<Did>);
-type Stages = BTreeMap<Spot, (Noticed, Stage)>;
+type Stages = BTreeMap<Spot, Standing>;
 
 impl<S: TokenSource> Listeners<S> {
     /// Serves until the agent ends.
@@ -70,12 +96,13 @@ impl<S: TokenSource> Listeners<S> {
         let mut work: JoinSet<Done> = JoinSet::new();
         loop {
             forget(&mut stages, &bundles);
-            if self.lays() {
-                self.begin(&mut stages, &bundles, &mut work);
+            let part = Part::of(*self.owned.borrow());
+            if part != Part::Rest {
+                self.begin(part, &mut stages, &bundles, &mut work);
             }
             self.count(&stages);
-            let again = stages.values().filter_map(|(_, stage)| stage.again()).min();
-            let again = again.filter(|_| self.lays());
+            let again = stages.values().filter_map(|one| one.stage.again()).min();
+            let again = again.filter(|_| part != Part::Rest);
             tokio::select! {
                 () = self.drain.begun() => break,
                 () = self.leaving.asked() => return self.leave(&stages, work).await,
@@ -90,15 +117,10 @@ impl<S: TokenSource> Listeners<S> {
         Ok(())
     }
 
-    fn lays(&self) -> bool {
-        let owned = *self.owned.borrow();
-        matches!(owned, Ownership::Pending | Ownership::Owner { .. })
-    }
-
     /// Nothing is laid any more, and nobody answers inside; until the agent ends.
     async fn leave(&self, stages: &Stages, mut work: JoinSet<Done>) -> anyhow::Result<()> {
         while work.join_next().await.is_some() {}
-        let drains = stages.values().filter_map(|(_, stage)| stage.drain());
+        let drains = stages.values().filter_map(|one| one.stage.drain());
         drains.for_each(Drain::cut);
         self.metrics.pods.set(0);
         self.leaving.done();
@@ -107,110 +129,95 @@ impl<S: TokenSource> Listeners<S> {
     }
 
     /// Begins what is to be done.
-    fn begin(&self, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
+    fn begin(&self, part: Part, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
+        let errands = self.errands();
         let (directory, now) = (self.pipeline.directory.load(), Instant::now());
         let spots = bundles
             .sandboxes()
             .flat_map(|one| Face::ALL.map(|face| (one, face)));
         for ((id, noticed), face) in spots {
             let spot = (id.to_owned(), face);
-            let served = roster::is_served(&noticed.sandbox, face, &directory, &self.config);
-            let stage = stages.get(&spot).map(|(_, stage)| stage);
+            let served = part == Part::Serve
+                && roster::is_served(&noticed.sandbox, face, &directory, &self.config);
+            let stage = stages.get(&spot).map(|one| &one.stage);
             let Some((errand, next)) = Stage::next(stage, served, now) else {
                 continue;
             };
             if let Some(drain) = stage.and_then(Stage::drain).filter(|_| !served) {
                 drain.cut();
             }
-            work.spawn(self.enter(spot.clone(), noticed, errand));
-            stages.insert(spot, (noticed.clone(), next));
+            let (errands, sandbox, at) = (errands.clone(), noticed.sandbox.clone(), spot.clone());
+            work.spawn(async move {
+                let did = errands.run(sandbox, at.1, errand).await;
+                (at, did)
+            });
+            let wrong = stages.remove(&spot).and_then(|one| one.wrong);
+            let standing = Standing {
+                noticed: noticed.clone(),
+                stage: next,
+                wrong,
+            };
+            stages.insert(spot, standing);
         }
     }
 
-    fn enter(
-        &self,
-        spot: Spot,
-        noticed: &Noticed,
-        errand: Errand,
-    ) -> impl Future<Output = Done> + Send + use<S> {
-        let folder = self.config.folders.namespaces.clone();
-        let name = noticed.sandbox.namespace.clone();
-        async move {
-            let open = || Namespace::open(&folder, &name);
-            let did = async {
-                let laid = match (spot.1, errand) {
-                    (Face::Imds, Errand::Lay) => enter::enter(open()?, lay::lay).await?,
-                    (Face::VmExtension, Errand::Lay) => {
-                        enter::enter(open()?, lay::vm_extension).await?
-                    }
-                    (Face::Imds, Errand::Mend) => {
-                        return enter::enter(open()?, lay::mend).await.map(Did::Mended);
-                    }
-                    (Face::Imds, Errand::Clear) => {
-                        enter::enter(open()?, lay::clear).await?;
-                        return Ok(Did::Cleared);
-                    }
-                    // There is nothing but the listeners.
-                    (Face::VmExtension, Errand::Mend) => return Ok(Did::Mended(false)),
-                    (Face::VmExtension, Errand::Clear) => return Ok(Did::Cleared),
-                };
-                Ok(match laid {
-                    Ok(listeners) => Did::Laid(listeners),
-                    Err(taken) => Did::Taken(taken),
-                })
-            };
-            let did = did.await;
-            (spot, did)
+    fn errands(&self) -> Errands {
+        let (owned, leaving) = (self.owned.clone(), self.leaving.clone());
+        let is_left = move || leaving.is_asked() || Part::of(*owned.borrow()) == Part::Clear;
+        Errands {
+            folders: self.config.folders.clone(),
+            door: self.door.clone(),
+            is_left: Arc::new(is_left),
         }
     }
 
     fn take(&self, stages: &mut Stages, (spot, did): Done) -> io::Result<()> {
         // A sandbox that went meanwhile took all of it along.
-        let Some((noticed, stage)) = stages.get_mut(&spot) else {
+        let Some(Standing {
+            noticed,
+            stage,
+            wrong,
+        }) = stages.get_mut(&spot)
+        else {
             return Ok(());
         };
         let now = Instant::now();
-        *stage = match did {
+        let (next, trouble) = match did {
             Ok(Did::Laid(listeners)) => {
                 let drain = self.serve(listeners, noticed, spot.1)?;
                 if spot.1 == Face::Imds {
                     self.metrics.ready(now - noticed.since);
                 }
-                Stage::open(drain, now)
+                (Stage::open(drain, now), None)
             }
             Ok(Did::Mended(anything)) => {
                 self.metrics.mended.inc_by(u64::from(anything));
-                stage.drain().map_or_else(
+                let next = stage.drain().map_or_else(
                     || Stage::clear(now),
                     |drain| Stage::open(drain.clone(), now),
-                )
+                );
+                (next, None)
             }
-            Ok(Did::Cleared) => Stage::clear(now),
+            Ok(Did::Cleared(_)) => (Stage::clear(now), None),
             Ok(Did::Taken(taken)) => {
                 self.metrics.taken.inc();
-                self.tell(noticed, taken, stage.is_first());
-                stage.failed(now)
+                self.tell_owner(noticed, taken);
+                let trouble = format!("the pod is not served from inside: {taken}");
+                (stage.failed(now), Some(trouble))
             }
             Err(error) => {
                 self.metrics.failed.inc();
-                // Once: some stay so.
-                if stage.is_first() {
-                    let (uid, namespace) = (&*noticed.sandbox.uid, &noticed.sandbox.namespace);
-                    tracing::warn!(uid, namespace, %error, "a pod's network cannot be entered; trying again");
-                }
-                stage.failed(now)
+                let trouble = format!("its network cannot be entered or changed: {error}");
+                (stage.failed(now), Some(trouble))
             }
         };
+        *stage = next;
+        tell(noticed, wrong, trouble);
         Ok(())
     }
 
-    /// The pod's owner is told; the log once.
-    fn tell(&self, noticed: &Noticed, taken: Taken, first: bool) {
-        let uid = &noticed.sandbox.uid;
-        if first {
-            tracing::warn!(uid = &**uid, %taken, "a pod is not served from inside");
-        }
-        if let Some(grants) = self.pipeline.directory.load().of_uid(uid) {
+    fn tell_owner(&self, noticed: &Noticed, taken: Taken) {
+        if let Some(grants) = self.pipeline.directory.load().of_uid(&noticed.sandbox.uid) {
             self.pipeline.events.taken(&grants.pod, &taken.to_string());
         }
     }
@@ -230,7 +237,15 @@ impl<S: TokenSource> Listeners<S> {
             };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let (drain, metrics) = (drain.clone(), self.connections.clone());
-            tokio::spawn(serve::serve(listener, self.limits, answer, drain, metrics));
+            let admission = Admission::sharing(&self.limits, face.own_part(), &self.pool);
+            tokio::spawn(serve::serve_admitting(
+                listener,
+                admission,
+                self.limits,
+                answer,
+                drain,
+                metrics,
+            ));
         }
         tracing::debug!(
             uid = &*noticed.sandbox.uid,
@@ -243,26 +258,95 @@ impl<S: TokenSource> Listeners<S> {
     fn count(&self, stages: &Stages) {
         let served = stages
             .iter()
-            .filter(|((_, face), (_, stage))| *face == Face::Imds && stage.drain().is_some());
+            .filter(|((_, face), one)| *face == Face::Imds && one.stage.drain().is_some());
         self.metrics.pods.set(value(served.count()));
     }
 
-    /// The agent ends: nothing new, and then what is left is cut. Rules and addresses stay, for the next one.
+    /// The agent ends: nothing new, and then what is left is cut. Rules and addresses stay, for the next one, unless that
+    /// one enters no pod.
     async fn end(&self, stages: &Stages) {
-        let drains = || stages.values().filter_map(|(_, stage)| stage.drain());
+        let drains = || stages.values().filter_map(|one| one.stage.drain());
         drains().for_each(Drain::begin);
-        self.drain.cut_off().await;
+        let mut owned = self.owned.clone();
+        let gives_way = async {
+            let seen = owned.wait_for(|owned| Part::of(*owned) == Part::Clear);
+            seen.await.is_ok()
+        };
+        tokio::select! {
+            () = self.drain.cut_off() => {}
+            true = gives_way => {
+                drains().for_each(Drain::cut);
+                if let Err(error) = self.config.folders.clear().await {
+                    tracing::warn!(%error, "what was laid in pods is left behind");
+                }
+            }
+        }
         drains().for_each(Drain::cut);
     }
 }
 
 /// Closes what is gone, at once: an open connection would keep a namespace from its end.
 fn forget(stages: &mut Stages, bundles: &Bundles) {
-    stages.retain(|(id, _), (_, stage)| {
+    stages.retain(|(id, _), one| {
         let stays = bundles.has(id);
-        if let Some(drain) = stage.drain().filter(|_| !stays) {
+        if let Some(drain) = one.stage.drain().filter(|_| !stays) {
             drain.cut();
         }
         stays
     });
+}
+
+/// In the log once for each change: some pods stay as they are for as long as they live.
+fn tell(noticed: &Noticed, wrong: &mut Option<Box<str>>, trouble: Option<String>) {
+    if !changes(wrong, trouble) {
+        return;
+    }
+    let (uid, namespace) = (&*noticed.sandbox.uid, &noticed.sandbox.namespace);
+    if let Some(why) = wrong {
+        tracing::warn!(uid, namespace, why, "trouble in a pod; trying again");
+    } else {
+        tracing::info!(uid, namespace, "the trouble in a pod is over");
+    }
+}
+
+/// Remembers what is wrong now; whether it is something else than before.
+fn changes(wrong: &mut Option<Box<str>>, trouble: Option<String>) -> bool {
+    let differs = wrong.as_deref() != trouble.as_deref();
+    if differs {
+        *wrong = trouble.map(String::into_boxed_str);
+    }
+    differs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_when_it_changes() {
+        let mut wrong = None;
+        let mut told = |trouble: Option<&str>| changes(&mut wrong, trouble.map(str::to_owned));
+        let steps = [
+            None,
+            Some("a"),
+            Some("a"),
+            Some("a"),
+            Some("b"),
+            Some("a"),
+            None,
+            None,
+        ];
+        assert_eq!(
+            steps.map(&mut told),
+            [false, true, false, false, true, true, true, false]
+        );
+    }
+
+    #[test]
+    fn an_instance_that_goes_leaves_pods_to_one_that_enters_them_and_to_no_other() {
+        let after = |enters_pods| Part::of(Ownership::StoodDown { by: 2, enters_pods });
+        assert!(after(true) == Part::Rest && after(false) == Part::Clear);
+        assert!(Part::of(Ownership::Removed) == Part::Clear);
+        assert!(Part::of(Ownership::Owner { epoch: 1 }) == Part::Serve);
+    }
 }

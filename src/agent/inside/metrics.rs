@@ -24,6 +24,8 @@ pub struct InsideMetrics {
     pub taken: IntCounter,
     /// What was laid had been taken away, and was laid again.
     pub mended: IntCounter,
+    /// Threads in pods' networks that did not end in time.
+    pub stuck: IntGauge,
 }
 
 impl InsideMetrics {
@@ -52,6 +54,11 @@ impl InsideMetrics {
             )?,
             failed,
             taken,
+            stuck: gauge(
+                registry,
+                "lanyard_inside_threads_stuck",
+                "Threads that entered a pod's network, did not end in time and still have not; their pods are not entered again before.",
+            )?,
             mended: counter(
                 registry,
                 "lanyard_inside_mended_total",

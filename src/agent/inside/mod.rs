@@ -10,6 +10,7 @@ mod answer;
 mod bundles;
 mod divert;
 mod enter;
+mod errands;
 mod lay;
 mod leaving;
 mod listeners;
@@ -19,13 +20,21 @@ mod roster;
 mod sandbox;
 mod sever;
 mod stage;
+mod unheard;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use prometheus::IntGauge;
+use tokio::task::JoinSet;
+
+pub use self::enter::Door;
+use self::errands::{Did, Errands};
 pub use self::leaving::Leaving;
 pub use self::listeners::Listeners;
 pub use self::metrics::InsideMetrics;
-use self::namespace::Namespace;
+use self::stage::Errand;
+pub use self::unheard::Unheard;
 use crate::agent::config::NodeMode;
 
 /// What a pod finds inside.
@@ -39,6 +48,14 @@ pub enum Face {
 
 impl Face {
     const ALL: [Self; 2] = [Self::Imds, Self::VmExtension];
+
+    /// Connections that each listener has for itself, whatever other pods do.
+    const fn own_part(self) -> usize {
+        match self {
+            Self::Imds => 16,
+            Self::VmExtension => 4,
+        }
+    }
 }
 
 /// What is served where.
@@ -65,20 +82,28 @@ impl Folders {
     /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents. One pod that
     /// cannot be cleared keeps no other from it; the error names the first.
     pub async fn clear(&self) -> anyhow::Result<usize> {
-        let (mut cleared, mut failed) = (0, None);
+        let errands = Errands {
+            folders: self.clone(),
+            door: Door::new(IntGauge::new("stuck", "threads that do not end")?),
+            is_left: Arc::new(|| true),
+        };
+        let mut work = JoinSet::new();
         for sandbox in bundles::now(&self.bundles) {
-            let entered = async {
-                let namespace = Namespace::open(&self.namespaces, &sandbox.namespace)?;
-                enter::enter(namespace, lay::clear).await
-            };
-            match entered.await {
-                Ok(was_laid) => cleared += usize::from(was_laid),
+            let errands = errands.clone();
+            work.spawn(async move {
+                let uid = sandbox.uid.clone();
+                (uid, errands.run(sandbox, Face::Imds, Errand::Clear).await)
+            });
+        }
+        let (mut cleared, mut failed) = (0, None);
+        while let Some(done) = work.join_next().await {
+            match done? {
+                (_, Ok(did)) => cleared += usize::from(matches!(did, Did::Cleared(true))),
                 // It went meanwhile.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let uid = &*sandbox.uid;
-                    tracing::warn!(uid, %error, "a pod's network cannot be cleared");
-                    failed.get_or_insert_with(|| (uid.to_owned(), error));
+                (_, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+                (uid, Err(error)) => {
+                    tracing::warn!(uid = &*uid, %error, "a pod's network cannot be cleared");
+                    failed.get_or_insert((uid, error));
                 }
             }
         }

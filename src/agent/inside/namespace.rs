@@ -22,6 +22,21 @@ const OWN: &str = "/proc/self/ns/net";
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
+    number: Number,
+}
+
+/// Tells namespaces apart, for as long as they live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Number {
+    device: u64,
+    inode: u64,
+}
+
+impl Number {
+    /// Of the file that a namespace is.
+    pub fn of(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
 }
 
 impl Namespace {
@@ -40,11 +55,17 @@ impl Namespace {
             return Err(refuse("it is no namespace"));
         }
         let file = File::from(file);
-        let (own, this) = (std::fs::metadata(OWN)?, file.metadata()?);
-        if (own.dev(), own.ino()) == (this.dev(), this.ino()) {
+        let number = |file: &std::fs::Metadata| Number::of(file.dev(), file.ino());
+        let (own, number) = (number(&std::fs::metadata(OWN)?), number(&file.metadata()?));
+        if own == number {
             return Err(refuse("it is the node's own"));
         }
-        Ok(Self { file })
+        Ok(Self { file, number })
+    }
+
+    /// What tells it from others.
+    pub fn number(&self) -> Number {
+        self.number
     }
 
     /// The handle. That it is one of a network is for `setns` to say.

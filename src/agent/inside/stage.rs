@@ -123,11 +123,6 @@ impl Stage {
             Self::Busy { .. } => None,
         }
     }
-
-    /// Whether an errand that fails now is the first one to.
-    pub const fn is_first(&self) -> bool {
-        matches!(self, Self::Busy { failures: 0, .. })
-    }
 }
 
 #[cfg(test)]
@@ -162,7 +157,6 @@ mod tests {
     fn failures_are_tried_again_later_and_later() {
         let mut now = Instant::now();
         let (_, mut stage) = Stage::next(None, true, now).unwrap();
-        assert!(stage.is_first());
         let mut pauses = Vec::new();
         for _ in 0..20 {
             stage = stage.failed(now);
@@ -171,7 +165,6 @@ mod tests {
             pauses.push(again - now);
             now = again;
             (_, stage) = Stage::next(Some(&stage), true, now).unwrap();
-            assert!(!stage.is_first());
         }
         assert!(pauses[0] <= PAUSES.0 && pauses[19] > Duration::from_secs(20));
     }

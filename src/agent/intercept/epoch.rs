@@ -3,7 +3,8 @@
 //! In: the state directory. Out: a new epoch, whose rules are whose, who is alive. Blocks on local
 //! files only. Files: `rules.lock` (flock held from reading the epoch to the swap of the rules),
 //! `epoch` (the last one given), `instance-N.lock` (flock held by instance N for as long as it keeps
-//! rules), `group` (who makes agents' sockets), `removed` (uninstall was here). Invariant: nothing in these files can crash anybody; what
+//! rules, and says whether it enters pods), `group` (who makes agents' sockets), `removed` (uninstall was here). Invariant: nothing in
+//! these files can crash anybody; what
 //! cannot be read counts as absent, and the comment in the rules themselves stands in for it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -22,6 +23,8 @@ const BELIEVED: u64 = MAX_EPOCH / 2;
 
 /// Groups that agents draw from; the one above them all means "none".
 const GROUPS: RangeInclusive<u32> = 1 << 31..=u32::MAX - 1;
+/// What the file of an instance says that enters no pods. Another word, or none: it does.
+const STAYS_OUT: &str = "redirect";
 
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -43,6 +46,7 @@ pub struct RulesLock {
 pub struct Claim {
     /// Its epoch.
     pub epoch: u64,
+    enters_pods: bool,
     file: File,
 }
 
@@ -100,23 +104,40 @@ impl StateDir {
     }
 
     /// Makes this instance known as alive; clears away what dead ones left.
-    pub fn claim(&self, _lock: &RulesLock, epoch: u64) -> Result<Claim, InterceptError> {
+    pub fn claim(
+        &self,
+        _lock: &RulesLock,
+        epoch: u64,
+        enters_pods: bool,
+    ) -> Result<Claim, InterceptError> {
         for dead in self
             .instances()
             .filter(|other| *other != epoch && !self.is_alive(*other))
         {
             let _ = fs::remove_file(self.path.join(instance(dead)));
         }
-        // Locked before it has its name: whoever sees the file finds it locked.
-        let file = self.replace(&instance(epoch), |file| file.lock())?;
-        Ok(Claim { epoch, file })
+        let file = self.hold(epoch, enters_pods)?;
+        Ok(Claim {
+            epoch,
+            enters_pods,
+            file,
+        })
+    }
+
+    /// Locked before it has its name: whoever sees the file finds it locked.
+    fn hold(&self, epoch: u64, enters_pods: bool) -> Result<File, InterceptError> {
+        let says = if enters_pods { "" } else { STAYS_OUT };
+        self.replace(&instance(epoch), |file| {
+            io::Write::write_all(file, says.as_bytes())?;
+            file.lock()
+        })
     }
 
     /// Puts a claim's file back if somebody removed it, so that others see this instance alive.
     pub fn renew(&self, claim: &mut Claim) -> Result<(), InterceptError> {
         if !self.path.join(instance(claim.epoch)).exists() {
             self.make()?;
-            claim.file = self.replace(&instance(claim.epoch), |file| file.lock())?;
+            claim.file = self.hold(claim.epoch, claim.enters_pods)?;
         }
         Ok(())
     }
@@ -126,6 +147,11 @@ impl StateDir {
         self.instances()
             .filter(|other| *other > epoch && self.is_alive(*other))
             .max()
+    }
+
+    /// Whether this instance enters pods; one that does not say so may.
+    pub fn enters_pods(&self, epoch: u64) -> bool {
+        self.read(&instance(epoch)).as_deref() != Some(STAYS_OUT)
     }
 
     /// All instances that are alive.

@@ -74,6 +74,8 @@ pub struct InterceptConfig {
     /// Whether there is a way around the agent and past its end: pods' requests come here, but the
     /// door stays open, no connection is cut, and the way in goes when the agent ends.
     pub open: bool,
+    /// Whether this agent may enter pods: whoever it takes over from leaves to it what is laid there, or takes it away.
+    pub enters_pods: bool,
 }
 
 /// Who owns this node's rules, as this instance sees it.
@@ -90,6 +92,8 @@ pub enum Ownership {
     StoodDown {
         /// That one's epoch.
         by: u64,
+        /// Whether that one serves pods from inside, too: then what was laid there is its to keep.
+        enters_pods: bool,
     },
     /// `lanyard uninstall` removed the rules, and they stay removed until the agent starts anew.
     Removed,

@@ -129,7 +129,13 @@ mod tests {
         let newer = ours.replace("me", "other");
         assert_eq!(judged(answered(200, &newer), OWNER), Err("other_instance"));
         assert_eq!(
-            judged(answered(200, &newer), Ownership::StoodDown { by: 2 }),
+            judged(
+                answered(200, &newer),
+                Ownership::StoodDown {
+                    by: 2,
+                    enters_pods: false
+                }
+            ),
             Ok(())
         );
         assert_eq!(judged(Outcome::Silent, OWNER), Err("silent"));

@@ -51,12 +51,14 @@ async fn damaged_files_count_as_absent() {
 async fn the_highest_living_instance_is_the_successor_and_a_dead_one_is_none() {
     let (_dir, state) = dir();
     let lock = state.lock().await.unwrap();
-    let old = state.claim(&lock, 1).unwrap();
-    let new = state.claim(&lock, 2).unwrap();
-    let newest = state.claim(&lock, 3).unwrap();
+    let old = state.claim(&lock, 1, true).unwrap();
+    let new = state.claim(&lock, 2, false).unwrap();
+    let newest = state.claim(&lock, 3, true).unwrap();
     assert_eq!(state.successor(old.epoch), Some(3));
+    assert!(state.enters_pods(3));
     drop(newest);
     assert_eq!(state.successor(old.epoch), Some(2));
+    assert!(!state.enters_pods(2));
     drop(new);
     assert_eq!(state.successor(old.epoch), None);
     assert_eq!(state.living(), [1]);
@@ -65,11 +67,12 @@ async fn the_highest_living_instance_is_the_successor_and_a_dead_one_is_none() {
 #[tokio::test]
 async fn a_claim_whose_file_was_deleted_is_renewed() {
     let (_dir, state) = dir();
-    let mut claim = state.claim(&state.lock().await.unwrap(), 5).unwrap();
+    let mut claim = state.claim(&state.lock().await.unwrap(), 5, false).unwrap();
     fs::remove_dir_all(&state.path).unwrap();
     assert_eq!(state.successor(1), None);
     state.renew(&mut claim).unwrap();
     assert_eq!(state.successor(1), Some(5));
+    assert!(!state.enters_pods(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +89,7 @@ async fn a_lock_that_stays_held_is_an_error_and_not_a_hang() {
 async fn clearing_leaves_the_living_and_takes_the_rest() {
     let (_dir, state) = dir();
     let lock = state.lock().await.unwrap();
-    let claim = state.claim(&lock, 2).unwrap();
+    let claim = state.claim(&lock, 2, false).unwrap();
     fs::write(state.path.join("instance-1.lock"), "").unwrap();
     state.set_removed(&lock).unwrap();
     assert_eq!(state.clear(lock), ["instance-1.lock"]);
@@ -115,7 +118,7 @@ async fn nobody_but_the_owner_may_open_what_is_locked() {
     let (_dir, state) = dir();
     let lock = state.lock().await.unwrap();
     let epoch = state.next_epoch(&lock, None).unwrap();
-    let _claim = state.claim(&lock, epoch).unwrap();
+    let _claim = state.claim(&lock, epoch, true).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
     assert_eq!(mode(&state.path), 0);
     for name in ["rules.lock", "epoch", &instance(epoch)] {

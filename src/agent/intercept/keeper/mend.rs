@@ -37,7 +37,8 @@ impl Keeper {
         tools
             .restore(&script::repair_script(&desired, &actual, &drifts))
             .await?;
-        self.claim = Some(self.state.claim(&lock, epoch)?);
+        let enters_pods = self.config.enters_pods;
+        self.claim = Some(self.state.claim(&lock, epoch, enters_pods)?);
         self.state.clear_removed(&lock);
         self.metrics
             .epoch

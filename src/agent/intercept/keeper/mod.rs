@@ -203,7 +203,8 @@ impl Keeper {
             Ownership::Removed
         } else if let Some(by) = self.state.successor(claim.epoch) {
             self.ready.ready();
-            Ownership::StoodDown { by }
+            let enters_pods = self.state.enters_pods(by);
+            Ownership::StoodDown { by, enters_pods }
         } else {
             self.state.renew(claim)?;
             if let Some((apart, _)) = &self.config.hosts {

@@ -1,0 +1,84 @@
+//! One errand in one pod's network: what is done there, and what became of it.
+//!
+//! In: a sandbox, an errand. Out: listeners, or what was in the way. Blocks on the kernel, in a thread of its own.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use super::enter::Door;
+use super::lay::{self, Taken};
+use super::namespace::Namespace;
+use super::sandbox::Sandbox;
+use super::stage::Errand;
+use super::{Face, Folders};
+
+/// What was done in a namespace.
+#[derive(Debug)]
+pub enum Did {
+    /// It is served by these.
+    Laid(Vec<TcpListener>),
+    /// A program of the pod's own was there first.
+    Taken(Taken),
+    /// Whether anything was amiss.
+    Mended(bool),
+    /// Nothing of ours is there; whether there was.
+    Cleared(bool),
+}
+
+impl From<Result<Vec<TcpListener>, Taken>> for Did {
+    fn from(laid: Result<Vec<TcpListener>, Taken>) -> Self {
+        laid.map_or_else(Self::Taken, Self::Laid)
+    }
+}
+
+/// Whether what comes too late is to be taken away again.
+pub type IsLeft = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Where errands are run.
+#[derive(Clone)]
+pub struct Errands {
+    /// Where namespaces are.
+    pub folders: Folders,
+    /// The way into them.
+    pub door: Door,
+    /// Whether nothing of ours is to be in pods any more. A thread that ends after its deadline asks.
+    pub is_left: IsLeft,
+}
+
+impl Errands {
+    /// Runs one.
+    pub async fn run(self, sandbox: Sandbox, face: Face, errand: Errand) -> io::Result<Did> {
+        let Self {
+            folders,
+            door,
+            is_left,
+        } = self;
+        let open = || Namespace::open(&folders.namespaces, &sandbox.namespace);
+        let nothing = async || {};
+        let undo = async move || {
+            if is_left() {
+                // The pod may be gone, and nobody is there to hear of anything else.
+                let _ = lay::clear().await;
+            }
+        };
+        match (face, errand) {
+            (Face::Imds, Errand::Lay) => door.enter(open()?, lay::lay, undo).await.map(Did::from),
+            (Face::Imds, Errand::Mend) => {
+                let mended = door.enter(open()?, lay::mend, undo).await;
+                mended.map(Did::Mended)
+            }
+            (Face::Imds, Errand::Clear) => {
+                let cleared = door.enter(open()?, lay::clear, nothing).await;
+                cleared.map(Did::Cleared)
+            }
+            (Face::VmExtension, Errand::Lay) => {
+                let laid = door.enter(open()?, lay::vm_extension, nothing).await;
+                laid.map(Did::from)
+            }
+            // There is nothing but the listeners.
+            (Face::VmExtension, Errand::Mend) => Ok(Did::Mended(false)),
+            (Face::VmExtension, Errand::Clear) => Ok(Did::Cleared(false)),
+        }
+    }
+}
