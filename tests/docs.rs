@@ -32,6 +32,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--harness",
     "--hosts",
     "--inside",
+    "--apart",
     "--sets",
     "--micro",
     "--unix-socket",
