@@ -73,6 +73,7 @@ test-az: programs image ## The Azure CLI in pods of that Kubernetes (its image i
 bench: programs ## What the agent costs, side by side with a bare server, and the controller; see BENCHMARKS.md
 	$(CARGO) bench --bench path
 	$(CARGO) bench --bench path -- --inside
+	$(CARGO) bench --bench path -- --hosts
 	$(CARGO) bench --bench obtain
 	$(CARGO) bench --bench controller
 

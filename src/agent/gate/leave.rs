@@ -6,8 +6,10 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use prometheus::IntGauge;
+
 use crate::agent::config::{Config, NodeMode};
-use crate::agent::inside::{Folders, Leaving};
+use crate::agent::inside::{Door, Folders, Leaving};
 use crate::agent::intercept::{self, BackendChoice};
 use crate::agent::{bootguard, selftest};
 
@@ -61,7 +63,8 @@ impl Leave {
         // Before pods: an agent that runs learns by it that it is to lay nothing any more.
         done.extend(intercept::uninstall(self.backend, self.address, &self.state_dir).await?);
         if let Some(inside) = &self.inside {
-            let cleared = inside.clear().await?;
+            let uncounted = IntGauge::new("stuck", "threads in pods that do not end")?;
+            let cleared = inside.clear(&Door::new(uncounted)).await?;
             if cleared > 0 {
                 done.push(format!("removed the metadata address from {cleared} pods"));
             }

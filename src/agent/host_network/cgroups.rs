@@ -81,21 +81,32 @@ impl Cgroups {
         if let Some(known) = self.known(id) {
             return Ok(known.uid());
         }
-        tree.follow(&is_elsewhere);
-        let mut uid = self.tell(&tree, id);
-        if uid.is_none() {
-            let walked = tree.walk(&is_elsewhere);
-            uid = self.tell(&tree, id);
-            if uid.is_none() {
-                walked?;
-                let mut strangers = self.strangers.lock();
-                if strangers.len() >= MOST_STRANGERS {
-                    strangers.clear();
-                }
-                strangers.insert(id);
-            }
+        let found = self.find(&mut tree, id, &is_elsewhere);
+        self.publish(&tree);
+        found
+    }
+
+    fn find(
+        &self,
+        tree: &mut Tree,
+        id: u64,
+        is_elsewhere: &impl Fn(&str) -> bool,
+    ) -> io::Result<Option<Arc<str>>> {
+        tree.follow(is_elsewhere);
+        if let Some(uid) = tree.pods().get(&id) {
+            return Ok(Some(uid.clone()));
         }
-        Ok(uid)
+        let walked = tree.walk(is_elsewhere);
+        if let Some(uid) = tree.pods().get(&id) {
+            return Ok(Some(uid.clone()));
+        }
+        walked?;
+        let mut strangers = self.strangers.lock();
+        if strangers.len() >= MOST_STRANGERS {
+            strangers.clear();
+        }
+        strangers.insert(id);
+        Ok(None)
     }
 
     /// Looks at all, for nobody yet. Blocks.
@@ -103,14 +114,14 @@ impl Cgroups {
         let mut tree = self.tree.lock();
         // Whoever asks for what could not be read looks again.
         let _ = tree.walk(&is_elsewhere);
-        self.known.store(Arc::new(tree.pods().clone()));
+        self.publish(&tree);
     }
 
     /// Looks at what is new, for nobody yet. Blocks.
     pub fn follow(&self, is_elsewhere: impl Fn(&str) -> bool) {
         let mut tree = self.tree.lock();
         tree.follow(&is_elsewhere);
-        self.known.store(Arc::new(tree.pods().clone()));
+        self.publish(&tree);
     }
 
     /// What becomes readable when there is something new.
@@ -118,9 +129,8 @@ impl Cgroups {
         self.tree.lock().inotify().cloned()
     }
 
-    fn tell(&self, tree: &Tree, id: u64) -> Option<Arc<str>> {
+    fn publish(&self, tree: &Tree) {
         self.known.store(Arc::new(tree.pods().clone()));
-        tree.pods().get(&id).cloned()
     }
 }
 

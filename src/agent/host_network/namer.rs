@@ -3,6 +3,7 @@
 //! In: a peer, the directory. Out: its pod, or why it has none. Blocks on the file system where a cgroup is new, in a thread for
 //! that; else it waits for nobody.
 
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
@@ -58,7 +59,8 @@ impl Namer {
     }
 
     /// Whose a connection is as far as that is known without looking; `None`: it comes from elsewhere than this node's own
-    /// network. Does not wait. Connections that are nobody's count together.
+    /// network. Does not wait. Connections whose socket is not found count together; those of a cgroup that is no pod's, or not
+    /// known yet, by that cgroup.
     pub fn whose(&self, peer: SocketAddr) -> Option<Peer> {
         let SocketAddr::V4(peer) = peer else {
             return None;
@@ -94,13 +96,13 @@ impl Namer {
 
     /// Follows cgroups as they come and go, so that most are known before they ask. Never ends. Without it each is looked for
     /// when it asks.
-    pub fn following(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub fn following(&self) -> impl Future<Output = Infallible> + Send + use<> {
         let (cgroups, directory) = (self.cgroups.clone(), self.directory.clone());
         async move {
             if let Err(error) = follow(cgroups, directory).await {
                 tracing::warn!(%error, "cgroups are not followed: each new container's is looked for when it asks");
             }
-            pending::<()>().await;
+            pending().await
         }
     }
 }

@@ -5,7 +5,6 @@
 //! keeps no other pod waiting for long: such a thread cannot be ended, so it is counted, and its pod is not entered again
 //! before it has ended by itself.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::namespace::{Namespace, Number};
+use crate::serve::series::value;
 
 /// Bounds on entering. With every place taken by such as do not end, the next waits for three deadlines.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +46,8 @@ pub struct Door(Arc<Shared>);
 struct Shared {
     bounds: Bounds,
     places: Arc<Semaphore>,
-    spare: Arc<Semaphore>,
-    /// Namespaces with a thread that did not end in time.
-    stuck: Mutex<HashSet<Number>>,
+    /// The namespace of each thread that did not end in time: one may have two, one for each face.
+    stuck: Mutex<Vec<Number>>,
     /// How many.
     gauge: IntGauge,
 }
@@ -63,7 +62,6 @@ impl Door {
         Self(Arc::new(Shared {
             bounds,
             places: Arc::new(Semaphore::new(bounds.places)),
-            spare: Arc::new(Semaphore::new(bounds.spare)),
             stuck: Mutex::default(),
             gauge,
         }))
@@ -140,18 +138,18 @@ struct Stay {
 }
 
 #[derive(Debug)]
-struct Now {
-    /// `None`: it has ended.
-    place: Option<OwnedSemaphorePermit>,
-    is_stuck: bool,
+enum Now {
+    Runs(OwnedSemaphorePermit),
+    /// Longer than it may; with its place where too many others do, too.
+    IsStuck {
+        _place: Option<OwnedSemaphorePermit>,
+    },
+    Ended,
 }
 
 impl Stay {
     fn new(shared: Arc<Shared>, number: Number, place: OwnedSemaphorePermit) -> Arc<Self> {
-        let now = Mutex::new(Now {
-            place: Some(place),
-            is_stuck: false,
-        });
+        let now = Mutex::new(Now::Runs(place));
         Arc::new(Self {
             shared,
             number,
@@ -159,17 +157,19 @@ impl Stay {
         })
     }
 
-    /// Nobody waits for it any more: its place is another's, while there are spare ones.
+    /// Nobody waits for it any more: its place is another's, unless too many are stuck.
     fn give_up(&self) {
         let mut now = self.now.lock();
-        let Some(place) = now.place.take() else {
+        let Now::Runs(place) = std::mem::replace(&mut *now, Now::Ended) else {
             return;
         };
-        let spare = self.shared.spare.clone().try_acquire_owned();
-        now.place = Some(spare.unwrap_or(place));
-        now.is_stuck = true;
-        self.shared.stuck.lock().insert(self.number);
-        self.shared.gauge.inc();
+        let mut stuck = self.shared.stuck.lock();
+        stuck.push(self.number);
+        self.shared.gauge.set(value(stuck.len()));
+        let keeps = stuck.len() > self.shared.bounds.spare;
+        *now = Now::IsStuck {
+            _place: keeps.then_some(place),
+        };
     }
 }
 
@@ -183,11 +183,12 @@ impl Drop for Held {
             number,
             now,
         } = &*self.0;
-        let mut now = now.lock();
-        now.place = None;
-        if now.is_stuck {
-            shared.stuck.lock().remove(number);
-            shared.gauge.dec();
+        let before = std::mem::replace(&mut *now.lock(), Now::Ended);
+        if let Now::IsStuck { .. } = before {
+            let mut stuck = shared.stuck.lock();
+            let at = stuck.iter().position(|one| one == number);
+            at.map(|at| stuck.swap_remove(at));
+            shared.gauge.set(value(stuck.len()));
         }
     }
 }
@@ -262,7 +263,21 @@ mod tests {
         assert_eq!(entered.load(SeqCst), 0, "a second thread in a stuck pod");
         drop(ends);
         until(|| door.0.gauge.get() == 0).await;
-        assert_eq!(door.0.spare.available_permits(), 4);
+        assert_eq!(visit(&door, 1).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pod_with_two_stuck_threads_is_entered_when_both_have_ended() {
+        let door = door(4, 4, LONG, Duration::from_millis(200));
+        let ((first, one), (second, other)) = (channel(), channel());
+        // As for its two faces, which begin together.
+        let both = tokio::join!(stick(&door, 1, one), stick(&door, 1, other));
+        assert_eq!(both, (io::ErrorKind::TimedOut, io::ErrorKind::TimedOut));
+        drop(first);
+        until(|| door.0.gauge.get() == 1).await;
+        assert!(visit(&door, 1).await.is_err());
+        drop(second);
+        until(|| door.0.gauge.get() == 0).await;
         assert_eq!(visit(&door, 1).await.unwrap(), 1);
     }
 
@@ -278,9 +293,10 @@ mod tests {
         let error = visit(&door, 3).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(error.to_string().contains("no turn"), "{error}");
-        // The first one's end frees the spare place only; the next that sticks may have it.
+        // The first one's end frees no place: it had none any more.
         drop(first);
-        until(|| door.0.spare.available_permits() == 1).await;
+        until(|| door.0.gauge.get() == 1).await;
+        assert_eq!(door.0.places.available_permits(), 0);
         drop(second);
         until(|| door.0.places.available_permits() == 1).await;
         assert_eq!(visit(&door, 3).await.unwrap(), 3);

@@ -22,8 +22,8 @@ pub enum Did {
     Taken(Taken),
     /// Whether anything was amiss.
     Mended(bool),
-    /// Nothing of ours is there; whether there was.
-    Cleared(bool),
+    /// Nothing of ours is there.
+    Cleared,
 }
 
 impl From<Result<Vec<TcpListener>, Taken>> for Did {
@@ -33,7 +33,7 @@ impl From<Result<Vec<TcpListener>, Taken>> for Did {
 }
 
 /// Whether what comes too late is to be taken away again.
-pub type IsLeft = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type IsToBeClear = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Where errands are run.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct Errands {
     /// The way into them.
     pub door: Door,
     /// Whether nothing of ours is to be in pods any more. A thread that ends after its deadline asks.
-    pub is_left: IsLeft,
+    pub is_to_be_clear: IsToBeClear,
 }
 
 impl Errands {
@@ -52,12 +52,12 @@ impl Errands {
         let Self {
             folders,
             door,
-            is_left,
+            is_to_be_clear,
         } = self;
         let open = || Namespace::open(&folders.namespaces, &sandbox.namespace);
         let nothing = async || {};
         let undo = async move || {
-            if is_left() {
+            if is_to_be_clear() {
                 // The pod may be gone, and nobody is there to hear of anything else.
                 let _ = lay::clear().await;
             }
@@ -70,7 +70,7 @@ impl Errands {
             }
             (Face::Imds, Errand::Clear) => {
                 let cleared = door.enter(open()?, lay::clear, nothing).await;
-                cleared.map(Did::Cleared)
+                cleared.map(|_| Did::Cleared)
             }
             (Face::VmExtension, Errand::Lay) => {
                 let laid = door.enter(open()?, lay::vm_extension, nothing).await;
@@ -78,7 +78,7 @@ impl Errands {
             }
             // There is nothing but the listeners.
             (Face::VmExtension, Errand::Mend) => Ok(Did::Mended(false)),
-            (Face::VmExtension, Errand::Clear) => Ok(Did::Cleared(false)),
+            (Face::VmExtension, Errand::Clear) => Ok(Did::Cleared),
         }
     }
 }

@@ -56,7 +56,7 @@ struct Standing {
     noticed: Noticed,
     stage: Stage,
     /// What is in the way, as it was last told.
-    wrong: Option<Box<str>>,
+    wrong: Option<String>,
 }
 
 /// What is to be done in pods, by who owns the node's rules.
@@ -163,11 +163,11 @@ impl<S: TokenSource> Listeners<S> {
 
     fn errands(&self) -> Errands {
         let (owned, leaving) = (self.owned.clone(), self.leaving.clone());
-        let is_left = move || leaving.is_asked() || Part::of(*owned.borrow()) == Part::Clear;
+        let is_to_be_clear = move || leaving.is_asked() || Part::of(*owned.borrow()) == Part::Clear;
         Errands {
             folders: self.config.folders.clone(),
             door: self.door.clone(),
-            is_left: Arc::new(is_left),
+            is_to_be_clear: Arc::new(is_to_be_clear),
         }
     }
 
@@ -198,7 +198,7 @@ impl<S: TokenSource> Listeners<S> {
                 );
                 (next, None)
             }
-            Ok(Did::Cleared(_)) => (Stage::clear(now), None),
+            Ok(Did::Cleared) => (Stage::clear(now), None),
             Ok(Did::Taken(taken)) => {
                 self.metrics.taken.inc();
                 self.tell_owner(noticed, taken);
@@ -276,7 +276,7 @@ impl<S: TokenSource> Listeners<S> {
             () = self.drain.cut_off() => {}
             true = gives_way => {
                 drains().for_each(Drain::cut);
-                if let Err(error) = self.config.folders.clear().await {
+                if let Err(error) = self.config.folders.clear(&self.door).await {
                     tracing::warn!(%error, "what was laid in pods is left behind");
                 }
             }
@@ -297,7 +297,7 @@ fn forget(stages: &mut Stages, bundles: &Bundles) {
 }
 
 /// In the log once for each change: some pods stay as they are for as long as they live.
-fn tell(noticed: &Noticed, wrong: &mut Option<Box<str>>, trouble: Option<String>) {
+fn tell(noticed: &Noticed, wrong: &mut Option<String>, trouble: Option<String>) {
     if !changes(wrong, trouble) {
         return;
     }
@@ -310,11 +310,9 @@ fn tell(noticed: &Noticed, wrong: &mut Option<Box<str>>, trouble: Option<String>
 }
 
 /// Remembers what is wrong now; whether it is something else than before.
-fn changes(wrong: &mut Option<Box<str>>, trouble: Option<String>) -> bool {
-    let differs = wrong.as_deref() != trouble.as_deref();
-    if differs {
-        *wrong = trouble.map(String::into_boxed_str);
-    }
+fn changes(wrong: &mut Option<String>, trouble: Option<String>) -> bool {
+    let differs = *wrong != trouble;
+    *wrong = trouble;
     differs
 }
 

@@ -23,17 +23,14 @@ mod stage;
 mod unheard;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use prometheus::IntGauge;
 use tokio::task::JoinSet;
 
 pub use self::enter::Door;
-use self::errands::{Did, Errands};
 pub use self::leaving::Leaving;
 pub use self::listeners::Listeners;
 pub use self::metrics::InsideMetrics;
-use self::stage::Errand;
+use self::namespace::Namespace;
 pub use self::unheard::Unheard;
 use crate::agent::config::NodeMode;
 
@@ -81,24 +78,22 @@ pub struct Folders {
 impl Folders {
     /// Takes what was laid out of all pods of this node; from how many. Listeners end with their agents. One pod that
     /// cannot be cleared keeps no other from it; the error names the first.
-    pub async fn clear(&self) -> anyhow::Result<usize> {
-        let errands = Errands {
-            folders: self.clone(),
-            door: Door::new(IntGauge::new("stuck", "threads that do not end")?),
-            is_left: Arc::new(|| true),
-        };
+    pub async fn clear(&self, door: &Door) -> anyhow::Result<usize> {
         let mut work = JoinSet::new();
         for sandbox in bundles::now(&self.bundles) {
-            let errands = errands.clone();
+            let (door, namespaces) = (door.clone(), self.namespaces.clone());
             work.spawn(async move {
-                let uid = sandbox.uid.clone();
-                (uid, errands.run(sandbox, Face::Imds, Errand::Clear).await)
+                let cleared = match Namespace::open(&namespaces, &sandbox.namespace) {
+                    Ok(namespace) => door.enter(namespace, lay::clear, async || {}).await,
+                    Err(error) => Err(error),
+                };
+                (sandbox.uid, cleared)
             });
         }
         let (mut cleared, mut failed) = (0, None);
         while let Some(done) = work.join_next().await {
             match done? {
-                (_, Ok(did)) => cleared += usize::from(matches!(did, Did::Cleared(true))),
+                (_, Ok(was_there)) => cleared += usize::from(was_there),
                 // It went meanwhile.
                 (_, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
                 (uid, Err(error)) => {

@@ -3,9 +3,9 @@
 //! In: the state directory. Out: a new epoch, whose rules are whose, who is alive. Blocks on local
 //! files only. Files: `rules.lock` (flock held from reading the epoch to the swap of the rules),
 //! `epoch` (the last one given), `instance-N.lock` (flock held by instance N for as long as it keeps
-//! rules, and says whether it enters pods), `group` (who makes agents' sockets), `removed` (uninstall was here). Invariant: nothing in
-//! these files can crash anybody; what
-//! cannot be read counts as absent, and the comment in the rules themselves stands in for it.
+//! rules, and says whether it enters pods), `group` (who makes agents' sockets), `removed` (uninstall was
+//! here). Invariant: nothing in these files can crash anybody; what cannot be read counts as absent, and
+//! the comment in the rules themselves stands in for it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -169,27 +169,28 @@ impl StateDir {
             return Ok(group);
         }
         let drawn = draw().map_err(|error| self.failed("group", error))?;
-        self.renew_group(drawn)?;
+        self.put_group_back(drawn)?;
         // What was there and is no group is damage.
         if self.read_group().is_none() {
             let _ = fs::remove_file(self.path.join("group"));
-            self.renew_group(drawn)?;
+            self.put_group_back(drawn)?;
         }
         let read = self.read_group();
         read.ok_or_else(|| self.failed("group", io::ErrorKind::InvalidData.into()))
     }
 
     /// Puts the group back if somebody removed it, so that the next agent does not draw another one.
-    pub fn renew_group(&self, group: u32) -> Result<(), InterceptError> {
+    pub fn put_group_back(&self, group: u32) -> Result<(), InterceptError> {
         let place = self.path.join("group");
         if place.exists() {
             return Ok(());
         }
         self.make()?;
         // It has its name only once it is whole, and whoever is second leaves the first one's.
-        let fresh = self.path.join(format!(".group.{group}"));
+        let name = format!(".group.{group}");
+        let fresh = self.path.join(&name);
         let written = (|| {
-            let mut file = self.open(&format!(".group.{group}"))?;
+            let mut file = self.open(&name)?;
             io::Write::write_all(&mut file, format!("{group}\n").as_bytes())?;
             match fs::hard_link(&fresh, &place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -324,10 +325,10 @@ fn options() -> OpenOptions {
     options
 }
 
-/// By the kernel's word: others must not guess it.
+/// Others must not guess it.
 fn draw() -> io::Result<u32> {
     let mut bytes = [0; 4];
-    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(io::Error::other)?;
     Ok((u32::from_ne_bytes(bytes) | GROUPS.start()).min(*GROUPS.end()))
 }
 

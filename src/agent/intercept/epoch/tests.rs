@@ -171,8 +171,8 @@ async fn a_group_is_drawn_once_and_stays_until_all_is_removed() {
     );
     // Agents that live put it back; the next one takes it from there.
     fs::remove_file(state.path.join("group")).unwrap();
-    state.renew_group(group).unwrap();
-    state.renew_group(group ^ 1).unwrap();
+    state.put_group_back(group).unwrap();
+    state.put_group_back(group ^ 1).unwrap();
     assert_eq!(state.group().unwrap(), group);
     for damage in ["", "0", "1000", "4294967295", "x"] {
         fs::write(state.path.join("group"), damage).unwrap();

@@ -208,7 +208,7 @@ impl Keeper {
         } else {
             self.state.renew(claim)?;
             if let Some((apart, _)) = &self.config.hosts {
-                self.state.renew_group(apart.group)?;
+                self.state.put_group_back(apart.group)?;
             }
             return Ok(None);
         };
