@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::host_network::Apart;
 use super::host_token::HostTokenConfig;
 use super::inside::InsideConfig;
-use super::intercept::{AGENT_MARK, BackendChoice};
+use super::intercept::BackendChoice;
 use super::obtain::ObtainConfig;
+use crate::azure::marked::OwnSockets;
 use crate::model::compute::Compute;
 use crate::model::facts::Mode;
 use crate::model::ids::Guid;
@@ -62,10 +63,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// What the agent's own sockets to IMDS are marked with, where they would come back to it otherwise.
+    /// What the agent's own sockets to IMDS are known by, where they would come back to it otherwise.
     #[must_use]
-    pub fn mark(&self) -> Option<u32> {
-        self.hosts.as_ref().map(|_| AGENT_MARK)
+    pub fn own_sockets(&self) -> Option<OwnSockets> {
+        self.hosts.as_ref().map(|apart| apart.own)
     }
 }
 

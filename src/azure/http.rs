@@ -12,8 +12,9 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::marked::{Marked, OwnSockets};
 
 /// The most that is read of an answer's body, in bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
@@ -52,7 +53,7 @@ pub struct Reply {
 /// The client. Cheap to clone; clones share the connections.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    inner: Client<HttpConnector, Empty<Bytes>>,
+    inner: Client<Marked, Empty<Bytes>>,
 }
 
 impl Default for HttpClient {
@@ -68,13 +69,10 @@ impl HttpClient {
         Self::marked(None)
     }
 
-    /// The same, whose sockets have this mark (`SO_MARK`), for whoever tells packets apart by it. Needs `NET_ADMIN`.
+    /// The same, whose sockets the rules of the node know.
     #[must_use]
-    pub fn marked(mark: Option<u32>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_mark(mark);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+    pub fn marked(own: Option<OwnSockets>) -> Self {
+        let connector = Marked::new(own, CONNECT_LIMIT);
         let inner = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)

@@ -14,4 +14,5 @@ pub mod entra;
 pub mod http;
 pub mod https;
 pub mod imds;
+pub mod marked;
 pub mod relay;

@@ -12,11 +12,11 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::http::{HttpError, Reply, chain, whole};
 use super::imds::NotAnEndpoint;
+use super::marked::{Marked, OwnSockets};
 
 /// The most that a TCP connect may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const OF_A_CONNECTION: [HeaderName; 8] = [
 /// Passes requests on to one endpoint. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Relay {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Marked, Full<Bytes>>,
     endpoint: Uri,
 }
 
@@ -48,17 +48,14 @@ impl Relay {
         Self::marked(endpoint, None)
     }
 
-    /// The same with a mark on its sockets; see [`super::http::HttpClient::marked`].
-    pub fn marked(endpoint: &str, mark: Option<u32>) -> Result<Self, NotAnEndpoint> {
+    /// The same, whose sockets the rules of the node know.
+    pub fn marked(endpoint: &str, own: Option<OwnSockets>) -> Result<Self, NotAnEndpoint> {
         let bad = || NotAnEndpoint(endpoint.chars().take(128).collect());
         let endpoint: Uri = endpoint.parse().map_err(|_| bad())?;
         if endpoint.scheme_str() != Some("http") || endpoint.authority().is_none() {
             return Err(bad());
         }
-        let mut connector = HttpConnector::new();
-        connector.set_mark(mark);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_LIMIT));
+        let connector = Marked::new(own, CONNECT_LIMIT);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)

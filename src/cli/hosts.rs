@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::agent::host_network::Apart;
-use crate::agent::intercept::agents_group;
+use crate::agent::intercept::own_sockets;
 
 /// Whether they are told apart, and by what.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ impl HostArgs {
         if !self.host_network_pods {
             return Ok(None);
         }
-        let group = agents_group(state_dir)?;
-        Ok(Some(Apart::enter(&self.cgroup_root, group)?))
+        let own = own_sockets(state_dir)?;
+        Ok(Some(Apart::enter(&self.cgroup_root, own)?))
     }
 }

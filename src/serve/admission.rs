@@ -20,6 +20,8 @@ use super::limits::Limits;
 pub enum Peer {
     /// Those from an address.
     Address(IpAddr),
+    /// The same of one that nobody is known to have; all of these together have a quarter of the listener's.
+    Stranger(IpAddr),
     /// Those of somebody who is told otherwise, by name.
     Named(Arc<str>),
     /// The same, by a number.
@@ -72,6 +74,8 @@ struct Open {
     peers: HashMap<Peer, usize>,
     /// Those that have their place from the pool.
     pooled: usize,
+    /// Those of [`Peer::Stranger`].
+    strangers: usize,
 }
 
 /// The right to hold one connection; gives it back when dropped.
@@ -116,7 +120,8 @@ impl Admission {
             Some(_) => open.tasks.len(),
             None => open.peers.get(&peer).copied().unwrap_or_default(),
         };
-        if count >= self.per_peer {
+        let is_stranger = matches!(peer, Peer::Stranger(_));
+        if count >= self.per_peer || is_stranger && open.strangers >= self.connections / 4 {
             return Err(Refused::Peer);
         }
         let pooled = match &self.shares {
@@ -127,6 +132,7 @@ impl Admission {
             _ => None,
         };
         open.pooled += usize::from(pooled.is_some());
+        open.strangers += usize::from(is_stranger);
         *open.peers.entry(peer.clone()).or_default() += 1;
         let id = open.next_id;
         open.next_id += 1;
@@ -184,6 +190,7 @@ impl Drop for Ticket {
         let mut open = self.admission.open.lock();
         open.tasks.remove(&self.id);
         open.pooled -= usize::from(self.pooled.is_some());
+        open.strangers -= usize::from(matches!(self.peer, Peer::Stranger(_)));
         if let Some(count) = open.peers.get_mut(&self.peer) {
             *count -= 1;
             if *count == 0 {
@@ -215,6 +222,24 @@ mod tests {
         assert_eq!(admission.admit(b).unwrap_err(), Refused::Total);
         drop(first);
         assert!(admission.admit(a).is_ok());
+    }
+
+    #[test]
+    fn whoever_nobody_knows_has_a_quarter_by_whatever_addresses() {
+        let admission = Admission::new(&Limits {
+            connections: 16,
+            connections_per_peer: 3,
+            ..Limits::default()
+        });
+        let from = |number: u8| IpAddr::from([127, 0, 0, number]);
+        let mut strangers: Vec<_> = (0..16)
+            .flat_map(|n| admission.admit(Peer::Stranger(from(n))))
+            .collect();
+        assert_eq!(strangers.len(), 4);
+        assert!(admission.admit(from(1)).is_ok(), "a pod's");
+        strangers.pop();
+        let one = Peer::Stranger(from(1));
+        assert!(admission.admit(one).is_ok());
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn ground(
     cluster: Option<&Cluster>,
 ) -> anyhow::Result<Ground> {
     Ok(Ground {
-        imds: ImdsClient::marked(&config.imds_endpoint, config.mark())
+        imds: ImdsClient::marked(&config.imds_endpoint, config.own_sockets())
             .context("--imds-endpoint")?,
         entra: entra(&config.entra)?,
         credentials,

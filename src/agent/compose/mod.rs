@@ -182,7 +182,8 @@ fn pipeline(
         audit: Arc::new(Audit::default()),
         observer: Arc::new(Observer::register(
             config.enforcement,
-            Relay::marked(&config.imds_endpoint, config.mark()).context("--imds-endpoint")?,
+            Relay::marked(&config.imds_endpoint, config.own_sockets())
+                .context("--imds-endpoint")?,
             registry,
         )?),
         events,

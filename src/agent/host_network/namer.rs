@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -34,6 +34,9 @@ pub enum Unnamed {
     #[error("the kernel does not tell: {0}")]
     Kernel(String),
 }
+
+/// No cgroup has this number.
+const NOBODY: u64 = 0;
 
 /// Tells who is at the other end.
 pub struct Namer {
@@ -69,7 +72,7 @@ impl Namer {
             return None;
         }
         let Ok(id) = self.sockets.cgroup(self.here, peer) else {
-            return Some(Peer::Address(IpAddr::V4(*peer.ip())));
+            return Some(Peer::Numbered(NOBODY));
         };
         Some(match self.cgroups.known(id).and_then(Whose::uid) {
             Some(uid) => Peer::Named(uid),

@@ -4,6 +4,7 @@
 //! configuration is written after its folder: it is looked for again, soon, and then less often.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,7 +84,15 @@ impl Bundles {
 
     fn look(&mut self) {
         let now = Instant::now();
-        let present = present(&self.folder);
+        let present = match present(&self.folder) {
+            Ok(present) => present,
+            // That sandboxes are gone must be seen, not taken from a failure.
+            Err(error) => {
+                tracing::warn!(%error, "the runtime's bundles cannot be read, trying again");
+                self.again = Some(now + PAUSES.1);
+                return;
+            }
+        };
         self.known.retain(|id, _| present.contains(id));
         self.unread.retain(|id, _| present.contains(id));
         for id in present {
@@ -112,15 +121,23 @@ impl Bundles {
 /// The sandboxes that there are now; of a folder that is not there, none.
 pub fn now(folder: &Path) -> Vec<Sandbox> {
     let read = |id: &String| std::fs::read(folder.join(id).join(CONFIG)).ok();
-    let texts = present(folder).iter().filter_map(read).collect::<Vec<_>>();
+    let present = present(folder).unwrap_or_default();
+    let texts = present.iter().filter_map(read).collect::<Vec<_>>();
     let sandboxes = texts.iter().filter_map(|text| sandbox::read(text).ok()?);
     sandboxes.collect()
 }
 
-fn present(folder: &Path) -> BTreeSet<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name.len() <= LONGEST).collect()
+fn present(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name().into_string();
+        names.extend(name.ok().filter(|name| name.len() <= LONGEST));
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -113,6 +113,8 @@ impl<S: TokenSource> Listeners<S> {
                 () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
         }
+        // What is laid while nobody takes it would be a listener that nobody accepts at.
+        drop(work);
         self.end(&stages).await;
         Ok(())
     }

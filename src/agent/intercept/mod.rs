@@ -27,6 +27,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::host_network::Apart;
+use crate::azure::marked::OwnSockets;
 pub use address::{Addresses, claim_address};
 pub use backend::{Backend, BackendChoice};
 pub use conntrack::entry;
@@ -40,9 +41,11 @@ pub async fn node_backend(choice: BackendChoice) -> Result<Backend, InterceptErr
     Ok(exec::choose(choice).await?.backend)
 }
 
-/// The group that the sockets of this node's agents are made with: secret, and the same for one agent after another.
-pub fn agents_group(state_dir: &Path) -> Result<u32, InterceptError> {
-    epoch::StateDir::new(state_dir).group()
+/// What the sockets of this node's agents are known by; the group is secret, and the same for one agent after another.
+pub fn own_sockets(state_dir: &Path) -> Result<OwnSockets, InterceptError> {
+    let group = epoch::StateDir::new(state_dir).group()?;
+    let mark = rules::AGENT_MARK;
+    Ok(OwnSockets { mark, group })
 }
 
 /// A script for `iptables-restore --noflush` that closes the door on a node without any rules of ours:

@@ -36,7 +36,7 @@ use crate::model::facts::PodFacts;
 use crate::model::fault::{Fault, FaultKind};
 use crate::model::grant::{Asker, Grant};
 use crate::model::query::{Dialect, Selector, TokenQuery};
-use crate::serve;
+use crate::serve::{self, Peer};
 
 /// How long a request waits for an identity that is on its way to this node.
 const ASSIGNMENT_HOLD: Duration = Duration::from_secs(3);
@@ -62,6 +62,17 @@ pub struct Pipeline<S: TokenSource> {
 }
 
 impl<S: TokenSource> serve::Answer for Arc<Pipeline<S>> {
+    /// Pods by their addresses. Whoever is on the node's own network has many: what no pod claims counts together, too.
+    fn whose(&self, peer: SocketAddr) -> Option<Peer> {
+        let ip = peer.ip();
+        let claimed = self.directory.load().claim(ip).is_some();
+        Some(if claimed {
+            Peer::Address(ip)
+        } else {
+            Peer::Stranger(ip)
+        })
+    }
+
     async fn answer(
         &self,
         peer: SocketAddr,

@@ -17,6 +17,7 @@ use crate::model::ids::Guid;
 use crate::model::token::Token;
 
 use super::http::{HttpClient, HttpError, Reply};
+use super::marked::OwnSockets;
 
 /// What IMDS can answer instead of a token. The texts are IMDS's own, shortened, never a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,8 +92,8 @@ impl ImdsClient {
         Self::marked(endpoint, None)
     }
 
-    /// The same with a mark on its sockets; see [`HttpClient::marked`].
-    pub fn marked(endpoint: &str, mark: Option<u32>) -> Result<Self, NotAnEndpoint> {
+    /// The same, whose sockets the rules of the node know.
+    pub fn marked(endpoint: &str, own: Option<OwnSockets>) -> Result<Self, NotAnEndpoint> {
         let endpoint = endpoint.trim_end_matches('/');
         let bad = || NotAnEndpoint(endpoint.chars().take(128).collect());
         let uri: Uri = endpoint.parse().map_err(|_| bad())?;
@@ -105,7 +106,7 @@ impl ImdsClient {
             return Err(bad());
         }
         Ok(Self {
-            http: HttpClient::marked(mark),
+            http: HttpClient::marked(own),
             endpoint: endpoint.to_owned(),
         })
     }

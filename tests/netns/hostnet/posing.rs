@@ -2,6 +2,7 @@
 //!
 //! In: a play, and Python in a pod's cgroup. Out: refusals.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -44,6 +45,17 @@ pub async fn who_marks_his_sockets_as_the_agents_are_does_not_pass(stage: Stage)
     play.until_status(&pod, 200).await?;
     let group = std::fs::read_to_string(play.cast.lab.node().state_dir().join("group"))?;
     let (mark, group) = (AGENT_MARK.to_string(), group.trim());
+    // Neither the agent's own status nor its files show the group.
+    let pid = play.agent.process.pid();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    ensure!(!status.contains(group), "{status}");
+    for file in std::fs::read_dir(play.cast.lab.node().state_dir())? {
+        let (path, owner) = (
+            file.as_ref().map(|file| file.path()),
+            file?.metadata()?.gid(),
+        );
+        ensure!(owner.to_string() != group, "{path:?}");
+    }
     // The last one is what the agent itself is let pass by: the way is open, and only to who knows both.
     for (mark, group, status) in [
         ("0", "0", "403"),
@@ -72,11 +84,11 @@ pub async fn who_marks_his_sockets_as_the_agents_are_does_not_pass(stage: Stage)
 /// Opens connections, waits for the end of as many as are more than it may have, says how many that are, and keeps the others.
 const CROWD: &str = "
 import select, socket, sys
-address, port, many = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+address, port, many, own = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].split(',')
 waiting, closed = {}, 0
 poll = select.poll()
-for _ in range(many):
-    s = socket.create_connection((address, port), 10)
+for n in range(many):
+    s = socket.create_connection((address, port), 10, (own[n % len(own)], 0))
     waiting[s.fileno()] = s
     poll.register(s, select.POLLIN)
 while True:
@@ -97,10 +109,10 @@ pub async fn one_pods_connections_leave_room_for_anothers(stage: Stage) -> Resul
     let (greedy, modest) = (play.pod("one", "payments")?, play.pod("two", "reports")?);
     play.until_status(&greedy, 200).await?;
     play.until_status(&modest, 200).await?;
-    let crowd = async |cgroup: &Path, address: &str, port: &str, many: usize| {
+    let crowd = async |cgroup: &Path, address: &str, port: &str, many: usize, own: &str| {
         use tokio::io::AsyncBufReadExt as _;
         let mut python = command(play.node(), cgroup, "python3");
-        python.args(["-c", CROWD, address, port, &many.to_string()]);
+        python.args(["-c", CROWD, address, port, &many.to_string(), own]);
         python.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = python.kill_on_drop(true).spawn()?;
         let stdout = child.stdout.take().context("its output")?;
@@ -112,15 +124,22 @@ pub async fn one_pods_connections_leave_room_for_anothers(stage: Stage) -> Resul
         anyhow::Ok((child, closed))
     };
     let limit = lanyard::serve::Limits::default().connections_per_peer;
-    let (crowded, closed) = crowd(&greedy, "169.254.169.254", "80", 3 * limit).await?;
+    let (crowded, closed) = crowd(&greedy, "169.254.169.254", "80", 3 * limit, "0.0.0.0").await?;
     ensure!(closed == 2 * limit, "{closed} closed of {}", 3 * limit);
     ensure!(play.token(&greedy).await?.status == 0, "one more");
     is_token_of(&play.cast, &play.token(&modest).await?, "reports")?;
     drop(crowded);
     play.until_status(&greedy, 200).await?;
-    // From a pod with a network of its own, straight to the listener.
+    // Straight to the listener the node's network has many addresses, and they count as one.
     let direct = port(&play, &backend).await?;
     let agents = lanyard::agent::intercept::DEFAULT_AGENT_ADDRESS;
+    let many: Vec<_> = (1..=12).map(|n| format!("127.0.0.{n}")).collect();
+    let (at, own) = (agents.to_string(), many.join(","));
+    let (crowded, closed) = crowd(&greedy, &at, &direct, 12 * limit, &own).await?;
+    ensure!(closed == 11 * limit, "{closed} closed of {}", 12 * limit);
+    is_token_of(&play.cast, &play.token(&modest).await?, "reports")?;
+    drop(crowded);
+    // From a pod with a network of its own.
     let url = TOKEN.replace("169.254.169.254", &format!("{agents}:{direct}"));
     let args = ["-s", "-m", "10", "-w", "%{http_code}", &*url];
     let said = play

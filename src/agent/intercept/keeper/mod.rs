@@ -174,7 +174,7 @@ impl Keeper {
         let agent = stamp.map(|stamp| (self.config.agent_address, stamp));
         let hosts = self.config.hosts.as_ref().map(|(apart, port)| Hosts {
             cgroups: apart.hierarchy.of_pods(),
-            group: apart.group,
+            group: apart.own.group,
             port: *port,
         });
         // Without a cgroup what was laid stays as it is: it matches pods that are still there.
@@ -206,9 +206,13 @@ impl Keeper {
             let enters_pods = self.state.enters_pods(by);
             Ownership::StoodDown { by, enters_pods }
         } else {
-            self.state.renew(claim)?;
+            let mut kept = self.state.renew(claim);
             if let Some((apart, _)) = &self.config.hosts {
-                self.state.put_group_back(apart.group)?;
+                kept = kept.and(self.state.put_group_back(apart.own.group));
+            }
+            // Rules are kept all the same: a full disk must not open the node.
+            if let Err(error) = kept {
+                tracing::warn!(%error, "what this instance is known by cannot be written");
             }
             return Ok(None);
         };
