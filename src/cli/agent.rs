@@ -130,7 +130,8 @@ pub struct Args {
     /// Give pods that are served inside the endpoint of the virtual machine extension, too
     /// (`http://localhost:50342/oauth2/token`), unless their annotation lanyard.dev/vm-extension-endpoint says "false".
     /// Without this flag pods get it that say "true".
-    #[arg(long, env = "LANYARD_VM_EXTENSION_ENDPOINT")]
+    #[arg(long, env = "LANYARD_VM_EXTENSION_ENDPOINT", value_name = "BOOL", default_value_t = false,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     vm_extension_endpoint: bool,
 
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::writes::Trial;
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 const ENDPOINT: &str = "http://169.254.169.254/msi/token";
 /// Pods of one template, and how many of them at once: as many as one API server works on.
-const CROWD: usize = 1200;
+const CROWD: usize = 2000;
 const WARM: usize = 400;
 const AT_ONCE: usize = 200;
 /// What the allocator may keep for another time, in kilobytes.
