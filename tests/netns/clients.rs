@@ -14,6 +14,7 @@ use lanyard::demo::curl;
 use lanyard::lab::{Pod, VAULT_HOST};
 use parking_lot::Mutex;
 
+use crate::app_service::{SECRET, with_secret};
 use crate::harness::Stage;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
@@ -133,12 +134,10 @@ pub async fn the_python_sdk_gets_its_own_identity_and_secret(stage: Stage) -> Re
 /// Programs written for App Service, with the variables that a person writes into the pod's spec.
 pub async fn the_python_sdk_speaks_app_services_dialects(stage: Stage) -> Result<()> {
     const URL: &str = "http://169.254.169.254/msi/token";
-    const SECRET: &str = "3q2-7wEjRWeJq83vEjRWeJq83vEjRWeJq83vASNFZ4k";
     let cast = Cast::raise(stage.lab, &[]).await?;
     let pod = &cast.payments;
     let manifest = pod.manifest(NAMESPACE, "payments", Some("payments"));
-    let variables = format!("image: none, env: [{{name: IDENTITY_HEADER, value: {SECRET}}}]");
-    let manifest = manifest.replace("image: none", &variables);
+    let manifest = with_secret(&manifest, SECRET);
     cast.manifests.write("pod-payments.yaml", &manifest)?;
     let agent = cast.lab.agent(&cast.agent(&stage.backend)).await?;
     let identity = cast.world.identity("payments")?;

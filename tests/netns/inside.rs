@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
 use lanyard::demo::curl;
-use lanyard::lab::{Agent, Bundles, Get, IMDS, Pod, Style, until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use lanyard::lab::{Agent, AgentSetup, Bundles, Get, IMDS, Pod, Style, until};
 
+use crate::app_service::{self, ANOTHER, SECRET, URL};
+use crate::cgroups::Said;
 use crate::harness::Stage;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -20,14 +21,18 @@ const WAIT: Duration = Duration::from_secs(30);
 pub async fn raise(stage: Stage, mode: &str) -> Result<(Cast, Bundles, Agent)> {
     let cast = Cast::raise(stage.lab, &[]).await?;
     let bundles = Bundles::new(&cast.lab)?;
-    let setup = cast
-        .agent(&stage.backend)
+    let setup = setup(&cast, &bundles, &stage.backend, mode);
+    let agent = cast.lab.agent(&setup).await?;
+    Ok((cast, bundles, agent))
+}
+
+/// How it is started.
+pub fn setup(cast: &Cast, bundles: &Bundles, backend: &str, mode: &str) -> AgentSetup {
+    cast.agent(backend)
         .flag("--mode", mode)
         .flag("--runtime-state", &bundles.path().display().to_string())
         .flag("--log-level", "info,lanyard::agent=debug")
-        .flag("--pod-wait", "300ms");
-    let agent = cast.lab.agent(&setup).await?;
-    Ok((cast, bundles, agent))
+        .flag("--pod-wait", "300ms")
 }
 
 pub async fn status(pod: &Pod) -> u16 {
@@ -72,47 +77,23 @@ pub async fn is_clear(pod: &Pod) -> bool {
         && sockets.is_ok_and(|text| !text.contains("50254"))
 }
 
-/// A web server of the pod's own on port 80 of all its addresses, started now: what it answers.
-async fn own_server(pod: &Pod) -> Result<String> {
-    let answered = pod.namespace().run(async || {
-        let listener = tokio::net::TcpListener::bind("0.0.0.0:80").await?;
-        let serving = async {
-            let (mut stream, _) = listener.accept().await?;
-            stream.write_all(b"mine").await
-        };
-        let asking = async {
-            let mut stream = tokio::net::TcpStream::connect("127.0.0.1:80").await?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.map(|_| text)
-        };
-        let (served, text) = tokio::join!(serving, asking);
-        served?;
-        text
-    });
-    Ok(answered.await??)
-}
-
 /// Nothing is known of its address, and nothing needs to be.
 pub async fn a_pod_is_served_from_inside(stage: Stage) -> Result<()> {
-    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let (cast, bundles, _agent) = raise(stage, "in-pod").await?;
     let pod = &cast.payments;
     let manifest = pod.manifest(NAMESPACE, "payments", Some("payments"));
     let (early, _) = manifest.split_once("status:").context("a status")?;
     cast.manifests.write("pod-payments.yaml", early)?;
-    ensure!(own_server(pod).await? == "mine");
     bundles.add("one", pod)?;
     until_status(pod, 200).await?;
     let asked = curl::token(pod, VAULT_RESOURCE, "").await?;
     let claims = asked.claims().with_context(|| format!("{asked:?}"))?;
     ensure!(claims.oid == cast.world.identity("payments")?.principal_id);
-    // Port 80 is still the pod's own.
-    ensure!(own_server(pod).await? == "mine");
     // Another one, to which nothing is granted.
     bundles.add("two", &cast.stranger)?;
     until_status(&cast.stranger, 400).await?;
     let leaks = cast.leaks(0).await?;
     ensure!(leaks.is_empty(), "{leaks:#?}");
-    drop(agent);
     Ok(())
 }
 
@@ -154,6 +135,21 @@ pub async fn a_mixed_node_serves_each_pod_in_its_own_way(stage: Stage) -> Result
     ensure!(
         !is_inside(&cast.reports).await,
         "the other one is left alone"
+    );
+    Ok(())
+}
+
+/// Whether curl's output is the extension's error: both fields and no other, then the status.
+fn is_refusal(answer: &str, (status, code): (u16, &str), words: &str) -> Result<()> {
+    let (body, said) = answer.rsplit_once(' ').context("a status")?;
+    let body: serde_json::Value = serde_json::from_str(body).with_context(|| answer.to_owned())?;
+    let described = body["error_description"].as_str();
+    ensure!(
+        said == status.to_string()
+            && body["error"] == code
+            && described.is_some_and(|text| !text.is_empty() && text.contains(words))
+            && body.as_object().is_some_and(|fields| fields.len() == 2),
+        "{code}, {words:?}: {answer}"
     );
     Ok(())
 }
@@ -202,28 +198,27 @@ pub async fn the_extensions_endpoint_is_on_the_pods_own_loopback(stage: Stage) -
             ensure!(right, "{host} {more:?}: {answer}");
         }
     }
-    for (more, status) in [
-        (&["-d", &resource][..], " 400"),
-        (&["-H", header], " 400"),
+    let another = "client_id=12345678-0000-4000-8000-000000000000";
+    let long = format!("resource={}", "x".repeat(20_000));
+    let invalid = (400, "invalid_request");
+    for (more, refusal, words) in [
+        (&["-d", &resource][..], invalid, "metadata header"),
+        (&["-H", header], invalid, "'resource' is missing"),
         (
-            &[
-                "-H",
-                header,
-                "-d",
-                &resource,
-                "-d",
-                "client_id=12345678-0000-4000-8000-000000000000",
-            ],
-            " 400",
+            &["-H", header, "-d", &resource, "-d", another],
+            invalid,
+            "Identity not found",
         ),
-        (&["-H", header, "-X", "DELETE"], " 405"),
+        (
+            &["-H", header, "-X", "DELETE"],
+            (405, "method_not_allowed"),
+            "Only GET and POST",
+        ),
+        (&["-H", header, "-d", &long], invalid, ""),
     ] {
         let answer = curl(pod, "127.0.0.1", more).await?;
-        ensure!(answer.ends_with(status), "{more:?}: {answer}");
+        is_refusal(&answer, refusal, words)?;
     }
-    let long = format!("resource={}", "x".repeat(20_000));
-    let answer = curl(pod, "127.0.0.1", &["-H", header, "-d", &long]).await?;
-    ensure!(answer.ends_with(" 400"), "{answer}");
     // Whoever did not ask for it has nothing there.
     ensure!(
         curl(&cast.reports, "127.0.0.1", &["-H", header])
@@ -233,7 +228,43 @@ pub async fn the_extensions_endpoint_is_on_the_pods_own_loopback(stage: Stage) -
     Ok(())
 }
 
-/// Two agents listen beside each other: none of a pod's requests fails when the older one goes, or the newer one dies.
+/// Programs written for App Service: the secret of the pod's own spec besides the pod's own listener.
+pub async fn app_services_dialects_are_spoken_inside(stage: Stage) -> Result<()> {
+    let (cast, bundles, _agent) = raise(stage, "in-pod").await?;
+    let ask = async |pod: &Pod, header: &str, url: &str| {
+        let asked = curl::curl(pod, &["-H", header, url], None).await?;
+        let status = asked.status.unwrap_or_default();
+        let body = asked.body;
+        anyhow::Ok(Said { status, body })
+    };
+    for (pod, account, secret) in [
+        (&cast.payments, "payments", SECRET),
+        (&cast.reports, "default", ANOTHER),
+    ] {
+        let manifest = pod.manifest(NAMESPACE, account, Some(pod.name()));
+        let manifest = app_service::with_secret(&manifest, secret);
+        let file = format!("pod-{}.yaml", pod.name());
+        cast.manifests.write(&file, &manifest)?;
+        bundles.add(pod.name(), pod)?;
+        let own = format!("X-IDENTITY-HEADER: {secret}");
+        until(WAIT, "a token for its own secret", async || {
+            let said = ask(pod, &own, URL).await;
+            said.is_ok_and(|said| said.status == 200)
+        })
+        .await?;
+    }
+    let client_id = &cast.world.identity("payments")?.client_id;
+    let own = async |header: &str, url: &str| ask(&cast.payments, header, url).await;
+    app_service::is_spoken(client_id, own).await?;
+    let anothers = format!("X-IDENTITY-HEADER: {SECRET}");
+    app_service::is_refusal(&ask(&cast.reports, &anothers, URL).await?)?;
+    let leaks = cast.leaks(0).await?;
+    ensure!(leaks.is_empty(), "{leaks:#?}");
+    Ok(())
+}
+
+/// Two agents listen beside each other: none of a pod's requests fails when the older one goes. When the newer one dies the
+/// older one, whose listener never went, answers on, and cares for pods again.
 pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Result<()> {
     let cast = Cast::raise(stage.lab, &[]).await?;
     let bundles = Bundles::new(&cast.lab)?;
@@ -265,9 +296,20 @@ pub async fn an_agent_takes_over_without_a_failed_request(stage: Stage) -> Resul
     let status = first.process.wait_exit(WAIT).await?;
     ensure!(status.success(), "{status}");
     served(20).await?;
-    let tally = knocking.stop().await?;
+    let tally = knocking.tally();
     ensure!(tally.attempts() == tally.status(200), "{tally:?}");
-    Ok(())
+    // A bad upgrade.
+    let mut third = cast.lab.agent(&setup.second("third", 9466)).await?;
+    until(WAIT, "two listeners", async || listeners(2).await).await?;
+    third.process.kill9().await?;
+    ensure!(listeners(1).await);
+    served(20).await?;
+    let tally = knocking.stop().await?;
+    // The dead one may have had one in hand.
+    let others = tally.attempts() - tally.status(200);
+    ensure!(others == tally.failures() && others <= 1, "{tally:?}");
+    bundles.add("late", &cast.reports)?;
+    until_status(&cast.reports, 200).await
 }
 
 /// A pod changes its mind, and the whole agent goes: pods are as before.

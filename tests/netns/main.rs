@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod app_service;
 mod bootguard;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
@@ -154,6 +155,7 @@ fn scenarios() -> Vec<Scenario> {
             Any,
             inside::the_extensions_endpoint_is_on_the_pods_own_loopback
         ),
+        play!(Any, inside::app_services_dialects_are_spoken_inside),
         play!(Any, inside::pods_that_come_and_go_leave_nothing),
         play!(Any, inside::a_pod_keeps_what_is_its_own),
         play!(Any, inside_trouble::nothing_comes_back_after_an_uninstall),
@@ -168,6 +170,19 @@ fn scenarios() -> Vec<Scenario> {
         play!(
             Any,
             inside_trouble::a_pod_that_cannot_be_mended_is_told_of_once
+        ),
+        play!(
+            Both,
+            inside_trouble::a_crash_closes_pods_until_the_next_agent
+        ),
+        play!(Any, inside_trouble::a_pods_own_web_server_keeps_its_port),
+        play!(
+            Any,
+            inside_trouble::pods_that_vanish_during_entry_leave_nothing
+        ),
+        play!(
+            Any,
+            inside_trouble::past_the_nodes_netfilter_pods_are_served_and_closed
         ),
         play!(
             Any,
@@ -190,6 +205,10 @@ fn scenarios() -> Vec<Scenario> {
         play!(
             Both,
             hostnet::who_marks_his_sockets_as_the_agents_are_does_not_pass
+        ),
+        play!(
+            Any,
+            hostnet::app_services_dialects_are_spoken_on_the_nodes_network
         ),
         play!(Any, hostnet::one_pods_connections_leave_room_for_anothers),
         play!(Any, hostnet::who_is_gone_before_the_look_costs_nothing),

@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
 use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, put, until};
 
+use crate::app_service::{self, ANOTHER, SECRET, URL};
 use crate::cgroups::{Said, ask, command, plant};
 use crate::harness::Stage;
 pub use posing::{
@@ -86,13 +87,17 @@ fn setup(cast: &Cast, tree: &Cgroups, backend: &str) -> AgentSetup {
 }
 
 fn host_pod(cast: &Cast, uid: &str, app: &str) -> Result<()> {
+    let manifest = host_manifest(cast, uid, app);
+    cast.manifests.write(&format!("host-{uid}.yaml"), &manifest)
+}
+
+fn host_manifest(cast: &Cast, uid: &str, app: &str) -> String {
     let (node, address) = (cast.lab.node().name(), cast.lab.node().address());
-    let manifest = format!(
+    format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {uid}\n  namespace: {NAMESPACE}\n  uid: {uid}\n  labels: {{app: {app}}}\n\
          spec: {{nodeName: {node}, hostNetwork: true, serviceAccountName: {app}, containers: [{{name: main, image: none}}]}}\n\
          status: {{phase: Running, podIP: {address}, podIPs: [{{ip: {address}}}]}}\n"
-    );
-    cast.manifests.write(&format!("host-{uid}.yaml"), &manifest)
+    )
 }
 
 /// Whose token a body holds.
@@ -151,6 +156,39 @@ pub async fn each_gets_its_own_identity_or_a_refusal(stage: Stage) -> Result<()>
     );
     let usual = lanyard::demo::curl::token(&play.cast.payments, VAULT_RESOURCE, "").await?;
     ensure!(usual.status == Some(200), "{usual:?}");
+    Ok(())
+}
+
+/// Programs written for App Service: the secret of the pod's own spec besides the pod's own sockets.
+pub async fn app_services_dialects_are_spoken_on_the_nodes_network(stage: Stage) -> Result<()> {
+    let play = Play::raise(stage).await?;
+    let asked = async |cgroup: &Path, header: &str, url: &str| {
+        ask(play.node(), cgroup, &["-H", header, url]).await
+    };
+    for (uid, app, secret) in [("one", "payments", SECRET), ("two", "reports", ANOTHER)] {
+        let manifest = host_manifest(&play.cast, uid, app);
+        let manifest = app_service::with_secret(&manifest, secret);
+        let file = format!("host-{uid}.yaml");
+        play.cast.manifests.write(&file, &manifest)?;
+        let (cgroup, own) = (play.tree.pod(uid)?, format!("X-IDENTITY-HEADER: {secret}"));
+        until(WAIT, "a token for its own secret", async || {
+            let said = asked(&cgroup, &own, URL).await;
+            said.is_ok_and(|said| is_token_of(&play.cast, &said, app).is_ok())
+        })
+        .await?;
+    }
+    let (one, two) = (play.tree.pod("one")?, play.tree.pod("two")?);
+    let client_id = &play.cast.world.identity("payments")?.client_id;
+    let own = async |header: &str, url: &str| asked(&one, header, url).await;
+    app_service::is_spoken(client_id, own).await?;
+    let anothers = format!("X-IDENTITY-HEADER: {SECRET}");
+    app_service::is_refusal(&asked(&two, &anothers, URL).await?)?;
+    let entries = play.cast.journal(0).await?;
+    let mut targets = entries.iter().map(|entry| &entry.target);
+    ensure!(
+        !targets.any(|target| target.starts_with("/msi")),
+        "{entries:#?}"
+    );
     Ok(())
 }
 
