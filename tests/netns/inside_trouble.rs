@@ -278,7 +278,9 @@ async fn is_own_page(pod: &Pod, address: SocketAddrV4) -> Result<bool> {
 
 /// It listens on all addresses, before us or after us: the metadata address is the agent's as long as there is one.
 pub async fn a_pods_own_web_server_keeps_its_port(stage: Stage) -> Result<()> {
+    let backend = stage.backend.clone();
     let (cast, bundles, mut agent) = raise(stage, "in-pod").await?;
+    let setup = setup(&cast, &bundles, &backend, "in-pod");
     let pod = &cast.payments;
     let mut server = web_server(pod).await?;
     bundles.add("one", pod)?;
@@ -304,6 +306,11 @@ pub async fn a_pods_own_web_server_keeps_its_port(stage: Stage) -> Result<()> {
     // The rule finds nobody, and the address is one of the pod's.
     agent.process.kill9().await?;
     ensure!(is_own_page(pod, IMDS).await?, "the documents say otherwise");
+    let _again = cast.lab.agent(&setup).await?;
+    until(WAIT, "the agent again", async || {
+        is_own_page(pod, IMDS).await.is_ok_and(|own| !own)
+    })
+    .await?;
     Ok(())
 }
 
