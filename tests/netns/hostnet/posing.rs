@@ -52,7 +52,7 @@ pub async fn who_marks_his_sockets_as_the_agents_are_does_not_pass(stage: Stage)
     for file in std::fs::read_dir(play.cast.lab.node().state_dir())? {
         let file = file?;
         let owner = file.metadata()?.gid().to_string();
-        ensure!(owner != group, "{:?}", file.path());
+        ensure!(owner != group, "{}", file.path().display());
     }
     // The last one is what the agent itself is let pass by: the way is open, and only to who knows both.
     for (mark, group, status) in [

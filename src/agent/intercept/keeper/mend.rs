@@ -88,7 +88,7 @@ impl Keeper {
             Ok(lock) => lock,
             Err(error) => return self.close_door(tools, error).await,
         };
-        if self.yields()?.is_some() {
+        if self.yields().is_some() {
             return Ok(Duration::ZERO);
         }
         let actual = self.read(tools).await?;

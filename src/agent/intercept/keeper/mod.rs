@@ -126,7 +126,7 @@ impl Keeper {
     /// One look, with whatever it leads to; how long until the next one.
     async fn step(&mut self, notified: bool) -> Result<Duration, InterceptError> {
         let tools = self.tools().await?;
-        if let Some(pause) = self.yields()? {
+        if let Some(pause) = self.yields() {
             return Ok(pause);
         }
         let address_missing = Addresses::open()?.claim(self.config.agent_address).await?;
@@ -193,9 +193,9 @@ impl Keeper {
     }
 
     /// Whether the rules are another's to keep; how long until to look again.
-    fn yields(&mut self) -> Result<Option<Duration>, InterceptError> {
+    fn yields(&mut self) -> Option<Duration> {
         let Some(claim) = &mut self.claim else {
-            return Ok(None);
+            return None;
         };
         let to = if self.state.is_removed() {
             self.ready
@@ -214,12 +214,12 @@ impl Keeper {
             if let Err(error) = kept {
                 tracing::warn!(%error, "what this instance is known by cannot be written");
             }
-            return Ok(None);
+            return None;
         };
         if self.own(to) {
             tracing::info!(?to, "the rules are no longer this instance's to keep");
         }
-        Ok(Some(STOOD_DOWN))
+        Some(STOOD_DOWN)
     }
 
     fn count(&self, drifts: &[Drift]) {
