@@ -25,14 +25,28 @@ pub async fn every_client_speaks_every_dialect(cluster: &Cluster) -> Result<()> 
     let start = Instant::now();
     let pods = DIALECTS.map(|place| run_pod(cluster, NAMESPACE, &image, place));
     futures_util::future::try_join_all(pods).await?;
+    let before = spoken(cluster).await?;
     let columns = DIALECTS.map(|(dialect, _)| column(cluster, dialect));
     let columns = futures_util::future::join_all(columns).await;
+    let after = spoken(cluster).await?;
 
     let headings = DIALECTS.map(|(dialect, _)| dialect.heading());
     let mut table = Table::new("dialects", &headings);
     for (index, client) in CLIENTS.iter().enumerate() {
         let cells = columns.iter().map(|cells| cells[index].words.clone());
         table.row(client, &cells.collect::<Vec<_>>());
+    }
+    // That a token came says nothing of the way that it was asked for.
+    for (place, (dialect, _)) in DIALECTS.into_iter().enumerate() {
+        let cells = columns.iter().flatten();
+        let due: usize = cells.map(|cell| cell.of(dialect)).sum();
+        let more = after[place] - before[place];
+        if more != f64::from(u32::try_from(due)?) {
+            let heading = dialect.heading();
+            table.differs(format!(
+                "{heading}: {more} tokens were asked for in it, not {due}"
+            ));
+        }
     }
     for cell in columns.into_iter().flatten() {
         cell.differences
@@ -54,10 +68,38 @@ pub async fn every_client_speaks_every_dialect(cluster: &Cluster) -> Result<()> 
 }
 
 /// A client's cell.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cell {
     words: String,
     differences: Vec<String>,
+    /// Tokens, and the dialect that they were to be asked for in.
+    tokens: usize,
+    speaks: Dialect,
+}
+
+impl Cell {
+    fn of(&self, dialect: Dialect) -> usize {
+        if self.speaks == dialect {
+            self.tokens
+        } else {
+            0
+        }
+    }
+}
+
+/// Tokens that were asked for in each dialect, on all nodes.
+async fn spoken(cluster: &Cluster) -> Result<Vec<f64>> {
+    let mut spoken = Vec::new();
+    for (dialect, _) in DIALECTS {
+        let name = dialect.counted();
+        let series = format!("lanyard_tokens_served_by_dialect_total{{dialect=\"{name}\"}}");
+        let mut all = 0.0;
+        for node in cluster.nodes() {
+            all += node.sample(&series).await?;
+        }
+        spoken.push(all);
+    }
+    Ok(spoken)
 }
 
 async fn column(cluster: &Cluster, dialect: Dialect) -> Vec<Cell> {
@@ -70,7 +112,12 @@ async fn column(cluster: &Cluster, dialect: Dialect) -> Vec<Cell> {
 }
 
 async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
-    let mut cell = Cell::default();
+    let mut cell = Cell {
+        words: String::new(),
+        differences: Vec::new(),
+        tokens: 0,
+        speaks: client.speaks(dialect),
+    };
     let mut works = Vec::new();
     for selector in Selector::ALL {
         let wanted = match selector {
@@ -95,7 +142,10 @@ async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
             (Err(error), _) => cell.differences.push(format!("{here}: {error:#}")),
         }
     }
-    cell.words = if works.len() == Selector::ALL.len() {
+    cell.tokens = works.len();
+    cell.words = if cell.speaks != dialect {
+        format!("– (asks {})", cell.speaks.heading())
+    } else if works.len() == Selector::ALL.len() {
         "all".to_owned()
     } else if works.is_empty() {
         "– (SDK)".to_owned()

@@ -37,6 +37,16 @@ impl Dialect {
         }
     }
 
+    /// As agents count it.
+    pub fn counted(self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+            Self::AppService => "app_service_2019",
+            Self::AppService2017 => "app_service_2017",
+            Self::VmExtension => "vm_extension",
+        }
+    }
+
     /// The variables that lead there, in the pod's spec.
     pub fn variables(self) -> &'static [(&'static str, &'static str)] {
         const URL: &str = "http://169.254.169.254/msi/token";
@@ -95,6 +105,17 @@ impl Selector {
             Self::Client => Some("--client-id"),
             Self::Object => Some("--object-id"),
             Self::Resource => Some("--resource-id"),
+        }
+    }
+}
+
+impl Client {
+    /// What it really speaks with a dialect's variables.
+    pub fn speaks(&self, place: Dialect) -> Dialect {
+        match (self.command, place) {
+            // They do not know these variables.
+            ("adal", Dialect::AppService) | ("msal", Dialect::VmExtension) => Dialect::Imds,
+            _ => place,
         }
     }
 }
