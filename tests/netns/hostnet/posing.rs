@@ -111,8 +111,8 @@ pub async fn one_pods_connections_leave_room_for_anothers(stage: Stage) -> Resul
     play.until_status(&modest, 200).await?;
     let limit = lanyard::serve::Limits::default().connections_per_peer;
     let crowd = async |cgroup: &Path, address: &str, port: &str, many: usize, own: &str| {
-        let limit = limit.to_string();
         use tokio::io::AsyncBufReadExt as _;
+        let limit = limit.to_string();
         let mut python = command(play.node(), cgroup, "python3");
         python.args(["-c", CROWD, address, port, &many.to_string(), own, &limit]);
         python.stdin(Stdio::piped()).stdout(Stdio::piped());
