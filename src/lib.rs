@@ -20,6 +20,7 @@ pub mod cli;
 pub mod controller;
 pub mod demo;
 pub mod explain;
+pub mod hold;
 pub mod identities;
 pub mod kubernetes;
 pub mod lab;

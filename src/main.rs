@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => args.run(),
         Command::Dev(args) => args.run(),
         Command::Agent(args) => args.run(),
+        Command::Hold(args) => args.run(),
         Command::Controller(args) => args.run(),
         Command::Admission(args) => args.run(),
         Command::Explain(args) => args.run(),

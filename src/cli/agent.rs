@@ -134,6 +134,11 @@ pub struct Args {
           default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     vm_extension_endpoint: bool,
 
+    /// Where a `lanyard hold` listens that keeps listeners inside pods open while this agent starts again: pods'
+    /// requests then wait instead of being refused. Without a holder there the agent serves all the same.
+    #[arg(long, env = "LANYARD_HOLD_SOCKET", value_name = "PATH")]
+    hold_socket: Option<PathBuf>,
+
     #[command(flatten)]
     runtime: RuntimeArgs,
 
@@ -238,6 +243,7 @@ impl Args {
                 mode: self.mode,
                 vm_extension: self.vm_extension_endpoint,
                 folders: self.runtime.folders(),
+                hold_socket: self.hold_socket,
             },
             host_token: self.host_token.config(),
             hosts,

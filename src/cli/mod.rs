@@ -9,6 +9,7 @@ pub mod dev;
 pub mod duration;
 pub mod explain;
 pub mod health;
+pub mod hold;
 mod host_token;
 mod hosts;
 pub mod identities;
@@ -35,6 +36,8 @@ pub struct Cli {
 pub enum Command {
     /// Intercept pods' requests to the metadata address of this node and answer them with their own identity's token.
     Agent(Box<agent::Args>),
+    /// Keep the listeners that an agent has inside pods open while it starts again, so that no request is refused meanwhile.
+    Hold(hold::Args),
     /// Put identities on the virtual machines and scale sets whose pods may use them, and say on the objects how far that is.
     Controller(Box<controller::Args>),
     /// Admission webhooks: keep agents to service account tokens of their own node's pods; give pods App Service's variables.

@@ -69,6 +69,11 @@ pub fn own_folder(folder: &Path, name: &str) -> io::Result<()> {
 
 /// Binds at `path` with mode 0600; what is there already is replaced in one step.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    place(path, |path| UnixListener::bind(path))
+}
+
+/// The same for any kind of unix socket.
+pub fn place<L>(path: &Path, bind: impl FnOnce(&Path) -> io::Result<L>) -> io::Result<L> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
@@ -76,7 +81,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&fresh)?;
+    let listener = bind(&fresh)?;
     fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
     fs::rename(&fresh, path)?;
     Ok(listener)

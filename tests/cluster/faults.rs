@@ -164,7 +164,8 @@ fn name_of(agent: &Value) -> &str {
     agent["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-fn node_of<'a>(cluster: &'a Cluster, agent: &Value) -> Result<Node<'a>> {
+/// Where it runs.
+pub fn node_of<'a>(cluster: &'a Cluster, agent: &Value) -> Result<Node<'a>> {
     let mut nodes = cluster.nodes();
     let node = nodes.find(|node| agent["spec"]["nodeName"] == node.name());
     node.with_context(|| format!("{} is on no node", name_of(agent)))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::asking::{Asking, now, once};
+use crate::asking::{Answer, Asking, now, once};
 use crate::cast::{self, AUDIT, GRANTED, Identity, PAYMENTS};
 use crate::clients::{self, Asker, CLIENTS};
 use crate::cluster::Cluster;
@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::plan::NODES;
 use crate::pods::Pod;
 use crate::release::{DAEMON_SET, NAMESPACE as RELEASE_NAMESPACE};
-use crate::{sdks, upgrade};
+use crate::{faults, sdks, upgrade};
 
 const LIMIT: Duration = Duration::from_mins(2);
 /// A web server on port 80 of all the pod's addresses, asked by its own address.
@@ -125,7 +125,7 @@ async fn stranger(cluster: &Cluster, node: usize, namespace: &str) -> Result<()>
     Ok(())
 }
 
-/// Agents change over under load, and a pod's sandbox is killed.
+/// Agents change over under load, crash, and pods' sandboxes are killed.
 pub async fn agents_and_sandboxes_restart(cluster: &Cluster) -> Result<()> {
     const NAMESPACE: &str = "sandboxes";
     cluster.lanyard().await?;
@@ -137,30 +137,28 @@ pub async fn agents_and_sandboxes_restart(cluster: &Cluster) -> Result<()> {
     upgrade::under_load(cluster, "inside-rollout", restart).await?;
     let image = clients::image(cluster).await?;
     cast::raise(cluster, NAMESPACE).await?;
-    let pods = [(1, "asks-1"), (2, "asks-2")].map(|(node, name)| {
-        Pod::new(NAMESPACE, name, node)
+    let mut askings = Vec::new();
+    for (node, name) in [(1, "asks-1"), (2, "asks-2")] {
+        let pod = Pod::new(NAMESPACE, name, node)
             .identity(PAYMENTS.name)
-            .labels(GRANTED)
-    });
-    for pod in pods {
-        let (name, number) = (pod.name, pod.node);
+            .labels(GRANTED);
         let asking = Asking::start(cluster, pod, &image, 50).await?;
-        let granted = |answer: &crate::asking::Answer| {
-            answer.status == 200 && answer.word == PAYMENTS.client_id
-        };
         let first = asking.first(0.0, "a first token", LIMIT, granted).await?;
         let (start, _) = asking.told().await?;
         println!(
             "{name}: first request → first token {:.3} s",
             first.at - start
         );
+        askings.push(asking);
+    }
+    agents_crash(cluster, &askings).await?;
+    for asking in &askings {
+        let name = asking.name();
         let killed = now();
         let manifest = cluster.get(&["pod", name, "-n", NAMESPACE]).await?;
         let uid = manifest["metadata"]["uid"].as_str().context("a UID")?;
-        kill_sandbox(&cluster.node(number), uid).await?;
-        let again = asking.first(killed, "a token in the new sandbox", LIMIT, |answer| {
-            granted(answer)
-        });
+        kill_sandbox(&cluster.node(asking.node()), uid).await?;
+        let again = asking.first(killed, "a token in the new sandbox", LIMIT, granted);
         again.await?;
         let after = cluster.get(&["pod", name, "-n", NAMESPACE]).await?;
         ensure!(after["metadata"]["uid"] == uid, "another pod");
@@ -168,6 +166,36 @@ pub async fn agents_and_sandboxes_restart(cluster: &Cluster) -> Result<()> {
     }
     leave(cluster).await?;
     cast::leave(cluster, NAMESPACE).await
+}
+
+fn granted(answer: &Answer) -> bool {
+    answer.status == 200 && answer.word == PAYMENTS.client_id
+}
+
+/// Each agent is killed: pods' requests wait until kubelet has started it again. What it had in hand is lost; what waits for
+/// longer than the pod's own two seconds gives up. Nothing is refused.
+async fn agents_crash(cluster: &Cluster, askings: &[Asking<'_>]) -> Result<()> {
+    let agents = cluster.agents().await?;
+    for node in cluster.nodes() {
+        let held = async || Ok(node.sample("lanyard_inside_held").await? >= 1.0);
+        let what = format!("listeners of {} to be held", node.name());
+        cluster.wait_for(&what, LIMIT, held).await?;
+    }
+    let crashed = now();
+    for agent in &agents {
+        let node = faults::node_of(cluster, agent)?;
+        let pid = faults::pid_of(&node, agent).await?;
+        node.shell(&format!("kill -KILL {pid}")).await?;
+    }
+    faults::restarted(cluster, &agents).await?;
+    for asking in askings {
+        let recovery = asking.recovery(crashed, PAYMENTS.client_id, LIMIT).await?;
+        println!("{}: agent killed: {recovery}", asking.name());
+        let failures = &recovery.failures;
+        let refused = failures.iter().any(|one| one.word.contains("Refused"));
+        ensure!(!refused && failures.len() <= 3, "{failures:?}");
+    }
+    Ok(())
 }
 
 async fn enter(cluster: &Cluster, more: &[&str]) -> Result<()> {

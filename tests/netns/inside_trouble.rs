@@ -251,7 +251,7 @@ pub async fn a_crash_closes_pods_until_the_next_agent(stage: Stage) -> Result<()
 }
 
 /// Serves one page on port 80 of all the pod's addresses, until what is given goes.
-async fn web_server(pod: &Pod) -> Result<JoinSet<std::io::Result<()>>> {
+pub async fn web_server(pod: &Pod) -> Result<JoinSet<std::io::Result<()>>> {
     let bound = pod.namespace();
     let bound = bound.run(async || std::net::TcpListener::bind("0.0.0.0:80"));
     let bound = bound.await??;

@@ -23,6 +23,7 @@ mod guard;
 mod harness;
 mod hostnet;
 mod inside;
+mod inside_held;
 mod inside_trouble;
 mod interception;
 mod kubernetes;
@@ -175,6 +176,11 @@ fn scenarios() -> Vec<Scenario> {
             Both,
             inside_trouble::a_crash_closes_pods_until_the_next_agent
         ),
+        play!(Both, inside_held::a_crash_refuses_nobody),
+        play!(Any, inside_held::a_holder_lets_go_of_who_is_replaced),
+        play!(Any, inside_held::nothing_is_held_for_ever),
+        play!(Any, inside_held::what_was_left_is_its_own_pods_alone),
+        play!(Any, inside_held::a_holder_may_come_and_go),
         play!(Any, inside_trouble::a_pods_own_web_server_keeps_its_port),
         play!(
             Any,

@@ -7,9 +7,11 @@
 mod feed;
 mod ground;
 mod host_token;
+mod hosts;
+mod inside;
 
 use std::future::Future;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +30,6 @@ use crate::agent::directory::Published;
 use crate::agent::events::Events;
 use crate::agent::forward::Forwarder;
 use crate::agent::gate::Gate;
-use crate::agent::host_network::{Apart, Namer, OnHost};
-use crate::agent::inside::{Door, InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::{self, InterceptConfig, InterceptMetrics, Ownership};
 use crate::agent::locate::Locator;
 use crate::agent::metrics::AgentMetrics;
@@ -41,12 +41,8 @@ use crate::kubernetes::{self, Cluster};
 use crate::serve::admin::Admin;
 use crate::serve::ready::{Latch, Readiness};
 use crate::serve::telemetry::LogLevel;
-use crate::serve::{self, ConnMetrics, Drain, Limits, Pool, clock, limits, signals};
+use crate::serve::{self, ConnMetrics, Drain, clock, limits, signals};
 
-/// Connections of all host-network pods together.
-const MOST_OF_HOSTS: usize = 1024;
-/// Connections that all pods with listeners inside share, beyond the few that each of them always has.
-const SHARED_INSIDE: usize = 4096;
 /// How often repeated decisions are told.
 const AUDIT_PERIOD: Duration = Duration::from_mins(1);
 /// How long removing the rules may take at the end of an agent that only observes.
@@ -106,7 +102,7 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         &mut tasks,
     )
     .await?;
-    let leaving = serve_inside(&config, &pipeline, &registry, &drain, &owned, &mut tasks)?;
+    let leaving = inside::serve(&config, &pipeline, &registry, &drain, &owned, &mut tasks)?;
     host_token::serve(
         &config, cluster, &pipeline, &registry, &owned, &drain, &mut tasks,
     )?;
@@ -251,83 +247,6 @@ async fn bind_patiently(flag: &str, address: SocketAddr) -> anyhow::Result<TcpLi
     }
 }
 
-/// Listeners inside pods, where that is a mode of this node's; how they are ended before the agent.
-fn serve_inside(
-    config: &Config,
-    pipeline: &Arc<Pipeline<Sources>>,
-    registry: &Registry,
-    drain: &Drain,
-    owned: &watch::Receiver<Ownership>,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Leaving> {
-    let leaving = Leaving::default();
-    if config.inside.mode == NodeMode::Redirect {
-        return Ok(leaving);
-    }
-    let metrics = InsideMetrics::register(registry)?;
-    let listeners = Listeners {
-        config: config.inside.clone(),
-        pipeline: pipeline.clone(),
-        limits: config.limits,
-        drain: drain.clone(),
-        leaving: leaving.clone(),
-        owned: owned.clone(),
-        door: Door::new(metrics.stuck.clone()),
-        metrics,
-        connections: ConnMetrics::new(registry, "inside")?,
-        pool: Pool::new(SHARED_INSIDE),
-    };
-    let drained = drain.clone();
-    spawn(tasks, async move {
-        listeners.run().await?;
-        ended_in_drain(&drained, "the listeners inside pods")
-    });
-    Ok(leaving)
-}
-
-/// The listener for host-network pods, where they are told apart; where it is.
-async fn serve_hosts(
-    config: &Config,
-    pipeline: &Arc<Pipeline<Sources>>,
-    registry: &Registry,
-    drain: &Drain,
-    tasks: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Option<(Apart, u16)>> {
-    let Some(apart) = &config.hosts else {
-        return Ok(None);
-    };
-    let address = config.agent_address;
-    let listener = TcpListener::bind((address, 0)).await;
-    let listener = listener.context("cannot listen for host-network pods")?;
-    let port = listener.local_addr()?.port();
-    let namer = Namer::open(
-        SocketAddrV4::new(address, port),
-        &apart.hierarchy,
-        pipeline.directory.clone(),
-    );
-    let namer = namer.context("cannot ask for sockets")?;
-    let following = namer.following();
-    spawn(tasks, async move { match following.await {} });
-    let answer = OnHost {
-        pipeline: pipeline.clone(),
-        namer,
-    };
-    let limits = Limits {
-        // Few: each connection has buffers, and any pod may open some.
-        connections: MOST_OF_HOSTS,
-        ..config.limits
-    };
-    tracing::info!(%address, port, "listening for host-network pods");
-    let conn = ConnMetrics::new(registry, "hosts")?;
-    let server = serve::serve(listener, limits, answer, drain.clone(), conn);
-    let drained = drain.clone();
-    spawn(tasks, async move {
-        server.await;
-        ended_in_drain(&drained, "the listener for host-network pods")
-    });
-    Ok(Some((apart.clone(), port)))
-}
-
 #[allow(clippy::too_many_arguments, reason = "composition")]
 /// The listener, then the rules that lead to it.
 async fn serve_pods(
@@ -362,7 +281,7 @@ async fn serve_pods(
         server.await;
         ended_in_drain(&drained, "the listener for pods")
     });
-    let hosts = serve_hosts(config, pipeline, registry, drain, tasks).await?;
+    let hosts = hosts::serve(config, pipeline, registry, drain, tasks).await?;
     let (ownership, owned) = watch::channel(Ownership::Pending);
     spawn(
         tasks,

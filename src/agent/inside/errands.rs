@@ -7,8 +7,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::enter::Door;
+use super::held::Held;
 use super::lay::{self, Taken};
-use super::namespace::Namespace;
+use super::namespace::{Namespace, Number};
 use super::sandbox::Sandbox;
 use super::stage::Errand;
 use super::{Face, Folders};
@@ -17,7 +18,7 @@ use super::{Face, Folders};
 #[derive(Debug)]
 pub enum Did {
     /// It is served by these.
-    Laid(Vec<TcpListener>),
+    Laid(Number, Vec<TcpListener>),
     /// A program of the pod's own was there first.
     Taken(Taken),
     /// Whether anything was amiss.
@@ -26,9 +27,12 @@ pub enum Did {
     Cleared,
 }
 
-impl From<Result<Vec<TcpListener>, Taken>> for Did {
-    fn from(laid: Result<Vec<TcpListener>, Taken>) -> Self {
-        laid.map_or_else(Self::Taken, Self::Laid)
+impl Did {
+    fn of(laid: Result<Vec<TcpListener>, Taken>, number: Number) -> Self {
+        match laid {
+            Ok(listeners) => Self::Laid(number, listeners),
+            Err(taken) => Self::Taken(taken),
+        }
     }
 }
 
@@ -44,6 +48,8 @@ pub struct Errands {
     pub door: Door,
     /// Whether nothing of ours is to be in pods any more. A thread that ends after its deadline asks.
     pub is_to_be_clear: IsToBeClear,
+    /// What an agent before left.
+    pub held: Held,
 }
 
 impl Errands {
@@ -53,6 +59,7 @@ impl Errands {
             folders,
             door,
             is_to_be_clear,
+            held,
         } = self;
         let open = || Namespace::open(&folders.namespaces, &sandbox.namespace);
         let nothing = async || {};
@@ -63,18 +70,28 @@ impl Errands {
             }
         };
         match (face, errand) {
-            (Face::Imds, Errand::Lay) => door.enter(open()?, lay::lay, undo).await.map(Did::from),
+            (_, Errand::Lay) => {
+                let namespace = open()?;
+                let number = namespace.number();
+                let left = held.take((number, face));
+                let laid = match face {
+                    Face::Imds => door.enter(namespace, || lay::lay(left), undo).await,
+                    Face::VmExtension => {
+                        let lay = || lay::vm_extension(left);
+                        door.enter(namespace, lay, nothing).await
+                    }
+                };
+                laid.map(|laid| Did::of(laid, number))
+            }
             (Face::Imds, Errand::Mend) => {
                 let mended = door.enter(open()?, lay::mend, undo).await;
                 mended.map(Did::Mended)
             }
             (Face::Imds, Errand::Clear) => {
-                let cleared = door.enter(open()?, lay::clear, nothing).await;
+                let namespace = open()?;
+                drop(held.take((namespace.number(), face)));
+                let cleared = door.enter(namespace, lay::clear, nothing).await;
                 cleared.map(|_| Did::Cleared)
-            }
-            (Face::VmExtension, Errand::Lay) => {
-                let laid = door.enter(open()?, lay::vm_extension, nothing).await;
-                laid.map(Did::from)
             }
             // There is nothing but the listeners.
             (Face::VmExtension, Errand::Mend) => Ok(Did::Mended(false)),

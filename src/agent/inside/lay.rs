@@ -49,13 +49,17 @@ impl std::fmt::Display for Taken {
 /// What the thread inside gives.
 pub type Laid = io::Result<Result<Vec<TcpListener>, Taken>>;
 
-/// Lays all of it; a listener that accepts.
-pub async fn lay() -> Laid {
-    let listener = match listener(SocketAddrV4::new(METADATA, PORT)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            return Ok(Err(Taken::Port(PORT)));
+/// Lays all of it; a listener that accepts: the one that an agent before `left` here, or a new one.
+pub async fn lay(left: Vec<TcpListener>) -> Laid {
+    let listeners = if left.is_empty() {
+        match listener(SocketAddrV4::new(METADATA, PORT)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Ok(Err(Taken::Port(PORT)));
+            }
+            bound => vec![bound?],
         }
-        bound => bound?,
+    } else {
+        left
     };
     // Looked at before the table: another agent of ours makes that first, too.
     let addresses = Addresses::open().map_err(io::Error::other)?;
@@ -68,7 +72,7 @@ pub async fn lay() -> Laid {
     let claimed = intercept::claim_address(METADATA).await;
     claimed.map_err(io::Error::other)?;
     sever(METADATA)?;
-    Ok(Ok(vec![listener]))
+    Ok(Ok(listeners))
 }
 
 /// Lays again what was taken away from beside a listener of ours; whether anything was.
@@ -88,7 +92,10 @@ fn lay_table() -> io::Result<bool> {
 }
 
 /// The virtual machine extension's endpoint, on the pod's own loopback; without IPv6 on IPv4 alone.
-pub async fn vm_extension() -> Laid {
+pub async fn vm_extension(left: Vec<TcpListener>) -> Laid {
+    if !left.is_empty() {
+        return Ok(Ok(left));
+    }
     let both = || {
         let mut listeners = vec![listener(SocketAddrV4::new(
             Ipv4Addr::LOCALHOST,

@@ -12,12 +12,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::Inside;
 use super::bundles::{Bundles, Noticed};
 use super::enter::Door;
 use super::errands::{Did, Errands};
+use super::held::{Held, Place};
 use super::lay::Taken;
+use super::namespace::Number;
 use super::stage::Stage;
 use super::{Face, InsideConfig, InsideMetrics, Leaving, roster};
 use crate::agent::intercept::Ownership;
@@ -49,12 +52,16 @@ pub struct Listeners<S: TokenSource> {
     pub pool: Pool,
     /// The way into pods.
     pub door: Door,
+    /// Where listeners outlive us.
+    pub held: Held,
 }
 
 /// A sandbox, and how far it is.
 struct Standing {
     noticed: Noticed,
     stage: Stage,
+    /// The namespace that listeners of ours are in.
+    inside: Option<Number>,
     /// What is in the way, as it was last told.
     wrong: Option<String>,
 }
@@ -80,6 +87,12 @@ impl Part {
     }
 }
 
+/// Whether nobody listens beside us: connections to what a dead one left would wait for nothing, beside a living one that
+/// would answer them.
+const fn is_alone(owned: Ownership) -> bool {
+    matches!(owned, Ownership::Owner { alone: true, .. })
+}
+
 /// A container id, and where.
 type Spot = (String, Face);
 type Done = (Spot, io::Result<Did>);
@@ -94,13 +107,17 @@ impl<S: TokenSource> Listeners<S> {
         let mut owned = self.owned.clone();
         let mut stages = Stages::new();
         let mut work: JoinSet<Done> = JoinSet::new();
+        let following = AbortOnDropHandle::new(tokio::spawn(self.held.clone().follow()));
+        self.held.looked().await;
         loop {
             forget(&mut stages, &bundles);
-            let part = Part::of(*self.owned.borrow());
+            let whose = *self.owned.borrow();
+            let part = Part::of(whose);
             if part != Part::Rest {
                 self.begin(part, &mut stages, &bundles, &mut work);
             }
             self.count(&stages);
+            self.held.keep_only(listening(&stages), is_alone(whose));
             let again = stages.values().filter_map(|one| one.stage.again()).min();
             let again = again.filter(|_| part != Part::Rest);
             tokio::select! {
@@ -113,6 +130,8 @@ impl<S: TokenSource> Listeners<S> {
                 () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
         }
+        drop(following);
+        self.held.part();
         // What is laid while nobody takes it would be a listener that nobody accepts at.
         drop(work);
         self.end(&stages).await;
@@ -124,6 +143,7 @@ impl<S: TokenSource> Listeners<S> {
         while work.join_next().await.is_some() {}
         let drains = stages.values().filter_map(|one| one.stage.drain());
         drains.for_each(Drain::cut);
+        self.held.keep_only(std::iter::empty(), false);
         self.metrics.pods.set(0);
         self.leaving.done();
         self.drain.begun().await;
@@ -153,10 +173,12 @@ impl<S: TokenSource> Listeners<S> {
                 let did = errands.run(sandbox, at.1, errand).await;
                 (at, did)
             });
-            let wrong = stages.remove(&spot).and_then(|one| one.wrong);
+            let before = stages.remove(&spot);
+            let (inside, wrong) = before.map_or((None, None), |one| (one.inside, one.wrong));
             let standing = Standing {
                 noticed: noticed.clone(),
                 stage: next,
+                inside,
                 wrong,
             };
             stages.insert(spot, standing);
@@ -170,6 +192,7 @@ impl<S: TokenSource> Listeners<S> {
             folders: self.config.folders.clone(),
             door: self.door.clone(),
             is_to_be_clear: Arc::new(is_to_be_clear),
+            held: self.held.clone(),
         }
     }
 
@@ -178,6 +201,7 @@ impl<S: TokenSource> Listeners<S> {
         let Some(Standing {
             noticed,
             stage,
+            inside,
             wrong,
         }) = stages.get_mut(&spot)
         else {
@@ -185,7 +209,9 @@ impl<S: TokenSource> Listeners<S> {
         };
         let now = Instant::now();
         let (next, trouble) = match did {
-            Ok(Did::Laid(listeners)) => {
+            Ok(Did::Laid(number, listeners)) => {
+                self.held.hold((number, spot.1), &listeners)?;
+                *inside = Some(number);
                 let drain = self.serve(listeners, noticed, spot.1)?;
                 if spot.1 == Face::Imds {
                     self.metrics.ready(now - noticed.since);
@@ -287,6 +313,12 @@ impl<S: TokenSource> Listeners<S> {
     }
 }
 
+/// Where listeners of ours are.
+fn listening(stages: &Stages) -> impl Iterator<Item = Place> {
+    let open = stages.iter().filter(|(_, one)| one.stage.drain().is_some());
+    open.filter_map(|((_, face), one)| Some((one.inside?, *face)))
+}
+
 /// Closes what is gone, at once: an open connection would keep a namespace from its end.
 fn forget(stages: &mut Stages, bundles: &Bundles) {
     stages.retain(|(id, _), one| {
@@ -347,6 +379,8 @@ mod tests {
         let after = |enters_pods| Part::of(Ownership::StoodDown { by: 2, enters_pods });
         assert!(after(true) == Part::Rest && after(false) == Part::Clear);
         assert!(Part::of(Ownership::Removed) == Part::Clear);
-        assert!(Part::of(Ownership::Owner { epoch: 1 }) == Part::Serve);
+        for alone in [true, false] {
+            assert!(Part::of(Ownership::Owner { epoch: 1, alone }) == Part::Serve);
+        }
     }
 }

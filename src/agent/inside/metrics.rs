@@ -26,6 +26,8 @@ pub struct InsideMetrics {
     pub mended: IntCounter,
     /// Threads in pods' networks that did not end in time.
     pub stuck: IntGauge,
+    /// Endpoints in pods that are held to outlive the agent.
+    pub held: IntGauge,
 }
 
 impl InsideMetrics {
@@ -58,6 +60,11 @@ impl InsideMetrics {
                 registry,
                 "lanyard_inside_threads_stuck",
                 "Threads that entered a pod's network, did not end in time and still have not; their pods are not entered again before.",
+            )?,
+            held: gauge(
+                registry,
+                "lanyard_inside_held",
+                "Endpoints in pods whose listeners a lanyard hold has, too: if this agent crashes, requests to them wait for the next one.",
             )?,
             mended: counter(
                 registry,

@@ -11,6 +11,7 @@ mod bundles;
 mod divert;
 mod enter;
 mod errands;
+mod held;
 mod lay;
 mod leaving;
 mod listeners;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use tokio::task::JoinSet;
 
 pub use self::enter::Door;
+pub use self::held::Held;
 pub use self::leaving::Leaving;
 pub use self::listeners::Listeners;
 pub use self::metrics::InsideMetrics;
@@ -64,6 +66,8 @@ pub struct InsideConfig {
     pub vm_extension: bool,
     /// Where pods' networks are found.
     pub folders: Folders,
+    /// Of a `lanyard hold`, at which listeners outlive the agent.
+    pub hold_socket: Option<PathBuf>,
 }
 
 /// Where pods' networks are found.

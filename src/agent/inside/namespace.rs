@@ -26,7 +26,7 @@ pub struct Namespace {
 }
 
 /// Tells namespaces apart, for as long as they live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Number {
     device: u64,
     inode: u64,
@@ -36,6 +36,12 @@ impl Number {
     /// Of the file that a namespace is.
     pub fn of(device: u64, inode: u64) -> Self {
         Self { device, inode }
+    }
+}
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
     }
 }
 

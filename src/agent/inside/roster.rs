@@ -54,6 +54,7 @@ mod tests {
             mode,
             vm_extension,
             folders,
+            hold_socket: None,
         };
         is_served(&sandbox, face, directory, &config)
     }

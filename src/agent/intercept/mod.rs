@@ -90,6 +90,8 @@ pub enum Ownership {
     Owner {
         /// Its epoch.
         epoch: u64,
+        /// Whether none of those before it is alive any more; noticed within seconds.
+        alone: bool,
     },
     /// A newer instance that is alive.
     StoodDown {

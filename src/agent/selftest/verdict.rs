@@ -107,7 +107,10 @@ pub(super) fn judge(
 mod tests {
     use super::*;
 
-    const OWNER: Ownership = Ownership::Owner { epoch: 1 };
+    const OWNER: Ownership = Ownership::Owner {
+        epoch: 1,
+        alone: true,
+    };
 
     fn answered(status: u16, body: &str) -> Outcome {
         let answer = format!("HTTP/1.1 {status} X\r\ncontent-type: a\r\n\r\n{body}");

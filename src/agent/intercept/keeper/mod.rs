@@ -247,7 +247,8 @@ impl Keeper {
 
     /// All is as it should be.
     fn settle(&mut self, epoch: u64) {
-        self.own(Ownership::Owner { epoch });
+        let alone = self.state.living().iter().all(|one| *one == epoch);
+        self.own(Ownership::Owner { epoch, alone });
         if self.contested && self.budget.is_over(Instant::now()) {
             return;
         }
