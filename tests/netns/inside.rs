@@ -430,11 +430,9 @@ pub async fn an_agent_takes_care_of_two_hundred_and_fifty_pods(stage: Stage) -> 
 /// Two hundred times a pod comes and goes: as many file descriptors as before, and no namespace is held.
 pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
     let (cast, bundles, agent) = raise(stage, "in-pod").await?;
-    let open =
-        || std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid())).map(Iterator::count);
     bundles.add("first", &cast.payments)?;
     until_status(&cast.payments, 200).await?;
-    let before = open()?;
+    let before = agent.process.descriptors()?;
     for round in 0..10 {
         let mut pods = Vec::new();
         for number in 0..20 {
@@ -459,7 +457,7 @@ pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
         }
     }
     until(WAIT, "no descriptor more than before", async || {
-        open().is_ok_and(|now| now <= before)
+        agent.process.descriptors().is_ok_and(|now| now <= before)
     })
     .await?;
     ensure!(status(&cast.payments).await == 200);

@@ -253,11 +253,8 @@ pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<(
     let play = Play::raise(stage).await?;
     let pod = play.pod("one", "payments")?;
     play.until_status(&pod, 200).await?;
-    let open = || {
-        let folder = format!("/proc/{}/fd", play.agent.process.pid());
-        std::fs::read_dir(folder).map(Iterator::count)
-    };
-    let before = open()?;
+    let agent = &play.agent.process;
+    let before = agent.descriptors()?;
     let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); \
         bash -c 'exec 3<>/dev/tcp/169.254.169.254/80; printf \"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=x HTTP/1.1\\r\\nHost: x\\r\\nMetadata: true\\r\\n\\r\\n\" >&3' || exit 1; done";
     for round in 0..3 {
@@ -269,7 +266,7 @@ pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<(
     }
     is_token_of(&play.cast, &play.token(&pod).await?, "payments")?;
     until(WAIT, "no descriptor more than before", async || {
-        open().is_ok_and(|now| now <= before)
+        agent.descriptors().is_ok_and(|now| now <= before)
     })
     .await?;
     Ok(())
