@@ -77,6 +77,13 @@ pub async fn is_clear(pod: &Pod) -> bool {
         && sockets.is_ok_and(|text| !text.contains("50254"))
 }
 
+/// Lays what looks like ours: what an agent that was killed leaves in a pod.
+pub async fn lay_left_overs(pod: &Pod) -> Result<()> {
+    let ours = "ip addr add 169.254.169.254/32 dev lo scope host && nft add table ip lanyard";
+    pod.namespace().output("sh", &["-c", ours]).await?;
+    Ok(())
+}
+
 /// Nothing is known of its address, and nothing needs to be.
 pub async fn a_pod_is_served_from_inside(stage: Stage) -> Result<()> {
     let (cast, bundles, _agent) = raise(stage, "in-pod").await?;

@@ -18,7 +18,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::harness::Stage;
-use crate::inside::{is_clear, is_inside, raise, sample, setup, status, until_status};
+use crate::inside::{
+    is_clear, is_inside, lay_left_overs, raise, sample, setup, status, until_status,
+};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -41,9 +43,8 @@ pub async fn nothing_comes_back_after_an_uninstall(stage: Stage) -> Result<()> {
     .await?;
     // A pod that comes now, and one that was there, with what looks like ours: the agent that takes it away has looked.
     bundles.add("late", &cast.stranger)?;
-    let ours = "ip addr add 169.254.169.254/32 dev lo scope host && nft add table ip lanyard";
     for pod in [&cast.stranger, pods[0]] {
-        pod.namespace().output("sh", &["-c", ours]).await?;
+        lay_left_overs(pod).await?;
         until(Duration::from_mins(1), "a look", async || {
             is_clear(pod).await
         })
