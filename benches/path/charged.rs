@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use lanyard::lab;
+use lanyard::lab::{self, Cgroups};
 
 /// Where machines have the memory controller, and which file of it tells: version 1, version 2.
 const MOUNTS: [(&str, &str); 2] = [
@@ -39,7 +39,7 @@ impl Charged {
                 pid,
             };
             if charged.bytes().is_ok() {
-                std::fs::write(charged.root.join("cgroup.procs"), pid.to_string())?;
+                Cgroups::put(&charged.root, pid)?;
                 return Ok(charged);
             }
         }
@@ -63,7 +63,7 @@ fn one_number(line: &str) -> Option<&str> {
 
 impl Drop for Charged {
     fn drop(&mut self) {
-        let _ = std::fs::write(self.mount.join("cgroup.procs"), self.pid.to_string());
+        let _ = Cgroups::put(&self.mount, self.pid);
         let _ = std::fs::remove_dir(&self.root);
     }
 }

@@ -11,7 +11,7 @@ use lanyard::agent::host_network::{Hierarchy, Namer};
 use lanyard::agent::touched::Touched;
 use lanyard::agent::world::{Change, World};
 use lanyard::api::object;
-use lanyard::lab::{self, Cgroups, IMDS, Lab};
+use lanyard::lab::{Cgroups, IMDS, Lab};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -40,7 +40,7 @@ impl Within {
     /// A container of the last pod, with this process in it.
     fn enter(&self, container: &str) -> anyhow::Result<PathBuf> {
         let folder = self.0.container(&(PODS - 1).to_string(), container)?;
-        lab::put(&folder, std::process::id())?;
+        Cgroups::put(&folder, std::process::id())?;
         Ok(folder)
     }
 }

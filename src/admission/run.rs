@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::webhook::Webhook;
 use crate::kubernetes::{self, Cluster, Kind};
 use crate::serve::ready::{Latch, Readiness};
-use crate::serve::{self, Admin, ConnMetrics, Drain, LogLevel, signals};
+use crate::serve::{Admin, Drain, LogLevel, signals};
 
 /// How long the cluster may go on sending requests to a pod that is ending.
 const STILL_ASKED: Duration = Duration::from_secs(5);
@@ -75,7 +75,8 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         log_level: levels,
     };
-    let pages = pages_of(config.admin, pages, drain.clone()).await?;
+    let pages = pages.listen(config.admin, drain.clone()).await;
+    let pages = pages.with_context(|| format!("--metrics-address {}", config.admin))?;
     let without_tls = metrics.without_tls.clone();
     let webhook = Webhook::new(guard, app_service, readiness, metrics.clone());
     let tls = certificate.tls()?;
@@ -96,19 +97,6 @@ pub async fn run(config: Config, levels: LogLevel) -> anyhow::Result<()> {
     };
     tokio::join!(serving, pages, ending);
     Ok(())
-}
-
-/// Metrics, health and the log level, until `drain` has ended.
-async fn pages_of(
-    address: SocketAddr,
-    pages: Admin,
-    drain: Drain,
-) -> anyhow::Result<impl Future<Output = ()>> {
-    let conn = ConnMetrics::new(&pages.registry, "admin")?;
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| format!("--metrics-address {address}"))?;
-    tracing::info!(address = %listener.local_addr()?, "metrics and health");
-    Ok(serve::serve(listener, Admin::limits(), pages, drain, conn))
 }
 
 /// Reads a pod that need not be there, until that works: then questions can be answered.

@@ -74,9 +74,15 @@ impl Cgroups {
         fell(&self.root.join("kubepods"));
     }
 
+    /// Puts a running process into a cgroup, of these or another, with all its threads.
+    pub fn put(cgroup: &Path, pid: u32) -> Result<(), LabError> {
+        let written = std::fs::write(cgroup.join("cgroup.procs"), pid.to_string());
+        written.map_err(LabError::io(format!("{pid} into {}", cgroup.display())))
+    }
+
     /// Takes a process out of all of these: it would end with them.
     pub fn free(&self, pid: u32) -> Result<(), LabError> {
-        put(self.mount, pid)
+        Self::put(self.mount, pid)
     }
 
     /// Removes what a lab that was killed left behind, by the pid that it had outside.
@@ -91,12 +97,6 @@ impl Drop for Cgroups {
     fn drop(&mut self) {
         fell(&self.root);
     }
-}
-
-/// Puts a running process into a cgroup, with all its threads.
-pub fn put(cgroup: &Path, pid: u32) -> Result<(), LabError> {
-    let written = std::fs::write(cgroup.join("cgroup.procs"), pid.to_string());
-    written.map_err(LabError::io(format!("{pid} into {}", cgroup.display())))
 }
 
 fn mount() -> Result<&'static Path, LabError> {

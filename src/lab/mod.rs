@@ -26,7 +26,7 @@ mod topology;
 mod wait;
 
 pub use bundles::Bundles;
-pub use cgroups::{Cgroups, put};
+pub use cgroups::Cgroups;
 pub use enter::{
     Interrupt, LAB_DIR, Unavailable, available, enter, inside, outer_pid, unprivileged,
 };

@@ -83,6 +83,13 @@ impl Process {
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
 
+    /// How many file descriptors it has open, while it runs.
+    pub fn descriptors(&self) -> Result<usize, LabError> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.pid));
+        let open = open.map_err(LabError::io(format!("descriptors of {}", self.name)))?;
+        Ok(open.count())
+    }
+
     /// Asks it to end (SIGTERM).
     pub fn term(&self) {
         self.signal(Signal::SIGTERM);

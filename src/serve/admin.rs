@@ -5,6 +5,8 @@
 //! Blocks on nothing but the few bytes of a log filter. Invariants: nothing here names a token, and
 //! what changes the process is for loopback peers only.
 
+use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,9 +16,13 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use tokio::net::TcpListener;
 
+use super::drain::Drain;
 use super::http1::Answer;
 use super::limits::Limits;
+use super::listener;
+use super::metrics::ConnMetrics;
 use super::ready::Readiness;
 use super::telemetry::LogLevel;
 
@@ -43,6 +49,18 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Listens at `address`; what it gives serves these pages until `drain` has ended.
+    pub async fn listen(
+        self,
+        address: SocketAddr,
+        drain: Drain,
+    ) -> io::Result<impl Future<Output = ()> + Send> {
+        let conn = ConnMetrics::new(&self.registry, "admin").map_err(io::Error::other)?;
+        let listener = TcpListener::bind(address).await?;
+        tracing::info!(address = %listener.local_addr()?, "metrics and health");
+        Ok(listener::serve(listener, Self::limits(), self, drain, conn))
+    }
+
     /// Bounds that fit probes and scrapes.
     pub fn limits() -> Limits {
         Limits {

@@ -27,6 +27,14 @@ const REFUSES: (&str, &str) = (ASKS.0, "false");
 const OLDER_TOO: &[(&str, &str)] = &[("lanyard.dev/app-service-2017", "true")];
 const ENDPOINT: &str = "http://169.254.169.254/msi/token";
 const DEPLOYMENT: &str = "deployment/lanyard-admission";
+/// Its pods.
+const REPLICAS: [&str; 5] = [
+    "pods",
+    "-n",
+    RELEASE_NAMESPACE,
+    "-l",
+    "app.kubernetes.io/component=admission",
+];
 const LIMIT: Duration = Duration::from_mins(1);
 
 type Variables = BTreeMap<String, String>;
@@ -236,13 +244,6 @@ pub fn labelled(namespace: &str, name: &str) -> String {
 
 /// Labelled pods are admitted all the time while a replica ends, and get their variables.
 async fn one_of_two_is_enough(cluster: &Cluster, namespace: &str) -> Result<()> {
-    const REPLICAS: [&str; 5] = [
-        "pods",
-        "-n",
-        RELEASE_NAMESPACE,
-        "-l",
-        "app.kubernetes.io/component=admission",
-    ];
     let replicas = cluster.get(&REPLICAS).await?;
     let name = replicas["items"][0]["metadata"]["name"].as_str();
     let name = name.context("no replica")?;
@@ -278,14 +279,7 @@ async fn scale(cluster: &Cluster, replicas: u32) -> Result<()> {
     let what = format!("{replicas} replicas of the webhook");
     let there = async || {
         let status = cluster.get(&[DEPLOYMENT, "-n", RELEASE_NAMESPACE]).await?;
-        let pods = [
-            "pods",
-            "-n",
-            RELEASE_NAMESPACE,
-            "-l",
-            "app.kubernetes.io/component=admission",
-        ];
-        let pods = cluster.get(&pods).await?;
+        let pods = cluster.get(&REPLICAS).await?;
         let count = pods["items"].as_array().map_or(0, Vec::len);
         let ready = status["status"]["readyReplicas"].as_u64().unwrap_or(0);
         Ok(u64::from(replicas) == ready && count == usize::try_from(replicas)?)

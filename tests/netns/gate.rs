@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::apiserver::ApiServer;
 use crate::bootguard::{UNIT, host};
 use crate::harness::Stage;
-use crate::inside::{is_clear, is_inside};
+use crate::inside::{is_clear, is_inside, lay_left_overs};
 use crate::standin::on_node;
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -166,9 +166,14 @@ pub async fn the_marker_clears_the_node_for_good(stage: Stage) -> Result<()> {
         "{page}"
     );
 
-    // One that starts now says so as well, and lays nothing.
+    // One that starts now says so as well, lays nothing, and takes away what it finds.
     agent.process.kill9().await?;
     forget(&api).await?;
+    for pod in [&cast.payments, &cast.reports] {
+        ensure!(is_clear(pod).await, "{} is not left alone", pod.name());
+        lay_left_overs(pod).await?;
+        ensure!(!is_clear(pod).await, "nothing is left over");
+    }
     let mut agent = cast
         .lab
         .start_agent(&setup.clone().second("agent-2", 9465))?;

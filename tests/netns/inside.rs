@@ -77,6 +77,13 @@ pub async fn is_clear(pod: &Pod) -> bool {
         && sockets.is_ok_and(|text| !text.contains("50254"))
 }
 
+/// Lays what looks like ours: what an agent that was killed leaves in a pod.
+pub async fn lay_left_overs(pod: &Pod) -> Result<()> {
+    let ours = "ip addr add 169.254.169.254/32 dev lo scope host && nft add table ip lanyard";
+    pod.namespace().output("sh", &["-c", ours]).await?;
+    Ok(())
+}
+
 /// Nothing is known of its address, and nothing needs to be.
 pub async fn a_pod_is_served_from_inside(stage: Stage) -> Result<()> {
     let (cast, bundles, _agent) = raise(stage, "in-pod").await?;
@@ -430,11 +437,9 @@ pub async fn an_agent_takes_care_of_two_hundred_and_fifty_pods(stage: Stage) -> 
 /// Two hundred times a pod comes and goes: as many file descriptors as before, and no namespace is held.
 pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
     let (cast, bundles, agent) = raise(stage, "in-pod").await?;
-    let open =
-        || std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid())).map(Iterator::count);
     bundles.add("first", &cast.payments)?;
     until_status(&cast.payments, 200).await?;
-    let before = open()?;
+    let before = agent.process.descriptors()?;
     for round in 0..10 {
         let mut pods = Vec::new();
         for number in 0..20 {
@@ -459,7 +464,7 @@ pub async fn pods_that_come_and_go_leave_nothing(stage: Stage) -> Result<()> {
         }
     }
     until(WAIT, "no descriptor more than before", async || {
-        open().is_ok_and(|now| now <= before)
+        agent.process.descriptors().is_ok_and(|now| now <= before)
     })
     .await?;
     ensure!(status(&cast.payments).await == 200);

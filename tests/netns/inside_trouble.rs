@@ -18,7 +18,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::harness::Stage;
-use crate::inside::{is_clear, is_inside, raise, sample, setup, status, until_status};
+use crate::inside::{
+    is_clear, is_inside, lay_left_overs, raise, sample, setup, status, until_status,
+};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -41,9 +43,8 @@ pub async fn nothing_comes_back_after_an_uninstall(stage: Stage) -> Result<()> {
     .await?;
     // A pod that comes now, and one that was there, with what looks like ours: the agent that takes it away has looked.
     bundles.add("late", &cast.stranger)?;
-    let ours = "ip addr add 169.254.169.254/32 dev lo scope host && nft add table ip lanyard";
     for pod in [&cast.stranger, pods[0]] {
-        pod.namespace().output("sh", &["-c", ours]).await?;
+        lay_left_overs(pod).await?;
         until(Duration::from_mins(1), "a look", async || {
             is_clear(pod).await
         })
@@ -116,9 +117,7 @@ pub async fn a_pod_that_floods_keeps_no_other_from_its_answers(stage: Stage) -> 
         bundles.add(pod.name(), pod)?;
         until_status(pod, 200).await?;
     }
-    let open =
-        || std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid())).map(Iterator::count);
-    let before = open()?;
+    let before = agent.process.descriptors()?;
     let stop = Arc::new(AtomicBool::new(false));
     let flood = tokio::spawn({
         let (stop, namespace) = (stop.clone(), bad.namespace().clone());
@@ -146,14 +145,14 @@ pub async fn a_pod_that_floods_keeps_no_other_from_its_answers(stage: Stage) -> 
         .await?;
         let answered = status(good).await;
         ensure!(answered == 200, "{answered}");
-        most = most.max(open()?);
+        most = most.max(agent.process.descriptors()?);
     }
     ensure!(most > before + SHARED / 2, "it was no flood: {most}");
     ensure!(most <= before + SHARED + 3 * OWN, "{before} before, {most}");
     stop.store(true, Ordering::Relaxed);
     flood.await??;
     until(WAIT, "all given back", async || {
-        open().is_ok_and(|now| now <= before)
+        agent.process.descriptors().is_ok_and(|now| now <= before)
     })
     .await?;
     Ok(())
@@ -318,11 +317,9 @@ pub async fn a_pods_own_web_server_keeps_its_port(stage: Stage) -> Result<()> {
 pub async fn pods_that_vanish_during_entry_leave_nothing(stage: Stage) -> Result<()> {
     const PODS: u64 = 150;
     let (cast, bundles, agent) = raise(stage, "in-pod").await?;
-    let open =
-        || std::fs::read_dir(format!("/proc/{}/fd", agent.process.pid())).map(Iterator::count);
     bundles.add("first", &cast.payments)?;
     until_status(&cast.payments, 200).await?;
-    let before = open()?;
+    let before = agent.process.descriptors()?;
     let mut left = Vec::new();
     for number in 0..PODS {
         let name = format!("brief-{number}");
@@ -365,7 +362,7 @@ pub async fn pods_that_vanish_during_entry_leave_nothing(stage: Stage) -> Result
         bundles.remove(&name)?;
     }
     until(WAIT, "no descriptor more than before", async || {
-        let closed = open().is_ok_and(|now| now <= before);
+        let closed = agent.process.descriptors().is_ok_and(|now| now <= before);
         closed && sample(&agent, "lanyard_inside_pods").await == Some(1)
     })
     .await?;

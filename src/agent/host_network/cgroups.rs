@@ -68,18 +68,14 @@ impl Cgroups {
         stranger.then_some(Whose::Nobodys)
     }
 
-    /// The pod that a cgroup is of, looking if need be: at what is new, then at all. Blocks; of several callers one looks at a
+    /// Whose a cgroup is, looking if need be: at what is new, then at all. Blocks; of several callers one looks at a
     /// time. Folders of pods that are known to have a network of their own (`is_elsewhere`, by UID) are not looked into:
     /// most are such. An error says that it was not found and something could not be read.
-    pub fn look(
-        &self,
-        id: u64,
-        is_elsewhere: impl Fn(&str) -> bool,
-    ) -> io::Result<Option<Arc<str>>> {
+    pub fn look(&self, id: u64, is_elsewhere: impl Fn(&str) -> bool) -> io::Result<Whose> {
         let mut tree = self.tree.lock();
         // Somebody may have looked meanwhile, for this one or another.
         if let Some(known) = self.known(id) {
-            return Ok(known.uid());
+            return Ok(known);
         }
         let found = self.find(&mut tree, id, &is_elsewhere);
         self.publish(&tree);
@@ -91,14 +87,14 @@ impl Cgroups {
         tree: &mut Tree,
         id: u64,
         is_elsewhere: &impl Fn(&str) -> bool,
-    ) -> io::Result<Option<Arc<str>>> {
+    ) -> io::Result<Whose> {
         tree.follow(is_elsewhere);
         if let Some(uid) = tree.pods().get(&id) {
-            return Ok(Some(uid.clone()));
+            return Ok(Whose::Pods(uid.clone()));
         }
         let walked = tree.walk(is_elsewhere);
         if let Some(uid) = tree.pods().get(&id) {
-            return Ok(Some(uid.clone()));
+            return Ok(Whose::Pods(uid.clone()));
         }
         walked?;
         let mut strangers = self.strangers.lock();
@@ -106,7 +102,7 @@ impl Cgroups {
             strangers.clear();
         }
         strangers.insert(id);
-        Ok(None)
+        Ok(Whose::Nobodys)
     }
 
     /// Looks at all, for nobody yet. Blocks.
@@ -162,8 +158,8 @@ mod tests {
         ]);
         let look = |folder: &str| {
             let id = root.path().join(folder).metadata().unwrap().ino();
-            let found = cgroups.look(id, |uid| uid == "elsewhere").unwrap();
-            found.as_deref().map(str::to_owned)
+            let found = cgroups.look(id, |uid| uid == "elsewhere");
+            found.unwrap().uid()
         };
         for (folder, uid) in [
             ("kubepods/burstable/podone", Some("one")),
@@ -191,26 +187,23 @@ mod tests {
         let (root, cgroups) = hierarchy(&["kubepods/podone/main", "system.slice"]);
         let id = |folder: &str| root.path().join(folder).metadata().unwrap().ino();
         assert_eq!(cgroups.known(id("kubepods/podone/main")), None);
-        assert!(
-            cgroups
-                .look(id("kubepods/podone/main"), |_| false)
-                .unwrap()
-                .is_some()
+        let look = |id| cgroups.look(id, |_| false).unwrap();
+        let ones = Whose::Pods("one".into());
+        assert_eq!(look(id("kubepods/podone/main")), ones);
+        assert_eq!(
+            cgroups.known(id("kubepods/podone/main")),
+            Some(ones.clone())
         );
-        assert!(cgroups.known(id("kubepods/podone/main")).is_some());
         let later = "kubepods/podone/again";
         std::fs::create_dir(root.path().join(later)).unwrap();
         assert_eq!(cgroups.known(id(later)), None);
-        assert_eq!(
-            cgroups.look(id(later), |_| false).unwrap().as_deref(),
-            Some("one")
-        );
+        assert_eq!(look(id(later)), ones);
         let stranger = id("system.slice");
         assert_eq!(cgroups.known(stranger), None);
-        assert_eq!(cgroups.look(stranger, |_| false).unwrap(), None);
+        assert_eq!(look(stranger), Whose::Nobodys);
         assert_eq!(cgroups.known(stranger), Some(Whose::Nobodys));
         for number in 0..2 * u64::try_from(MOST_STRANGERS).unwrap() {
-            let _ = cgroups.look(u64::MAX - number, |_| false);
+            look(u64::MAX - number);
         }
         assert!(cgroups.strangers.lock().len() <= MOST_STRANGERS);
     }
@@ -254,9 +247,10 @@ mod tests {
         let pods = std::fs::metadata(of(&near, "kubepods/podone"))
             .unwrap()
             .ino();
-        assert!(cgroups.look(pods, |_| false).unwrap().is_some());
+        let of_pods = cgroups.look(pods, |_| false).unwrap();
+        assert_eq!(of_pods, Whose::Pods("one".into()));
         std::fs::remove_dir(&unreadable).unwrap();
-        assert_eq!(cgroups.look(id, |_| false).unwrap(), None);
+        assert_eq!(cgroups.look(id, |_| false).unwrap(), Whose::Nobodys);
         assert_eq!(cgroups.known(id), Some(Whose::Nobodys));
     }
 }

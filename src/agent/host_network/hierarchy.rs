@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::apart::ApartError;
 use super::place::OF_PODS;
 use crate::agent::intercept::PodsCgroup;
 
@@ -28,75 +29,37 @@ pub struct Hierarchy {
     path: String,
 }
 
-/// Why host-network pods cannot be told apart here.
-#[derive(Debug, thiserror::Error)]
-pub enum HierarchyError {
-    /// Version 1, or nothing.
-    #[error(
-        "--host-network-pods needs cgroup v2, and {0} is none: this node has cgroup v1, or its hierarchy is mounted elsewhere (--cgroup-root). Move the node to cgroup v2, or leave --host-network-pods off"
-    )]
-    NotVersion2(PathBuf),
-    /// Kubelet keeps no pods there.
-    #[error(
-        "--host-network-pods: there is no cgroup of pods (kubepods or kubepods.slice) below {0}. Give --cgroup-root where kubelet keeps them, or leave --host-network-pods off"
-    )]
-    NoPods(PathBuf),
-    /// Its paths are not what the kernel would understand by them.
-    #[error(
-        "--host-network-pods: {root} is seen from another cgroup namespace, and the node's cannot be entered ({why}). It takes the node's process namespace (hostPID), SYS_ADMIN and SYS_PTRACE"
-    )]
-    OtherNamespace {
-        /// Where it is mounted.
-        root: PathBuf,
-        /// What was in the way.
-        why: String,
-    },
-    /// The agent's own sockets cannot be told from pods'.
-    #[error(
-        "--host-network-pods: the agent cannot make sockets in a group of its own. It takes SETGID"
-    )]
-    NoGroup,
-    /// A folder cannot be looked at, or has a name that no rule can hold.
-    #[error("--cgroup-root {root}: {why}")]
-    Unusable {
-        /// The folder.
-        root: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-}
-
 impl Hierarchy {
     /// Opens it, entering the node's cgroup namespace where that is needed. To be called before other threads are: only
     /// the calling one, and those that it starts later, are inside.
-    pub fn enter(root: &Path) -> Result<Self, HierarchyError> {
+    pub fn enter(root: &Path) -> Result<Self, ApartError> {
         let opened = Self::open(root);
-        let Err(HierarchyError::OtherNamespace { .. }) = opened else {
+        let Err(ApartError::OtherNamespace { .. }) = opened else {
             return opened;
         };
         let entered = File::open(NODES)
             .and_then(|nodes| setns(nodes, CloneFlags::CLONE_NEWCGROUP).map_err(io::Error::from));
-        entered.map_err(|error| HierarchyError::OtherNamespace {
+        entered.map_err(|error| ApartError::OtherNamespace {
             root: root.to_owned(),
             why: format!("{NODES}: {error}"),
         })?;
         Self::open(root)
     }
 
-    fn open(root: &Path) -> Result<Self, HierarchyError> {
-        let unusable = |error: &dyn std::fmt::Display| HierarchyError::Unusable {
+    fn open(root: &Path) -> Result<Self, ApartError> {
+        let unusable = |error: &dyn std::fmt::Display| ApartError::Unusable {
             root: root.to_owned(),
             why: error.to_string(),
         };
         let real = root.canonicalize().map_err(|error| unusable(&error))?;
         let kind = statfs(&real).map_err(|error| unusable(&error))?;
         if kind.filesystem_type() != CGROUP2_SUPER_MAGIC {
-            return Err(HierarchyError::NotVersion2(root.to_owned()));
+            return Err(ApartError::NotVersion2(root.to_owned()));
         }
         let mounts =
             std::fs::read_to_string("/proc/thread-self/mountinfo").map_err(|e| unusable(&e))?;
         let path = path_in_hierarchy(&mounts, &real).map_err(|why| match why {
-            Misread::Elsewhere => HierarchyError::OtherNamespace {
+            Misread::Elsewhere => ApartError::OtherNamespace {
                 root: root.to_owned(),
                 why: "it was not asked for".to_owned(),
             },
@@ -104,7 +67,7 @@ impl Hierarchy {
         })?;
         let opened = Self { root: real, path };
         if opened.of_pods().is_empty() {
-            return Err(HierarchyError::NoPods(root.to_owned()));
+            return Err(ApartError::NoPods(root.to_owned()));
         }
         Ok(opened)
     }
@@ -190,7 +153,7 @@ mod tests {
         // What is mounted at /sys/fs/cgroup with version 1 is a tmpfs; any folder stands for it.
         let folder = tempfile::tempdir().unwrap();
         let error = Hierarchy::enter(folder.path()).unwrap_err();
-        assert!(matches!(error, HierarchyError::NotVersion2(_)), "{error}");
+        assert!(matches!(error, ApartError::NotVersion2(_)), "{error}");
         let said = error.to_string();
         assert!(said.contains("cgroup v2") && said.contains("cgroup v1"));
         assert!(Hierarchy::enter(Path::new("/no/such/folder")).is_err());

@@ -20,7 +20,7 @@ mod sockets;
 mod tree;
 
 pub use self::answer::OnHost;
-pub use self::apart::Apart;
+pub use self::apart::{Apart, ApartError};
 pub use self::bypass::Bypass;
-pub use self::hierarchy::{Hierarchy, HierarchyError};
+pub use self::hierarchy::Hierarchy;
 pub use self::namer::{Namer, Unnamed};

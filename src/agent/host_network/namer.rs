@@ -86,15 +86,19 @@ impl Namer {
             return Err(Unnamed::MeantUs);
         };
         let id = self.sockets.cgroup(self.here, peer)?;
-        if let Some(known) = self.cgroups.known(id) {
-            return known.uid().ok_or(Unnamed::NoPod);
-        }
+        let whose = match self.cgroups.known(id) {
+            Some(known) => known,
+            None => self.look(id).await?,
+        };
+        whose.uid().ok_or(Unnamed::NoPod)
+    }
+
+    async fn look(&self, id: u64) -> Result<Whose, Unnamed> {
         let cgroups = self.cgroups.clone();
         let is_elsewhere = is_elsewhere(&self.directory);
         let looked = tokio::task::spawn_blocking(move || cgroups.look(id, is_elsewhere));
-        let uid = looked.await.map_err(io::Error::from).flatten();
-        let uid = uid.map_err(|error| Unnamed::Kernel(error.to_string()))?;
-        uid.ok_or(Unnamed::NoPod)
+        let whose = looked.await.map_err(io::Error::from).flatten();
+        whose.map_err(|error| Unnamed::Kernel(error.to_string()))
     }
 
     /// Follows cgroups as they come and go, so that most are known before they ask. Never ends. Without it each is looked for

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +34,7 @@ use crate::kubernetes::Cluster;
 use crate::serve::admin::Admin;
 use crate::serve::ready::Readiness;
 use crate::serve::telemetry::LogLevel;
-use crate::serve::{self, ConnMetrics, Drain, signals};
+use crate::serve::{Drain, signals};
 pub use dry_run::{Plans, dry_run};
 
 /// Batches that wait to be taken in.
@@ -128,13 +127,11 @@ async fn serve_admin(
     drain: &Drain,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let conn = ConnMetrics::new(&admin.registry, "admin")?;
     let (address, drain) = (config.admin, drain.clone());
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| format!("--metrics-address {address}"))?;
-    tracing::info!(address = %listener.local_addr()?, "metrics and health");
+    let pages = admin.listen(address, drain.clone()).await;
+    let pages = pages.with_context(|| format!("--metrics-address {address}"))?;
     tasks.spawn(async move {
-        serve::serve(listener, Admin::limits(), admin, drain.clone(), conn).await;
+        pages.await;
         anyhow::ensure!(drain.is_draining(), "the admin listener ended");
         Ok(())
     });

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
-use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, put, until};
+use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, until};
 
 use crate::app_service::{self, ANOTHER, SECRET, URL};
 use crate::cgroups::{Said, ask, command, plant};
@@ -36,7 +36,7 @@ impl Play {
         let tree = plant()?;
         let cast = Cast::raise(stage.lab, &[]).await?;
         let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
-        put(&tree.pod("agent")?, agent.process.pid())?;
+        Cgroups::put(&tree.pod("agent")?, agent.process.pid())?;
         Ok(Self { cast, tree, agent })
     }
 
@@ -253,11 +253,8 @@ pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<(
     let play = Play::raise(stage).await?;
     let pod = play.pod("one", "payments")?;
     play.until_status(&pod, 200).await?;
-    let open = || {
-        let folder = format!("/proc/{}/fd", play.agent.process.pid());
-        std::fs::read_dir(folder).map(Iterator::count)
-    };
-    let before = open()?;
+    let agent = &play.agent.process;
+    let before = agent.descriptors()?;
     let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); \
         bash -c 'exec 3<>/dev/tcp/169.254.169.254/80; printf \"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=x HTTP/1.1\\r\\nHost: x\\r\\nMetadata: true\\r\\n\\r\\n\" >&3' || exit 1; done";
     for round in 0..3 {
@@ -269,7 +266,7 @@ pub async fn who_is_gone_before_the_look_costs_nothing(stage: Stage) -> Result<(
     }
     is_token_of(&play.cast, &play.token(&pod).await?, "payments")?;
     until(WAIT, "no descriptor more than before", async || {
-        open().is_ok_and(|now| now <= before)
+        agent.descriptors().is_ok_and(|now| now <= before)
     })
     .await?;
     Ok(())
@@ -298,7 +295,7 @@ pub async fn a_handover_fails_no_host_network_pods_request(stage: Stage) -> Resu
     more(10).await?;
     let second = setup(&play.cast, &play.tree, &backend).second("second", 9465);
     let second = play.cast.lab.agent(&second).await?;
-    put(&play.tree.pod("agent-2")?, second.process.pid())?;
+    Cgroups::put(&play.tree.pod("agent-2")?, second.process.pid())?;
     more(10).await?;
     play.agent.process.term();
     play.agent.process.wait_exit(WAIT).await?;
@@ -314,10 +311,10 @@ pub async fn another_cgroup_under_the_same_path_is_noticed(stage: Stage) -> Resu
     let pod = play.pod("one", "payments")?;
     play.until_status(&pod, 200).await?;
     // The agent would end with its cgroup.
-    put(&play.tree.daemon(), play.agent.process.pid())?;
+    Cgroups::put(&play.tree.daemon(), play.agent.process.pid())?;
     play.tree.fell_pods();
     let pod = play.tree.pod("one")?;
-    put(&play.tree.pod("agent")?, play.agent.process.pid())?;
+    Cgroups::put(&play.tree.pod("agent")?, play.agent.process.pid())?;
     until(WAIT, "the pod's own token again", async || {
         let said = play.token(&pod).await;
         said.is_ok_and(|said| is_token_of(&play.cast, &said, "payments").is_ok())

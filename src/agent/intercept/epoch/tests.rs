@@ -1,6 +1,6 @@
 use super::*;
 
-fn dir() -> (tempfile::TempDir, StateDir) {
+pub(super) fn dir() -> (tempfile::TempDir, StateDir) {
     let dir = tempfile::tempdir().unwrap();
     let state = StateDir::new(&dir.path().join("state"));
     (dir, state)
@@ -154,39 +154,4 @@ async fn pipes_and_links_in_the_directory_neither_stop_us_nor_lead_elsewhere() {
     assert_eq!(state.successor(0), None);
     assert_eq!(state.next_epoch(&lock, None).unwrap(), 12, "41 is not ours");
     assert_eq!(fs::read_to_string(&victim).unwrap(), "41");
-}
-
-#[tokio::test]
-async fn a_group_is_drawn_once_and_stays_until_all_is_removed() {
-    let (_dir, state) = dir();
-    let group = state.group().unwrap();
-    assert!(GROUPS.contains(&group));
-    assert_eq!(state.group().unwrap(), group);
-    let mode = fs::metadata(state.path.join("group"))
-        .unwrap()
-        .permissions();
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
-        0o600
-    );
-    // Agents that live put it back; the next one takes it from there.
-    fs::remove_file(state.path.join("group")).unwrap();
-    state.put_group_back(group).unwrap();
-    state.put_group_back(group ^ 1).unwrap();
-    assert_eq!(state.group().unwrap(), group);
-    for damage in ["", "0", "1000", "4294967295", "x"] {
-        fs::write(state.path.join("group"), damage).unwrap();
-        let other = state.group().unwrap();
-        assert!(
-            other != group && state.group().unwrap() == other,
-            "{damage:?}"
-        );
-    }
-    assert_eq!(
-        fs::read_dir(&state.path).unwrap().count(),
-        1,
-        "nothing else is left"
-    );
-    let lock = state.lock().await.unwrap();
-    assert!(state.clear(lock).contains(&"group".to_owned()));
 }

@@ -7,9 +7,10 @@
 //! here). Invariant: nothing in these files can crash anybody; what cannot be read counts as absent, and
 //! the comment in the rules themselves stands in for it.
 
+mod group;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +22,6 @@ pub const MAX_EPOCH: u64 = 1 << 40;
 /// What a file may say and be believed: from there on there is room to count for ever.
 const BELIEVED: u64 = MAX_EPOCH / 2;
 
-/// Groups that agents draw from; the one above them all means "none".
-const GROUPS: RangeInclusive<u32> = 1 << 31..=u32::MAX - 1;
 /// What the file of an instance says that enters no pods. Another word, or none: it does.
 const STAYS_OUT: &str = "redirect";
 
@@ -161,51 +160,6 @@ impl StateDir {
             .collect()
     }
 
-    /// The group that the node's agents make their sockets with, drawn by the first of them: a random number from the upper half,
-    /// where no system puts groups of its own. Needs no lock: of two that draw at once one is first.
-    pub fn group(&self) -> Result<u32, InterceptError> {
-        self.make()?;
-        if let Some(group) = self.read_group() {
-            return Ok(group);
-        }
-        let drawn = draw().map_err(|error| self.failed("group", error))?;
-        self.put_group_back(drawn)?;
-        // What was there and is no group is damage.
-        if self.read_group().is_none() {
-            let _ = fs::remove_file(self.path.join("group"));
-            self.put_group_back(drawn)?;
-        }
-        let read = self.read_group();
-        read.ok_or_else(|| self.failed("group", io::ErrorKind::InvalidData.into()))
-    }
-
-    /// Puts the group back if somebody removed it, so that the next agent does not draw another one.
-    pub fn put_group_back(&self, group: u32) -> Result<(), InterceptError> {
-        let place = self.path.join("group");
-        if place.exists() {
-            return Ok(());
-        }
-        self.make()?;
-        // It has its name only once it is whole, and whoever is second leaves the first one's.
-        let name = format!(".group.{group}");
-        let fresh = self.path.join(&name);
-        let written = (|| {
-            let mut file = self.open(&name)?;
-            io::Write::write_all(&mut file, format!("{group}\n").as_bytes())?;
-            match fs::hard_link(&fresh, &place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                other => other,
-            }
-        })();
-        let _ = fs::remove_file(&fresh);
-        written.map_err(|error| self.failed("group", error))
-    }
-
-    fn read_group(&self) -> Option<u32> {
-        let group = self.read("group")?.trim().parse().ok()?;
-        GROUPS.contains(&group).then_some(group)
-    }
-
     /// Whether `lanyard uninstall` asked living agents to leave the rules alone.
     pub fn is_removed(&self) -> bool {
         self.path.join("removed").exists()
@@ -323,13 +277,6 @@ fn options() -> OpenOptions {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     options.mode(0o600).custom_flags(flags);
     options
-}
-
-/// Others must not guess it.
-fn draw() -> io::Result<u32> {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok((u32::from_ne_bytes(bytes) | GROUPS.start()).min(*GROUPS.end()))
 }
 
 fn instance(epoch: u64) -> String {
