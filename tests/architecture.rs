@@ -20,7 +20,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("azure", &["model"]),
     ("serve", &["model"]),
     ("kubernetes", &["model", "api", "serve"]),
-    ("agent", &["model", "api", "azure", "serve", "kubernetes"]),
+    ("hold", &[]),
+    (
+        "agent",
+        &["model", "api", "azure", "serve", "kubernetes", "hold"],
+    ),
     (
         "controller",
         &["model", "api", "azure", "serve", "kubernetes"],
@@ -44,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "controller",
             "demo",
             "explain",
+            "hold",
             "identities",
             "kubernetes",
             "lab",

@@ -317,6 +317,38 @@ fn agents_that_enter_pods_have_what_that_takes() {
     }
 }
 
+/// Beside an agent that enters pods, and no other, is one who holds its listeners; it has the folder of their socket and
+/// nothing else.
+#[test]
+fn who_holds_listeners_may_do_nothing() {
+    let containers = |mode: &str| {
+        let objects = template("lanyard", &["--set", &format!("agent.mode={mode}")]);
+        let containers = &agents(&objects)["spec"]["template"]["spec"]["containers"];
+        containers.as_array().unwrap().clone()
+    };
+    assert_eq!(containers("redirect").len(), 1);
+    for mode in ["in-pod", "mixed"] {
+        let [agent, hold] = &containers(mode)[..] else {
+            panic!("an agent and a holder");
+        };
+        let socket = |container: &Value, flag: &str| {
+            let args = container["args"].as_array().unwrap().iter();
+            let mut values = args.filter_map(|arg| arg.as_str()?.strip_prefix(flag));
+            values.next().map(str::to_owned)
+        };
+        let given = socket(agent, "--hold-socket=").unwrap();
+        assert_eq!(socket(hold, "--socket="), Some(given));
+        let context = &hold["securityContext"];
+        assert_eq!(context["capabilities"].to_string(), r#"{"drop":["ALL"]}"#);
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        // As the agent, or it could not connect.
+        assert_eq!(context["runAsUser"], agent["securityContext"]["runAsUser"]);
+        let mounts = hold["volumeMounts"].to_string();
+        assert_eq!(mounts, r#"[{"mountPath":"/run/lanyard-pod","name":"pod"}]"#);
+    }
+}
+
 /// What telling host-network pods apart takes is there with its value, and only then.
 #[test]
 fn host_network_pods_are_told_apart_at_a_price() {

@@ -77,7 +77,7 @@ impl Errands {
                 let laid = match face {
                     Face::Imds => door.enter(namespace, || lay::lay(left), undo).await,
                     Face::VmExtension => {
-                        let lay = || lay::vm_extension(left);
+                        let lay = async move || lay::vm_extension(left);
                         door.enter(namespace, lay, nothing).await
                     }
                 };

@@ -92,7 +92,7 @@ fn lay_table() -> io::Result<bool> {
 }
 
 /// The virtual machine extension's endpoint, on the pod's own loopback; without IPv6 on IPv4 alone.
-pub async fn vm_extension(left: Vec<TcpListener>) -> Laid {
+pub fn vm_extension(left: Vec<TcpListener>) -> Laid {
     if !left.is_empty() {
         return Ok(Ok(left));
     }
