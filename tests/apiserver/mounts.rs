@@ -114,9 +114,9 @@ pub fn upgrade(server: &Server, more: &[&str], mut look: impl FnMut()) {
     server.patiently("the second agent", || {
         look();
         let log = server.log("second");
-        log.contains("listening for who asks")
-            .then_some(())
-            .ok_or(log)
+        // At the socket, not at a port.
+        let there = |line: &str| line.contains("listening for who asks") && line.contains(SOCKET);
+        log.lines().any(there).then_some(()).ok_or(log)
     });
     let mut first = AGENT.lock().replace(second).expect("staged");
     kill(Pid::from_raw(first.id().cast_signed()), Signal::SIGTERM).unwrap();
