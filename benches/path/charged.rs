@@ -1,6 +1,6 @@
-//! Memory that the kernel holds for a process: what is charged to a cgroup of its own.
+//! Memory that the kernel holds for processes: what is charged to a cgroup of their own.
 //!
-//! In: a process. Out: bytes, from the moment at which it was put there: sockets, rules, addresses, routes, whatever
+//! In: processes. Out: bytes, from the moment at which they were put there: sockets, rules, addresses, routes, whatever
 //! namespace they are in. The folder is the machine's, and goes with its handle.
 
 use std::path::PathBuf;
@@ -14,17 +14,17 @@ const MOUNTS: [(&str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.stat"),
 ];
 
-/// A cgroup with one process in it.
+/// A cgroup with these processes in it.
 pub struct Charged {
     mount: PathBuf,
     root: PathBuf,
     file: PathBuf,
-    pid: u32,
+    pids: Vec<u32>,
 }
 
 impl Charged {
-    /// Charges what the kernel holds for `pid` from now on. An error says why this machine cannot.
-    pub fn to(pid: u32) -> anyhow::Result<Self> {
+    /// Charges what the kernel holds for `pids` from now on. An error says why this machine cannot.
+    pub fn to(pids: &[u32]) -> anyhow::Result<Self> {
         let outer = lab::outer_pid().context("not in a lab")?;
         for (mount, file) in MOUNTS.map(|(mount, file)| (PathBuf::from(mount), file)) {
             let root = mount.join(format!("lanyard-bench-memory-{outer}"));
@@ -36,10 +36,12 @@ impl Charged {
                 mount,
                 root,
                 file,
-                pid,
+                pids: pids.to_vec(),
             };
             if charged.bytes().is_ok() {
-                Cgroups::put(&charged.root, pid)?;
+                for pid in pids {
+                    Cgroups::put(&charged.root, *pid)?;
+                }
                 return Ok(charged);
             }
         }
@@ -63,7 +65,9 @@ fn one_number(line: &str) -> Option<&str> {
 
 impl Drop for Charged {
     fn drop(&mut self) {
-        let _ = Cgroups::put(&self.mount, self.pid);
+        for pid in &self.pids {
+            let _ = Cgroups::put(&self.mount, *pid);
+        }
         let _ = std::fs::remove_dir(&self.root);
     }
 }

@@ -1,10 +1,11 @@
 //! Mode in-pod: a listener inside a pod against a bare server inside another one; what a listener costs; how soon it
 //! stands where many pods start together.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use lanyard::lab::{Agent, AgentSetup, Bundles, IMDS, Lab, Namespace, Pod, Style, until};
+use lanyard::lab::{Agent, AgentSetup, Bundles, IMDS, Lab, Namespace, Pod, Process, Style, until};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use tokio::time::Instant;
@@ -40,12 +41,14 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     let _simulator = stage::simulator(lab).await?;
     let bundles = Bundles::new(lab)?;
     let manifests = stage::manifests(lab, "manifests")?;
+    let (holder, socket) = holder(lab).await?;
     let setup = AgentSetup::new(lab.node(), &manifests)
         .flag("--mode", "in-pod")
+        .flag("--hold-socket", &socket.display().to_string())
         .flag("--runtime-state", &bundles.path().display().to_string());
     let agent = lab.agent(&setup).await?;
     if !options.apart {
-        memory(&agent, &bundles, &mut table).await?;
+        memory((&agent, &holder), &bundles, &mut table).await?;
         together(lab, &bundles, &mut table).await?;
     }
     under_load(lab, options, (&agent, &bundles), &mut table).await?;
@@ -53,11 +56,26 @@ pub async fn measure(lab: &mut Lab, options: &Options) -> anyhow::Result<Table> 
     Ok(table)
 }
 
-/// What a listener adds to an agent that knows its pods already: its own memory, and the kernel's. By a line through
+/// Who keeps the agent's listeners open while it restarts, as the chart runs it beside each agent.
+async fn holder(lab: &Lab) -> anyhow::Result<(Process, PathBuf)> {
+    let socket = lab.dir("hold")?.join("s");
+    let mut command = lab.node().namespace().command(lab.program());
+    command.arg("hold").arg("--socket").arg(&socket);
+    let holder = Process::start("hold", command, &lab.logs().join("hold.log"))?;
+    until(LIMIT, "the holder", async || socket.exists()).await?;
+    Ok((holder, socket))
+}
+
+/// What a listener adds to an agent that knows its pods already, and to its holder: their own memory, and the kernel's. By a line through
 /// steps beyond what a node has: the first hundreds of listeners fit into what the start left free.
-async fn memory(agent: &Agent, bundles: &Bundles, table: &mut Table) -> anyhow::Result<()> {
+async fn memory(
+    (agent, holder): (&Agent, &Process),
+    bundles: &Bundles,
+    table: &mut Table,
+) -> anyhow::Result<()> {
     let mut networks = Vec::new();
-    let charged = Charged::to(agent.process.pid());
+    let both = [agent.process.pid(), holder.pid()];
+    let charged = Charged::to(&both);
     let (mut own, mut kernels) = (Vec::new(), Vec::new());
     for most in STEPS {
         eprintln!("{most} listeners");
@@ -66,26 +84,26 @@ async fn memory(agent: &Agent, bundles: &Bundles, table: &mut Table) -> anyhow::
             bundles.add_as(network.name(), &format!("uid-pod-{number}"), &network)?;
             networks.push(network);
         }
-        let wanted = format!("lanyard_inside_pods {most}\n");
+        let wanted = ["pods", "held"].map(|what| format!("lanyard_inside_{what} {most}\n"));
         until(LIMIT, "all listeners", async || {
             let text = agent.metrics().await;
-            text.is_ok_and(|text| text.contains(&wanted))
+            text.is_ok_and(|text| wanted.iter().all(|wanted| text.contains(wanted)))
         })
         .await?;
         let many = most as f64;
-        own.push((many, settled(agent).await? * 1024.0));
+        own.push((many, settled(&both).await? * 1024.0));
         if let Ok(charged) = &charged {
             kernels.push((many, charged.bytes()? / 1024.0));
         }
     }
     let steep = (slope(&own[1..]), slope(&kernels[1.min(kernels.len())..]));
-    let what = "memory of a listener inside a pod, the agent's and the kernel's";
+    let what = "memory of a listener inside a pod, the agent's, its holder's and the kernel's";
     if let Err(error) = &charged {
         table.note(&format!("the kernel's memory is not in it: {error}"));
     }
     table.once(what, steep.0 + steep.1.max(0.0), "KiB", 24.0);
     table.note(&format!(
-        "of that the agent's own (RssAnon): {:.1} KiB, the kernel's (charged to its cgroup): {:.1} KiB",
+        "of that the two processes' own (RssAnon): {:.1} KiB, the kernel's (charged to its cgroup): {:.1} KiB",
         steep.0, steep.1
     ));
     let steps = |all: &[(f64, f64)]| {
@@ -93,7 +111,7 @@ async fn memory(agent: &Agent, bundles: &Bundles, table: &mut Table) -> anyhow::
         all.iter().map(one).collect::<Vec<_>>().join(", ")
     };
     table.note(&format!(
-        "listeners → MiB of the agent's own: {}; of the kernel's: {}",
+        "listeners → MiB of the two processes' own: {}; of the kernel's: {}",
         steps(&own),
         steps(&kernels)
     ));
@@ -123,9 +141,12 @@ fn slope(points: &[(f64, f64)]) -> f64 {
     if under > 0.0 { over / under } else { 0.0 }
 }
 
-/// Memory of the agent's own in MiB once it stays as it is: what its start needed is given back bit by bit.
-async fn settled(agent: &Agent) -> anyhow::Result<f64> {
-    let own = || proc::memory_mib(agent.process.pid(), "RssAnon");
+/// Memory of the processes' own in MiB once it stays as it is: what their start needed is given back bit by bit.
+async fn settled(pids: &[u32]) -> anyhow::Result<f64> {
+    let own = || {
+        let each = pids.iter().map(|pid| proc::memory_mib(*pid, "RssAnon"));
+        each.sum::<anyhow::Result<f64>>()
+    };
     let mut before = own()?;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(2)).await;

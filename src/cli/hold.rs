@@ -24,8 +24,9 @@ pub struct Args {
     #[arg(long, env = "LANYARD_HOLD_SOCKET", value_name = "PATH")]
     socket: PathBuf,
 
-    /// How long listeners are held without an agent. Kubelet starts a container that has ended again within a second or two.
-    #[arg(long = "for", env = "LANYARD_HOLD_FOR", value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    /// How long listeners are held without an agent. Kubelet starts a container that has ended again at once, and after 10 s where
+    /// it ends again within ten minutes.
+    #[arg(long = "for", env = "LANYARD_HOLD_FOR", value_name = "DURATION", default_value = "15s", value_parser = duration::parse)]
     patience: Duration,
 
     /// A level, or a filter such as `info,lanyard::hold=debug`.

@@ -51,7 +51,7 @@ pub async fn run(
                     take(&mut held, packet);
                 } else {
                     agent = None;
-                    end = Some(Instant::now() + patience);
+                    end = (!held.is_empty()).then(|| Instant::now() + patience);
                     tracing::info!(held = held.len(), ?patience, "the agent is gone; holding its listeners");
                 }
             }
@@ -115,9 +115,10 @@ fn take(held: &mut Held, packet: Packet) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener};
 
     use tempfile::TempDir;
+    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -160,8 +161,7 @@ mod tests {
 
     async fn until_refused(address: SocketAddr) {
         let refused = async {
-            // Not faster: a full queue would keep this thread.
-            while TcpStream::connect(address).is_ok() {
+            while TcpStream::connect(address).await.is_ok() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
@@ -179,7 +179,7 @@ mod tests {
         Packet::release(&agent, "gone").await.unwrap();
         drop((agent, sockets, others));
         until_refused(gone).await;
-        let waiting = TcpStream::connect(kept).unwrap();
+        let waiting = TcpStream::connect(kept).await.unwrap();
         let (_agent, mut held) = holder.meet().await;
         let sockets = held.remove("kept").unwrap();
         assert!(held.is_empty());

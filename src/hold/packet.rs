@@ -4,13 +4,11 @@
 //! Each begins with a byte that says what it is; the rest is a name, which means something to the agent alone.
 
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 
-/// Sockets of one name. A pod's endpoint has one for each family of addresses.
-const MOST: usize = 4;
 /// Of a packet, in bytes.
 const LONGEST: usize = 128;
 const HOLD: u8 = b'+';
@@ -36,14 +34,15 @@ pub enum Packet {
     AllTold,
 }
 
-/// Control messages are read where they lie.
+/// Room for four sockets: a pod's endpoint has one for each family of addresses. They are read where they lie, so they must
+/// be aligned.
 #[repr(align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 32]);
 
 impl Packet {
     /// The next one; `None` at the end of the conversation. May be dropped at any time: no packet is lost.
     pub async fn receive(from: &UnixSeqpacket) -> io::Result<Option<Self>> {
-        let (mut text, mut control) = ([0; LONGEST], Control([0; 64]));
+        let (mut text, mut control) = ([0; LONGEST], Control([0; 32]));
         let received = from.recv_with_ancillary(&mut text, &mut control.0).await?;
         let (told, beside) = received;
         let mut sockets = Vec::new();
@@ -58,21 +57,21 @@ impl Packet {
         let Some((kind, name)) = text[..told.bytes_read()].split_first() else {
             return Ok(None);
         };
-        let name = String::from_utf8(name.to_vec()).map_err(|_| malformed("a name"))?;
+        let name =
+            String::from_utf8(name.to_vec()).map_err(|_| malformed("its name is not UTF-8"))?;
         match (*kind, sockets.len()) {
-            (HOLD, 1..=MOST) => Ok(Some(Self::Hold { name, sockets })),
+            (HOLD, 1..) => Ok(Some(Self::Hold { name, sockets })),
             (RELEASE, 0) => Ok(Some(Self::Release { name })),
             (ALL_TOLD, 0) => Ok(Some(Self::AllTold)),
-            _ => Err(malformed("neither of what is known")),
+            _ => Err(malformed("of no known kind")),
         }
     }
 
     /// "Hold these", or "these are held".
     pub async fn hold(to: &UnixSeqpacket, name: &str, sockets: &[OwnedFd]) -> io::Result<()> {
-        let mut control = Control([0; 64]);
+        let mut control = Control([0; 32]);
         let mut beside = AncillaryMessageWriter::new(&mut control.0);
-        let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(OwnedFd::as_fd).collect();
-        let added = beside.add_fds(&sockets);
+        let added = beside.add_fds(sockets);
         added.map_err(|_| malformed("too many sockets of one name"))?;
         let text = [&[HOLD], name.as_bytes()].concat();
         to.send_with_ancillary(&text, &mut beside).await.map(drop)

@@ -344,8 +344,13 @@ fn who_holds_listeners_may_do_nothing() {
         assert_eq!(context["readOnlyRootFilesystem"], true);
         // As the agent, or it could not connect.
         assert_eq!(context["runAsUser"], agent["securityContext"]["runAsUser"]);
-        let mounts = hold["volumeMounts"].to_string();
-        assert_eq!(mounts, r#"[{"mountPath":"/run/lanyard-pod","name":"pod"}]"#);
+        let mounts = hold["volumeMounts"].as_array().unwrap().iter();
+        let mounts: Vec<_> = mounts
+            .map(|mount| [&mount["name"], &mount["mountPath"]])
+            .collect();
+        // Where there is a mount, Kubernetes mounts no token.
+        let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+        assert_eq!(mounts, [["pod", "/run/lanyard-pod"], ["nothing", token]]);
     }
 }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::asking::{Answer, Asking, now, once};
 use crate::cast::{self, AUDIT, GRANTED, Identity, PAYMENTS};
@@ -181,6 +182,9 @@ async fn agents_crash(cluster: &Cluster, askings: &[Asking<'_>]) -> Result<()> {
         let what = format!("listeners of {} to be held", node.name());
         cluster.wait_for(&what, LIMIT, held).await?;
     }
+    for agent in &agents {
+        holds_no_token(agent)?;
+    }
     let crashed = now();
     for agent in &agents {
         let node = faults::node_of(cluster, agent)?;
@@ -195,6 +199,24 @@ async fn agents_crash(cluster: &Cluster, askings: &[Asking<'_>]) -> Result<()> {
         let refused = failures.iter().any(|one| one.word.contains("Refused"));
         ensure!(!refused && failures.len() <= 3, "{failures:?}");
     }
+    Ok(())
+}
+
+/// Who holds listeners has not the token that the agent has.
+fn holds_no_token(agent: &Value) -> Result<()> {
+    let containers = agent["spec"]["containers"].as_array();
+    let has_token = |container: &Value| {
+        container["volumeMounts"]
+            .to_string()
+            .contains("kube-api-access")
+    };
+    let with: Vec<_> = containers
+        .context("containers")?
+        .iter()
+        .filter(|one| has_token(one))
+        .map(|one| &one["name"])
+        .collect();
+    ensure!(with == ["agent"], "{with:?}");
     Ok(())
 }
 

@@ -262,7 +262,7 @@ pub async fn web_server(pod: &Pod) -> Result<JoinSet<std::io::Result<()>>> {
         loop {
             let (mut stream, _) = listener.accept().await?;
             stream.read_buf(&mut request).await?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nmine").await?;
+            stream.write_all(b"HTTP/1.1 418 Mine\r\n\r\nmine").await?;
             request.clear();
         }
     });

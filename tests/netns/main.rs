@@ -177,6 +177,8 @@ fn scenarios() -> Vec<Scenario> {
             inside_trouble::a_crash_closes_pods_until_the_next_agent
         ),
         play!(Both, inside_held::a_crash_refuses_nobody),
+        play!(Any, inside_held::a_crash_refuses_nobody_on_a_mixed_node),
+        play!(Any, inside_held::who_ends_in_order_is_waited_for),
         play!(Any, inside_held::a_holder_lets_go_of_who_is_replaced),
         play!(Any, inside_held::nothing_is_held_for_ever),
         play!(Any, inside_held::what_was_left_is_its_own_pods_alone),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{ended_in_drain, spawn};
 use crate::agent::config::{Config, NodeMode};
-use crate::agent::inside::{Door, Held, InsideMetrics, Leaving, Listeners};
+use crate::agent::inside::{Door, Holder, InsideMetrics, Leaving, Listeners};
 use crate::agent::intercept::Ownership;
 use crate::agent::obtain::Sources;
 use crate::agent::pipeline::Pipeline;
@@ -39,7 +39,7 @@ pub fn serve(
         leaving: leaving.clone(),
         owned: owned.clone(),
         door: Door::new(metrics.stuck.clone()),
-        held: Held::at(config.inside.hold_socket.clone(), metrics.held.clone()),
+        holder: Holder::at(config.inside.hold_socket.clone(), metrics.held.clone()),
         metrics,
         connections: ConnMetrics::new(registry, "inside")?,
         pool: Pool::new(SHARED),

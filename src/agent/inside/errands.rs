@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use super::enter::Door;
-use super::held::Held;
+use super::holder::Holder;
 use super::lay::{self, Taken};
 use super::namespace::{Namespace, Number};
 use super::sandbox::Sandbox;
@@ -27,15 +27,6 @@ pub enum Did {
     Cleared,
 }
 
-impl Did {
-    fn of(laid: Result<Vec<TcpListener>, Taken>, number: Number) -> Self {
-        match laid {
-            Ok(listeners) => Self::Laid(number, listeners),
-            Err(taken) => Self::Taken(taken),
-        }
-    }
-}
-
 /// Whether what comes too late is to be taken away again.
 pub type IsToBeClear = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -49,7 +40,7 @@ pub struct Errands {
     /// Whether nothing of ours is to be in pods any more. A thread that ends after its deadline asks.
     pub is_to_be_clear: IsToBeClear,
     /// What an agent before left.
-    pub held: Held,
+    pub holder: Holder,
 }
 
 impl Errands {
@@ -59,7 +50,7 @@ impl Errands {
             folders,
             door,
             is_to_be_clear,
-            held,
+            holder,
         } = self;
         let open = || Namespace::open(&folders.namespaces, &sandbox.namespace);
         let nothing = async || {};
@@ -73,15 +64,16 @@ impl Errands {
             (_, Errand::Lay) => {
                 let namespace = open()?;
                 let number = namespace.number();
-                let left = held.take((number, face));
+                let left = lay::still_listening(holder.left((number, face))?);
                 let laid = match face {
                     Face::Imds => door.enter(namespace, || lay::lay(left), undo).await,
+                    Face::VmExtension if !left.is_empty() => Ok(Ok(left)),
                     Face::VmExtension => {
-                        let lay = async move || lay::vm_extension(left);
+                        let lay = async || lay::vm_extension();
                         door.enter(namespace, lay, nothing).await
                     }
                 };
-                laid.map(|laid| Did::of(laid, number))
+                laid.map(|laid| laid.map_or_else(Did::Taken, |all| Did::Laid(number, all)))
             }
             (Face::Imds, Errand::Mend) => {
                 let mended = door.enter(open()?, lay::mend, undo).await;
@@ -89,13 +81,19 @@ impl Errands {
             }
             (Face::Imds, Errand::Clear) => {
                 let namespace = open()?;
-                drop(held.take((namespace.number(), face)));
+                holder.let_go((namespace.number(), face));
                 let cleared = door.enter(namespace, lay::clear, nothing).await;
                 cleared.map(|_| Did::Cleared)
             }
             // There is nothing but the listeners.
             (Face::VmExtension, Errand::Mend) => Ok(Did::Mended(false)),
-            (Face::VmExtension, Errand::Clear) => Ok(Did::Cleared),
+            (Face::VmExtension, Errand::Clear) => {
+                // Of a namespace that is gone nothing was left.
+                if let Ok(namespace) = open() {
+                    holder.let_go((namespace.number(), face));
+                }
+                Ok(Did::Cleared)
+            }
         }
     }
 }

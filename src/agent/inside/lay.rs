@@ -12,8 +12,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, listen, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, getsockopt, listen,
+    setsockopt, socket, sockopt,
 };
 
 use super::divert::{self, Batch};
@@ -91,11 +91,14 @@ fn lay_table() -> io::Result<bool> {
     }
 }
 
+/// Of listeners that an agent before left, those that are still some: a pod that administers its network can end them.
+pub fn still_listening(left: Vec<TcpListener>) -> Vec<TcpListener> {
+    let is_one = |one: &TcpListener| getsockopt(one, sockopt::AcceptConn).unwrap_or(false);
+    left.into_iter().filter(is_one).collect()
+}
+
 /// The virtual machine extension's endpoint, on the pod's own loopback; without IPv6 on IPv4 alone.
-pub fn vm_extension(left: Vec<TcpListener>) -> Laid {
-    if !left.is_empty() {
-        return Ok(Ok(left));
-    }
+pub fn vm_extension() -> Laid {
     let both = || {
         let mut listeners = vec![listener(SocketAddrV4::new(
             Ipv4Addr::LOCALHOST,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,10 +19,10 @@ use super::answer::Inside;
 use super::bundles::{Bundles, Noticed};
 use super::enter::Door;
 use super::errands::{Did, Errands};
-use super::held::{Held, Place};
+use super::holder::{Holder, Place};
 use super::lay::Taken;
 use super::namespace::Number;
-use super::stage::Stage;
+use super::stage::{Errand, Stage};
 use super::{Face, InsideConfig, InsideMetrics, Leaving, roster};
 use crate::agent::intercept::Ownership;
 use crate::agent::obtain::TokenSource;
@@ -52,8 +53,8 @@ pub struct Listeners<S: TokenSource> {
     pub pool: Pool,
     /// The way into pods.
     pub door: Door,
-    /// Where listeners outlive us.
-    pub held: Held,
+    /// With whom listeners outlive us.
+    pub holder: Holder,
 }
 
 /// A sandbox, and how far it is.
@@ -64,6 +65,17 @@ struct Standing {
     inside: Option<Number>,
     /// What is in the way, as it was last told.
     wrong: Option<String>,
+}
+
+impl Standing {
+    fn new(noticed: &Noticed, stage: Stage) -> Self {
+        Self {
+            noticed: noticed.clone(),
+            stage,
+            inside: None,
+            wrong: None,
+        }
+    }
 }
 
 /// What is to be done in pods, by who owns the node's rules.
@@ -87,10 +99,14 @@ impl Part {
     }
 }
 
-/// Whether nobody listens beside us: connections to what a dead one left would wait for nothing, beside a living one that
-/// would answer them.
-const fn is_alone(owned: Ownership) -> bool {
-    matches!(owned, Ownership::Owner { alone: true, .. })
+/// Whether listeners are to outlive us, once that is known: not where another agent listens in pods. Beside it, a listener
+/// that nobody accepts at would take half of their connections.
+const fn outlives(owned: Ownership) -> Option<bool> {
+    match owned {
+        Ownership::Pending => None,
+        Ownership::Owner { alone, .. } => Some(alone),
+        Ownership::StoodDown { .. } | Ownership::Removed => Some(false),
+    }
 }
 
 /// A container id, and where.
@@ -107,8 +123,8 @@ impl<S: TokenSource> Listeners<S> {
         let mut owned = self.owned.clone();
         let mut stages = Stages::new();
         let mut work: JoinSet<Done> = JoinSet::new();
-        let following = AbortOnDropHandle::new(tokio::spawn(self.held.clone().follow()));
-        self.held.looked().await;
+        let _following = AbortOnDropHandle::new(tokio::spawn(self.holder.clone().follow()));
+        self.holder.until_looked().await;
         loop {
             forget(&mut stages, &bundles);
             let whose = *self.owned.borrow();
@@ -117,7 +133,7 @@ impl<S: TokenSource> Listeners<S> {
                 self.begin(part, &mut stages, &bundles, &mut work);
             }
             self.count(&stages);
-            self.held.keep_only(listening(&stages), is_alone(whose));
+            self.holder.keep_only(listening(&stages), outlives(whose));
             let again = stages.values().filter_map(|one| one.stage.again()).min();
             let again = again.filter(|_| part != Part::Rest);
             tokio::select! {
@@ -130,8 +146,7 @@ impl<S: TokenSource> Listeners<S> {
                 () = tokio::time::sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
         }
-        drop(following);
-        self.held.part();
+        self.holder.leave_behind();
         // What is laid while nobody takes it would be a listener that nobody accepts at.
         drop(work);
         self.end(&stages).await;
@@ -143,7 +158,7 @@ impl<S: TokenSource> Listeners<S> {
         while work.join_next().await.is_some() {}
         let drains = stages.values().filter_map(|one| one.stage.drain());
         drains.for_each(Drain::cut);
-        self.held.keep_only(std::iter::empty(), false);
+        self.holder.keep_only(std::iter::empty(), Some(false));
         self.metrics.pods.set(0);
         self.leaving.done();
         self.drain.begun().await;
@@ -154,6 +169,8 @@ impl<S: TokenSource> Listeners<S> {
     fn begin(&self, part: Part, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
         let errands = self.errands();
         let (directory, now) = (self.pipeline.directory.load(), Instant::now());
+        // Then nothing is taken away: an agent before us may have served the pod, and known why.
+        let is_nobody_known = self.pipeline.directory.is_empty();
         let spots = bundles
             .sandboxes()
             .flat_map(|one| Face::ALL.map(|face| (one, face)));
@@ -165,6 +182,9 @@ impl<S: TokenSource> Listeners<S> {
             let Some((errand, next)) = Stage::next(stage, served, now) else {
                 continue;
             };
+            if errand == Errand::Clear && part == Part::Serve && is_nobody_known {
+                continue;
+            }
             if let Some(drain) = stage.and_then(Stage::drain).filter(|_| !served) {
                 drain.cut();
             }
@@ -173,15 +193,11 @@ impl<S: TokenSource> Listeners<S> {
                 let did = errands.run(sandbox, at.1, errand).await;
                 (at, did)
             });
-            let before = stages.remove(&spot);
-            let (inside, wrong) = before.map_or((None, None), |one| (one.inside, one.wrong));
-            let standing = Standing {
-                noticed: noticed.clone(),
-                stage: next,
-                inside,
-                wrong,
-            };
-            stages.insert(spot, standing);
+            if let Some(one) = stages.get_mut(&spot) {
+                one.stage = next;
+            } else {
+                stages.insert(spot, Standing::new(noticed, next));
+            }
         }
     }
 
@@ -192,7 +208,7 @@ impl<S: TokenSource> Listeners<S> {
             folders: self.config.folders.clone(),
             door: self.door.clone(),
             is_to_be_clear: Arc::new(is_to_be_clear),
-            held: self.held.clone(),
+            holder: self.holder.clone(),
         }
     }
 
@@ -210,7 +226,7 @@ impl<S: TokenSource> Listeners<S> {
         let now = Instant::now();
         let (next, trouble) = match did {
             Ok(Did::Laid(number, listeners)) => {
-                self.held.hold((number, spot.1), &listeners)?;
+                self.holder.hold((number, spot.1), &listeners);
                 *inside = Some(number);
                 let drain = self.serve(listeners, noticed, spot.1)?;
                 if spot.1 == Face::Imds {
@@ -290,26 +306,31 @@ impl<S: TokenSource> Listeners<S> {
         self.metrics.pods.set(value(served.count()));
     }
 
-    /// The agent ends: nothing new, and then what is left is cut. Rules and addresses stay, for the next one, unless that
+    /// The agent ends: nothing new, and what does not end is cut. Rules and addresses stay, for the next one, unless that
     /// one enters no pod.
     async fn end(&self, stages: &Stages) {
         let drains = || stages.values().filter_map(|one| one.stage.drain());
         drains().for_each(Drain::begin);
+        let all_end = async {
+            for one in drains() {
+                one.complete(Duration::MAX, self.drain.cut_off()).await;
+            }
+        };
         let mut owned = self.owned.clone();
         let gives_way = async {
             let seen = owned.wait_for(|owned| Part::of(*owned) == Part::Clear);
             seen.await.is_ok()
         };
         tokio::select! {
-            () = self.drain.cut_off() => {}
+            biased;
             true = gives_way => {
                 drains().for_each(Drain::cut);
                 if let Err(error) = self.config.folders.clear(&self.door).await {
                     tracing::warn!(%error, "what was laid in pods is left behind");
                 }
             }
+            () = all_end => {}
         }
-        drains().for_each(Drain::cut);
     }
 }
 

@@ -11,7 +11,7 @@ mod bundles;
 mod divert;
 mod enter;
 mod errands;
-mod held;
+mod holder;
 mod lay;
 mod leaving;
 mod listeners;
@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use tokio::task::JoinSet;
 
 pub use self::enter::Door;
-pub use self::held::Held;
+pub use self::holder::Holder;
 pub use self::leaving::Leaving;
 pub use self::listeners::Listeners;
 pub use self::metrics::InsideMetrics;

@@ -26,7 +26,7 @@ pub struct Namespace {
 }
 
 /// Tells namespaces apart, for as long as they live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Number {
     device: u64,
     inode: u64,
