@@ -12,6 +12,7 @@ pub mod refusals;
 mod report;
 mod start;
 mod table;
+mod words;
 
 use anyhow::Result;
 use serde_json::Value;

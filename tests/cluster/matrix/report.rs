@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::table::Client;
+use super::words;
 
 /// The tree.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -33,8 +34,11 @@ impl Table {
         }
     }
 
-    /// A client's row.
+    /// A client's row, which differs if the words in it are others than the table of clients has.
     pub fn row(&mut self, client: &Client, cells: &[String]) {
+        if !words::stand(client, self.name, cells) {
+            self.differs(format!("{}, {}: {cells:?}", client.name, self.name));
+        }
         let cells = cells.join(" | ");
         // Writing to a String does not fail.
         let _ = writeln!(self.text, "| {} | {cells} |", client.name);

@@ -17,6 +17,14 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Those that are tried, in the order of their columns.
+    pub const ALL: [Self; 4] = [
+        Self::Imds,
+        Self::AppService,
+        Self::AppService2017,
+        Self::VmExtension,
+    ];
+
     /// As a pod's name.
     pub fn pod(self) -> &'static str {
         match self {
@@ -116,6 +124,23 @@ impl Client {
             // They do not know these variables.
             ("adal", Dialect::AppService) | ("msal", Dialect::VmExtension) => Dialect::Imds,
             _ => place,
+        }
+    }
+
+    /// Words of what it says where it cannot name an identity so.
+    pub fn refusal(&self, dialect: Dialect, selector: Selector) -> Option<&'static str> {
+        let here =
+            |(place, selectors, _): &&Refusal| *place == dialect && selectors.contains(&selector);
+        self.refuses.iter().find(here).map(|(_, _, words)| *words)
+    }
+
+    /// Whether its default chain goes on after a refusal, if it has one.
+    pub fn goes_on(&self, dialect: Dialect, with_id: bool) -> Option<bool> {
+        match self.chain {
+            Chain::None => None,
+            Chain::On { without, with } => {
+                Some(if with_id { with } else { without }.contains(&dialect))
+            }
         }
     }
 }
