@@ -91,6 +91,9 @@ const FOREIGN_FLAGS: &[&str] = &[
 #[path = "cluster/matrix/table.rs"]
 #[allow(dead_code, reason = "the documents need the rows")]
 mod table;
+/// What stands in its rows.
+#[path = "cluster/matrix/words.rs"]
+mod words;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -421,22 +424,28 @@ fn every_reason_of_the_controller_is_in_troubleshooting() {
     }
 }
 
-/// The matrix has a row for each client, in the README and wherever else one of its tables stands.
+/// The matrix has a row for each client, in the README and wherever else one of its tables stands, and in it the words that the
+/// trials are red without.
 #[test]
-fn every_client_has_its_row() {
+fn every_client_has_its_row_and_its_words_there() {
     for (document, count) in [("README.md", 1), ("docs/clients.md", 3)] {
         let text = read(document);
         let tables: Vec<&str> = text.split("<!-- matrix: ").skip(1).collect();
         assert_eq!(tables.len(), count, "{document}");
         for told in tables {
             let told = told.split("<!-- end -->").next().unwrap();
-            let rows = told.lines().filter(|line| line.starts_with("| "));
-            let names: Vec<&str> = rows.filter_map(|row| row.split(" | ").next()).collect();
-            let wanted = table::CLIENTS
-                .iter()
-                .map(|client| format!("| {}", client.name));
-            let wanted: Vec<String> = ["| client".to_owned()].into_iter().chain(wanted).collect();
-            assert_eq!(names, wanted, "{document}");
+            let (name, told) = told.split_once(" -->").unwrap();
+            let rows = told.lines().filter_map(|line| line.strip_prefix("| "));
+            let rows = rows.map(|row| row.trim_end_matches(" |").split(" | ").collect());
+            let rows: Vec<Vec<&str>> = rows.collect();
+            let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+            let wanted = table::CLIENTS.iter().map(|client| client.name);
+            let wanted: Vec<&str> = ["client"].into_iter().chain(wanted).collect();
+            assert_eq!(names, wanted, "{document}, {name}");
+            for (client, row) in table::CLIENTS.iter().zip(&rows[1..]) {
+                let stands = words::stand(client, name, &row[1..]);
+                assert!(stands, "{document}, {name}: {row:?}");
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::process::Command;
 
 use crate::cluster::Cluster;
 use crate::pods::CA_PATH;
+use crate::process::Output;
 
 /// The clients that read a vault's secret; all of the image are in `matrix`'s table.
 pub const CLIENTS: [&str; 6] = ["curl", "go", "python", "msal", "node", "java"];
@@ -94,11 +95,17 @@ impl<'a> Asker<'a> {
         client: &str,
         args: &[&str],
     ) -> Result<Value> {
-        let command = [&["env"], variables, &["client", client], args].concat();
-        let output = self.cluster.pod_exec(self.namespace, self.pod, &command);
         let what = format!("{}: client {client} {}", self.pod, args.join(" "));
-        let said = output.await?.success(&what)?;
+        let said = self.ended(variables, client, args).await?.success(&what)?;
         serde_json::from_str(&said).with_context(|| format!("{what}: {said}"))
+    }
+
+    /// The same, for those who look at a failure, too: what the client left.
+    pub async fn ended(&self, variables: &[&str], client: &str, args: &[&str]) -> Result<Output> {
+        let command = [&["env"], variables, &["client", client], args].concat();
+        self.cluster
+            .pod_exec(self.namespace, self.pod, &command)
+            .await
     }
 
     /// Starts a load in the pod; `name` tells it from others there.

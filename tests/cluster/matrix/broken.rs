@@ -6,15 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 use lanyard::sim::faults::{Effect, Fault, Matching, Target};
 use serde_json::Value;
 
-use super::report::{Table, milliseconds};
-use super::run_pod;
+use super::report::Table;
 use super::start::{BEGIN, started};
-use super::table::{CLIENTS, Client, Dialect, Patience};
+use super::table::{CLIENTS, Client, Dialect};
+use super::{HANG_MILLISECONDS, ending, run_pod};
 use crate::asking::now;
 use crate::cast::{self, ORDERS};
 use crate::clients::{self, Asker};
 use crate::cluster::Cluster;
 use crate::faults;
+use crate::process::Output;
 use crate::release::{DAEMON_SET, NAMESPACE as RELEASE_NAMESPACE};
 
 const NAMESPACE: &str = "matrix-broken";
@@ -43,8 +44,11 @@ pub async fn calls_outlive_the_agent_where_the_client_asks_again(cluster: &Clust
     let killing = format!("agent killed {after:.1} s after it was asked");
     let columns = ["calls under a rollout", "failed", "the longest", &killing];
     let mut table = Table::new("broken", &columns);
+    let limit = Duration::from_secs_f64(after) + Duration::from_millis(HANG_MILLISECONDS);
+    let told = ("error", limit);
     for (client, (rolled, killed)) in CLIENTS.iter().zip(rolled.iter().zip(killed)) {
-        if rolled.failures > 0 || rolled.calls == 0 {
+        let hung = rolled.longest > ending::LONGEST.as_secs_f64();
+        if rolled.failures > 0 || rolled.calls == 0 || hung {
             table.differs(format!("{}, under a rollout: {rolled:?}", client.name));
         }
         let calls = [
@@ -52,8 +56,9 @@ pub async fn calls_outlive_the_agent_where_the_client_asks_again(cluster: &Clust
             rolled.failures.to_string(),
             format!("{:.1} s", rolled.longest),
         ];
-        let cells = [&calls[..], &[after_a_kill(client, killed, &mut table)]].concat();
-        table.row(client, &cells);
+        let killed =
+            killed.and_then(|output| ending::cell(output, client.broken, ORDERS.client_id, told));
+        table.row_of(client, &calls, killed);
     }
     table.finish()?;
     cluster.no_leaks(mark).await?;
@@ -67,7 +72,7 @@ struct Rolled {
     failures: usize,
     /// Seconds.
     longest: f64,
-    /// The first failure's words.
+    /// The failures' words.
     words: String,
 }
 
@@ -77,8 +82,8 @@ async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
     let loops = CLIENTS.iter().map(|Client { command, .. }| {
         format!(
             "(until [ -e /tmp/stop ]; do client {command} token --client-id {} \
-             --resource https://wave-$(($(date +%s) / 2)).example >>/tmp/{command}.out 2>/tmp/{command}.err \
-             || cat /tmp/{command}.err >>/tmp/{command}.failed; done; \
+             --resource https://wave-$(($(date +%s) / 2)).example >>/tmp/{command}.out 2>/tmp/{command}.err; code=$?; \
+             echo $code >>/tmp/{command}.codes; [ $code = 0 ] || cat /tmp/{command}.err >>/tmp/{command}.failed; done; \
              touch /tmp/{command}.done) >/dev/null 2>&1 </dev/null &\n",
             ORDERS.client_id
         )
@@ -104,6 +109,8 @@ async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
             &format!("cat /tmp/{command}.failed 2>/dev/null || :"),
         )
         .await?;
+        let codes = shell(cluster, &format!("cat /tmp/{command}.codes")).await?;
+        let failures = codes.lines().filter(|code| *code != "0").count();
         let said = out.lines().map(serde_json::from_str::<Value>);
         let said = said
             .collect::<Result<Vec<_>, _>>()
@@ -114,9 +121,14 @@ async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
             said.iter().all(ours),
             "{command}: another identity's: {said:?}"
         );
+        ensure!(
+            said.len() + failures == codes.lines().count(),
+            "{command}: {} tokens, exit codes {codes:?}",
+            said.len()
+        );
         rolled.push(Rolled {
             calls: said.len(),
-            failures: words.matches("after ").count(),
+            failures,
             longest: said.iter().map(took).fold(0.0, f64::max),
             words,
         });
@@ -124,8 +136,8 @@ async fn under_a_rollout(cluster: &Cluster) -> Result<Vec<Rolled>> {
     Ok(rolled)
 }
 
-/// All clients wait for the agent's answer at once, and it is killed; each one's words.
-async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Value>>)> {
+/// All clients wait for the agent's answer at once, and it is killed; after how many seconds, and what each left.
+async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Output>>)> {
     slow(cluster, SLOW).await?;
     let asker = Asker::new(cluster, NAMESPACE, Dialect::Imds.pod());
     let calls = CLIENTS.iter().map(|client| {
@@ -137,7 +149,7 @@ async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Value>>)> {
             PAUSED,
         ];
         let args = [&by_id[..], &["--after", BEGIN]].concat();
-        async move { asker.client_with(&[], client.command, &args).await }
+        async move { asker.ended(&[], client.command, &args).await }
     });
     let kill = async {
         let count = CLIENTS.len();
@@ -167,26 +179,6 @@ async fn under_a_kill(cluster: &Cluster) -> Result<(f64, Vec<Result<Value>>)> {
     };
     let (said, killed) = tokio::join!(futures_util::future::join_all(calls), kill);
     Ok((killed?, said))
-}
-
-fn after_a_kill(client: &Client, said: Result<Value>, table: &mut Table) -> String {
-    match (said, client.broken) {
-        (Ok(said), Patience::Long | Patience::Short) => {
-            if said["client_id"] != ORDERS.client_id {
-                table.differs(format!("{}, killed: {said}", client.name));
-            }
-            let took = said["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
-            format!("token after {took:.1} s")
-        }
-        (Err(error), Patience::None | Patience::Short) => {
-            let took = milliseconds(&format!("{error:#}")).unwrap_or_default();
-            format!("error after {took} ms")
-        }
-        (said, _) => {
-            table.differs(format!("{}, killed: {said:?}", client.name));
-            "?".to_owned()
-        }
-    }
 }
 
 /// IMDS answers so late.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::report::{self, Table};
 use super::table::{CLIENTS, Client, Dialect, Selector};
-use super::{DIALECTS, run_pod, token};
+use super::{DIALECTS, run_pod, token, words};
 use crate::cast::{self, AUDIT, ORDERS, PAYMENTS};
 use crate::clients::{self, Asker};
 use crate::cluster::Cluster;
@@ -125,10 +125,7 @@ async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
             _ => &ORDERS,
         };
         let said = token(asker, client, selector, wanted).await;
-        let excepted = client
-            .refuses
-            .iter()
-            .find(|(place, selectors, _)| *place == dialect && selectors.contains(&selector));
+        let excepted = client.refusal(dialect, selector);
         let here = format!(
             "{}, {}, {}",
             client.name,
@@ -136,21 +133,13 @@ async fn cell(asker: Asker<'_>, client: &Client, dialect: Dialect) -> Cell {
             selector.word()
         );
         match (said.and_then(|said| wanted.is_of(&said)), excepted) {
-            (Ok(()), None) => works.push(selector.word()),
+            (Ok(()), None) => works.push(selector),
             (Ok(()), Some(_)) => cell.differences.push(format!("{here}: it got the token")),
-            (Err(error), Some((_, _, words))) if format!("{error:#}").contains(words) => {}
+            (Err(error), Some(words)) if format!("{error:#}").contains(words) => {}
             (Err(error), _) => cell.differences.push(format!("{here}: {error:#}")),
         }
     }
     cell.tokens = works.len();
-    cell.words = if cell.speaks != dialect {
-        format!("– (asks {})", cell.speaks.heading())
-    } else if works.len() == Selector::ALL.len() {
-        "all".to_owned()
-    } else if works.is_empty() {
-        "– (SDK)".to_owned()
-    } else {
-        works.join(", ")
-    };
+    cell.words = words::selectors(client, dialect, &works);
     cell
 }

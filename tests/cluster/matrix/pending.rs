@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lanyard::sim::arm::Operations;
 
-use super::report::{Table, milliseconds};
+use super::report::Table;
 use super::start::{BEGIN, begin, started};
-use super::table::{CLIENTS, Client, Dialect, Patience};
+use super::table::{CLIENTS, Dialect};
+use super::{HANG_MILLISECONDS, ending};
 use crate::asking::{now, once};
 use crate::clients::{self, Asker};
 use crate::cluster::Cluster;
@@ -41,7 +42,7 @@ pub async fn an_identity_on_its_way_is_waited_for(cluster: &Cluster) -> Result<(
         let args = ["token", "--client-id", &client_id, "--after", BEGIN].map(str::to_owned);
         async move {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            asker.client_with(&[], client.command, &args).await
+            asker.ended(&[], client.command, &args).await
         }
     });
     let assigned = async {
@@ -71,33 +72,13 @@ pub async fn an_identity_on_its_way_is_waited_for(cluster: &Cluster) -> Result<(
     );
     let heading = format!("assigned {assigned:.1} s after it was asked");
     let mut table = Table::new("pending", &[&heading]);
-    for (client, said) in CLIENTS.iter().zip(said) {
-        let said = said.map(|said| (said["client_id"] == client_id.as_str(), said));
-        let cell = waited(client, said, &mut table);
-        table.row(client, &[cell]);
+    let limit = HOLD + Duration::from_millis(HANG_MILLISECONDS);
+    for (client, output) in CLIENTS.iter().zip(said) {
+        let told = ("\"try again\"", limit);
+        let cell = output.and_then(|output| ending::cell(output, client.told, &client_id, told));
+        table.row_of(client, &[], cell);
     }
     table.finish()?;
     cluster.no_leaks(mark).await?;
     steering::leave(cluster, NAMESPACE, &[NAME]).await
-}
-
-fn waited(client: &Client, said: Result<(bool, serde_json::Value)>, table: &mut Table) -> String {
-    match (said, client.told) {
-        (Ok((true, said)), Patience::Long | Patience::Short) => {
-            let took = said["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
-            format!("token after {took:.1} s")
-        }
-        (Err(error), Patience::None) => {
-            let words = format!("{error:#}");
-            if words.contains("Identity not found") {
-                table.differs(format!("{}: {words}", client.name));
-            }
-            let took = milliseconds(&words).unwrap_or_default();
-            format!("\"try again\" after {took} ms")
-        }
-        (said, _) => {
-            table.differs(format!("{}, pending: {said:?}", client.name));
-            "?".to_owned()
-        }
-    }
 }

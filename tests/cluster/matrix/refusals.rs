@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::report::{Table, milliseconds};
-use super::table::{CLIENTS, Chain, Client, Dialect, Selector};
+use super::table::{CLIENTS, Client, Dialect, Selector};
 use super::{DIALECTS, HANG_MILLISECONDS, run_pod, token};
 use crate::cast::{self, AUDIT};
 use crate::clients::{self, Asker};
@@ -76,10 +76,9 @@ async fn chain(
     client_id: &str,
     table: &mut Table,
 ) -> String {
-    let Chain::On { without, with } = client.chain else {
+    let Some(goes_on) = client.goes_on(dialect, !client_id.is_empty()) else {
         return "no chain".to_owned();
     };
-    let goes_on = if client_id.is_empty() { without } else { with }.contains(&dialect);
     let here = format!(
         "{}, {}, chain `{client_id}`",
         client.name,

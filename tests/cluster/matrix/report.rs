@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::table::Client;
+use super::words;
 
 /// The tree.
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -33,11 +34,23 @@ impl Table {
         }
     }
 
-    /// A client's row.
+    /// A client's row, which differs if the words in it are others than the table of clients has.
     pub fn row(&mut self, client: &Client, cells: &[String]) {
+        if !words::stand(client, self.name, cells) {
+            self.differs(format!("{}, {}: {cells:?}", client.name, self.name));
+        }
         let cells = cells.join(" | ");
         // Writing to a String does not fail.
         let _ = writeln!(self.text, "| {} | {cells} |", client.name);
+    }
+
+    /// The same, where the last cell may be an error, which differs.
+    pub fn row_of(&mut self, client: &Client, cells: &[String], last: Result<String>) {
+        let last = last.unwrap_or_else(|error| {
+            self.differs(format!("{}, {}: {error:#}", client.name, self.name));
+            "?".to_owned()
+        });
+        self.row(client, &[cells, &[last]].concat());
     }
 
     /// Something that is not as the table of clients says.
@@ -92,8 +105,11 @@ pub fn stands_in(document: &str, name: &str, seen: &str) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds from a client's own words, of a success or a failure.
+/// Milliseconds from a client's own last words, which are a line of their own.
 pub fn milliseconds(said: &str) -> Option<u64> {
-    let after = said.rsplit("after ").next()?;
-    after.split_whitespace().next()?.parse().ok()
+    let took = |line: &str| {
+        let took = line.strip_prefix("after ")?.strip_suffix(" ms")?;
+        took.parse().ok()
+    };
+    said.lines().rev().find_map(took)
 }

@@ -17,6 +17,14 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Those that are tried, in the order of their columns.
+    pub const ALL: [Self; 4] = [
+        Self::Imds,
+        Self::AppService,
+        Self::AppService2017,
+        Self::VmExtension,
+    ];
+
     /// As a pod's name.
     pub fn pod(self) -> &'static str {
         match self {
@@ -118,6 +126,23 @@ impl Client {
             _ => place,
         }
     }
+
+    /// Words of what it says where it cannot name an identity so.
+    pub fn refusal(&self, dialect: Dialect, selector: Selector) -> Option<&'static str> {
+        let here =
+            |(place, selectors, _): &&Refusal| *place == dialect && selectors.contains(&selector);
+        self.refuses.iter().find(here).map(|(_, _, words)| *words)
+    }
+
+    /// Whether its default chain goes on after a refusal, if it has one.
+    pub fn goes_on(&self, dialect: Dialect, with_id: bool) -> Option<bool> {
+        match self.chain {
+            Chain::None => None,
+            Chain::On { without, with } => {
+                Some(if with_id { with } else { without }.contains(&dialect))
+            }
+        }
+    }
 }
 
 /// What a default chain does after a refusal.
@@ -134,13 +159,13 @@ pub enum Chain {
     },
 }
 
-/// What a client does while nobody answers, or answers "try again".
+/// What a client does while nobody answers, or answers "try again"; one of these words is in what it says when it gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// It asks once.
-    None,
+    None(&'static [&'static str]),
     /// It asks again, for two seconds.
-    Short,
+    Short(&'static [&'static str]),
     /// It asks again for long enough.
     Long,
 }
@@ -274,8 +299,8 @@ pub const CLIENTS: &[Client] = &[
         name: "Python MSAL",
         refuses: &[],
         chain: Chain::None,
-        broken: Patience::None,
-        told: Patience::None,
+        broken: Patience::None(&["Connection aborted", "Connection refused"]),
+        told: Patience::None(&["service_unavailable: The identity is being assigned to this node"]),
     },
     Client {
         command: "node",
@@ -293,7 +318,7 @@ pub const CLIENTS: &[Client] = &[
         name: "JavaScript MSAL Node",
         refuses: MSAL_NODE_REFUSES,
         chain: Chain::None,
-        broken: Patience::None,
+        broken: Patience::None(&["network_error: Network request failed"]),
         told: Patience::Long,
     },
     Client {
@@ -312,8 +337,8 @@ pub const CLIENTS: &[Client] = &[
         name: "Go MSAL",
         refuses: GO_REFUSES,
         chain: Chain::None,
-        broken: Patience::Short,
-        told: Patience::Short,
+        broken: Patience::Short(&["connection refused", "connection reset by peer", ": EOF"]),
+        told: Patience::Short(&[]),
     },
     Client {
         command: "adal",
@@ -339,7 +364,10 @@ pub const CLIENTS: &[Client] = &[
         name: "Java MSAL4J",
         refuses: MSAL4J_REFUSES,
         chain: Chain::None,
-        broken: Patience::None,
+        broken: Patience::None(&[
+            "java.net.SocketException: ",
+            "java.net.ConnectException: Connection refused",
+        ]),
         told: Patience::Long,
     },
     Client {
@@ -355,7 +383,9 @@ pub const CLIENTS: &[Client] = &[
         name: "curl",
         refuses: &[],
         chain: Chain::None,
-        broken: Patience::None,
-        told: Patience::None,
+        broken: Patience::None(&["curl: (7)", "curl: (52)", "curl: (56)"]),
+        told: Patience::None(&[
+            "\"error_description\":\"The identity is being assigned to this node\"",
+        ]),
     },
 ];
