@@ -24,6 +24,7 @@ mod harness;
 mod hostnet;
 mod inside;
 mod inside_held;
+mod inside_ownership;
 mod inside_trouble;
 mod interception;
 mod kubernetes;
@@ -181,6 +182,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, inside_held::nothing_is_held_for_ever),
         play!(Any, inside_held::what_was_left_is_its_own_pods_alone),
         play!(Any, inside_held::a_holder_may_come_and_go),
+        play!(Any, inside_ownership::a_link_leads_into_no_other_pod),
         play!(Any, inside_trouble::a_pods_own_web_server_keeps_its_port),
         play!(
             Any,
