@@ -183,6 +183,14 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, inside_held::what_was_left_is_its_own_pods_alone),
         play!(Any, inside_held::a_holder_may_come_and_go),
         play!(Any, inside_ownership::a_link_leads_into_no_other_pod),
+        play!(
+            Any,
+            inside_ownership::our_port_is_a_pods_own_until_it_lets_go
+        ),
+        play!(
+            Any,
+            inside_ownership::the_extensions_port_is_a_pods_own_until_it_lets_go
+        ),
         play!(Any, inside_trouble::a_pods_own_web_server_keeps_its_port),
         play!(
             Any,
@@ -265,6 +273,7 @@ fn scenarios() -> Vec<Scenario> {
         ),
         play!(Any, events::a_refusal_is_an_event_on_the_pod),
         play!(Any, events::a_host_network_pod_is_told_that_it_bypasses),
+        play!(Any, events::who_has_our_port_is_told_on_the_pod),
         play!(Any, events::explain_reads_the_cluster),
         play!(
             Any,
