@@ -13,7 +13,7 @@ use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
 use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, until};
 
 use crate::app_service::{self, ANOTHER, SECRET, URL};
-use crate::cgroups::{Said, ask, command, plant};
+use crate::cgroups::{Said, ask, command};
 use crate::harness::Stage;
 pub use posing::{
     nobody_is_taken_for_another, one_pods_connections_leave_room_for_anothers,
@@ -33,7 +33,7 @@ struct Play {
 
 impl Play {
     async fn raise(stage: Stage) -> Result<Self> {
-        let tree = plant()?;
+        let tree = Cgroups::plant()?;
         let cast = Cast::raise(stage.lab, &[]).await?;
         let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
         Cgroups::put(&tree.pod("agent")?, agent.process.pid())?;
@@ -347,7 +347,7 @@ pub async fn with_cgroup_v1_it_does_not_start(stage: Stage) -> Result<()> {
 
 /// A container's cgroup namespace is its own, and paths in rules are read from there.
 pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stage) -> Result<()> {
-    let tree = plant()?;
+    let tree = Cgroups::plant()?;
     let cast = Cast::raise(stage.lab, &[]).await?;
     host_pod(&cast, "one", "payments")?;
     let (pod, own) = (tree.pod("one")?, tree.pod("agent")?);
