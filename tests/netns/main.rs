@@ -14,6 +14,8 @@ mod bootguard;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+#[path = "../chart/capabilities.rs"]
+mod capabilities;
 mod cgroups;
 mod clients;
 mod events;
