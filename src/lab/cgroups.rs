@@ -136,7 +136,11 @@ fn mount() -> Result<PathBuf, LabError> {
     }
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !known.lines().any(|line| line.ends_with(KIND)) {
-        return Err(missing("cgroup v2 in this machine's kernel"));
+        let why = "this machine's kernel has none (no `cgroup2` in /proc/filesystems)";
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, why);
+        return Err(LabError::io(
+            "cgroup v2, without which pods of the node's network cannot be tried",
+        )(source));
     }
     let own = own();
     let mounting = || LabError::io(format!("mounting cgroup v2 at {}", own.display()));
