@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, VAULT_RESOURCE};
 use lanyard::demo::curl;
 use lanyard::lab::{Agent, Bundles, Get, IMDS, Pod, until};
+use nix::sys::signal::Signal;
 
 use crate::harness::Stage;
 use crate::inside::{is_clear, is_inside, raise, sample, setup, until_status};
@@ -178,5 +179,39 @@ pub async fn the_extensions_port_is_a_pods_own_until_it_lets_go(stage: Stage) ->
         .await?;
     }
     ensure!(sample(&agent, FAILED).await == Some(0));
+    Ok(())
+}
+
+/// Holds the whole agent, so that it sees at once what happens meanwhile.
+async fn stop(agent: &Agent) -> Result<()> {
+    agent.process.signal(Signal::SIGSTOP);
+    let threads = format!("/proc/{}/task", agent.process.pid());
+    let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+        let state = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
+        state.is_ok_and(|state| state.contains(") T "))
+    };
+    let stopped = async || std::fs::read_dir(&threads).is_ok_and(|mut all| all.all(is_stopped));
+    Ok(until(WAIT, "all threads to stop", stopped).await?)
+}
+
+/// A container's name is another pod's when the agent looks again: what it has in the first one's network ends.
+pub async fn who_has_the_name_next_is_another_pod(stage: Stage) -> Result<()> {
+    let (cast, bundles, agent) = raise(stage, "in-pod").await?;
+    let (first, next) = (&cast.payments, &cast.reports);
+    bundles.add("one", first)?;
+    until_status(first, 200).await?;
+    stop(&agent).await?;
+    bundles.remove("one")?;
+    bundles.add("one", next)?;
+    agent.process.signal(Signal::SIGCONT);
+    until_status(next, 200).await?;
+    ensure!(is_inside(next).await, "served from outside");
+    is_itself(&cast, next).await?;
+    until(WAIT, "nobody to listen in the first one", async || {
+        let sockets = first.namespace().output("ss", &["-Hltn"]).await;
+        sockets.is_ok_and(|text| !text.contains("50254"))
+    })
+    .await?;
+    ensure!(sample(&agent, "lanyard_inside_pods").await == Some(1));
     Ok(())
 }

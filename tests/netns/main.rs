@@ -185,6 +185,7 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, inside_held::what_was_left_is_its_own_pods_alone),
         play!(Any, inside_held::a_holder_may_come_and_go),
         play!(Any, inside_ownership::a_link_leads_into_no_other_pod),
+        play!(Any, inside_ownership::who_has_the_name_next_is_another_pod),
         play!(
             Any,
             inside_ownership::our_port_is_a_pods_own_until_it_lets_go
