@@ -29,11 +29,16 @@ impl Bundles {
 
     /// The same for another UID.
     pub fn add_as(&self, id: &str, uid: &str, network: &Namespace) -> Result<(), LabError> {
+        self.add_at(id, uid, &network.path())
+    }
+
+    /// The same with a network that is said to be somewhere.
+    pub fn add_at(&self, id: &str, uid: &str, network: &Path) -> Result<(), LabError> {
         for (part, kind) in [("sandbox", "sandbox"), ("main", "container")] {
             let config = serde_json::json!({
                 "ociVersion": "1.0.2",
                 "annotations": {"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-uid": uid},
-                "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": network.path()}]},
+                "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": network}]},
             });
             let folder = self.0.join(format!("{id}-{part}"));
             std::fs::create_dir(&folder)

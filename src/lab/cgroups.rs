@@ -1,23 +1,27 @@
 //! Cgroups of a lab's own, in this machine's v2 hierarchy: where kubelet would keep pods' processes.
 //!
-//! In: UIDs of pods. Out: folders. Namespaces do not hold cgroups: the folders are the machine's. They go with the value, with
-//! all that runs in them, and where the lab was killed by whoever [tidies](Cgroups::tidy) after it.
+//! In: UIDs of pods. Out: folders. Where nobody has mounted the hierarchy the lab does. Namespaces do not hold cgroups: the
+//! folders are the machine's. They go with the value, with all that runs in them, and where the lab was killed by whoever
+//! [tidies](Cgroups::tidy) after it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::{LabError, outer_pid};
+use super::{LAB_DIR, LabError, outer_pid};
 
 /// Where machines have it: alone, or beside version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+const KIND: &str = "cgroup2";
 const PREFIX: &str = "lanyard-lab-";
 
 /// A folder as kubelet's.
 #[derive(Debug)]
 pub struct Cgroups {
-    mount: &'static Path,
+    mount: PathBuf,
     root: PathBuf,
 }
 
@@ -82,14 +86,27 @@ impl Cgroups {
 
     /// Takes a process out of all of these: it would end with them.
     pub fn free(&self, pid: u32) -> Result<(), LabError> {
-        Self::put(self.mount, pid)
+        Self::put(&self.mount, pid)
     }
 
     /// Removes what a lab that was killed left behind, by the pid that it had outside.
     pub fn tidy(pid: u32) {
-        if let Ok(mount) = mount() {
-            fell(&mount.join(format!("{PREFIX}{pid}")));
+        let folder = format!("{PREFIX}{pid}");
+        if let Some(mount) = found() {
+            return fell(&mount.join(folder));
         }
+        // The lab's own mount went with it. Another one, which goes with this thread; who may not have it had no lab with cgroups.
+        let apart = std::thread::spawn(move || {
+            let all = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            let private = unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
+                nix::mount::mount(None::<&str>, "/", None::<&str>, all, None::<&str>)
+            });
+            let at = Path::new(MOUNTS[0]);
+            if private.and_then(|()| mount_at(at)).is_ok() {
+                fell(&at.join(folder));
+            }
+        });
+        let _ = apart.join();
     }
 }
 
@@ -99,12 +116,42 @@ impl Drop for Cgroups {
     }
 }
 
-fn mount() -> Result<&'static Path, LabError> {
-    let is_v2 = |mount: &&Path| {
-        statfs(*mount).is_ok_and(|kind| kind.filesystem_type() == CGROUP2_SUPER_MAGIC)
+fn found() -> Option<PathBuf> {
+    let is_v2 = |mount: &PathBuf| {
+        statfs(mount).is_ok_and(|kind| kind.filesystem_type() == CGROUP2_SUPER_MAGIC)
     };
-    let found = MOUNTS.map(Path::new).into_iter().find(is_v2);
-    found.ok_or_else(|| missing("a mount of cgroup v2"))
+    let mut mounts = MOUNTS.map(PathBuf::from).into_iter().chain([own()]);
+    mounts.find(is_v2)
+}
+
+/// Where the lab mounts it itself.
+fn own() -> PathBuf {
+    Path::new(LAB_DIR).join("cgroup")
+}
+
+/// The machine's mount. A lab makes one only where there is none: it would set the options of all of them anew.
+fn mount() -> Result<PathBuf, LabError> {
+    if let Some(mount) = found() {
+        return Ok(mount);
+    }
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !known.lines().any(|line| line.ends_with(KIND)) {
+        let why = "this machine's kernel has none (no `cgroup2` in /proc/filesystems)";
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, why);
+        return Err(LabError::io(
+            "cgroup v2, without which pods of the node's network cannot be tried",
+        )(source));
+    }
+    let own = own();
+    let mounting = || LabError::io(format!("mounting cgroup v2 at {}", own.display()));
+    std::fs::create_dir_all(&own).map_err(mounting())?;
+    mount_at(&own).map_err(|errno| mounting()(errno.into()))?;
+    Ok(own)
+}
+
+fn mount_at(folder: &Path) -> nix::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(Some(KIND), folder, Some(KIND), flags, None::<&str>)
 }
 
 fn missing(what: &str) -> LabError {

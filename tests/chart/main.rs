@@ -16,6 +16,7 @@ mod app_service;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+mod capabilities;
 mod controller;
 mod image;
 mod kept_twice;

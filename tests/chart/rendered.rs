@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::capabilities::OF_HOST_NETWORK_PODS;
 use crate::{helm, root, template, text, values};
 
 fn chart() -> String {
@@ -379,17 +380,19 @@ fn host_network_pods_are_told_apart_at_a_price() {
     );
     assert_eq!(on["hostPID"], true);
     let container = &on["containers"][0];
+    let security = &container["securityContext"];
     assert_eq!(
-        container["securityContext"]["capabilities"]["add"].to_string(),
-        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE","SETGID"]"#
+        security["capabilities"],
+        json!({"drop": ["ALL"], "add": OF_HOST_NETWORK_PODS})
     );
+    assert_eq!(security["allowPrivilegeEscalation"], false);
     let both = set(&[
         "--set",
         "agent.hostNetworkPods.enabled=true,agent.mode=in-pod",
     ]);
     assert_eq!(
-        both["containers"][0]["securityContext"]["capabilities"]["add"].to_string(),
-        r#"["NET_ADMIN","NET_RAW","SYS_ADMIN","SYS_PTRACE","SETGID"]"#
+        both["containers"][0]["securityContext"]["capabilities"]["add"],
+        json!(OF_HOST_NETWORK_PODS)
     );
     let profile = |pod: &Value| pod["containers"][0]["securityContext"]["appArmorProfile"].clone();
     assert!(profile(&off).is_null() && profile(&on)["type"] == "Unconfined");

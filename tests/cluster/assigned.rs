@@ -314,7 +314,7 @@ pub async fn forty_four_pods_cost_one_patch_and_their_restart_none(
 async fn all_ready(cluster: &Cluster, namespace: &str, pods: usize) -> Result<()> {
     let what = format!("{pods} pods to be ready");
     let ready = async || {
-        let ready = "jsonpath={range .items[*]}{.status.containerStatuses[0].ready} {end}";
+        let ready = "jsonpath={range .items[*]}{.status.containerStatuses[?(@.name==\"main\")].ready} {end}";
         let states = cluster
             .kubectl(&["get", "pods", "-n", namespace, "-o", ready])
             .await?;

@@ -171,9 +171,18 @@ pub fn node_of<'a>(cluster: &'a Cluster, agent: &Value) -> Result<Node<'a>> {
     node.with_context(|| format!("{} is on no node", name_of(agent)))
 }
 
+/// What kubelet says of the agent's own container; another one may be beside it.
+pub fn container_of(agent: &Value) -> &Value {
+    let statuses = agent["status"]["containerStatuses"].as_array();
+    let named = |status: &&Value| status["name"] == "agent";
+    statuses
+        .and_then(|all| all.iter().find(named))
+        .unwrap_or(&Value::Null)
+}
+
 /// The agent's pid as its node numbers it.
 pub async fn pid_of(node: &Node<'_>, agent: &Value) -> Result<u32> {
-    let id = agent["status"]["containerStatuses"][0]["containerID"].as_str();
+    let id = container_of(agent)["containerID"].as_str();
     let id = id.and_then(|id| id.strip_prefix("containerd://"));
     let id = id.with_context(|| format!("{} has no container", name_of(agent)))?;
     let tasks = node.shell("ctr -n k8s.io tasks ls").await?;
@@ -194,7 +203,7 @@ async fn evict(cluster: &Cluster, name: &str) -> Result<()> {
 
 /// The same pods, with another container in each.
 pub async fn restarted(cluster: &Cluster, before: &[Value]) -> Result<()> {
-    let restarts = |agent: &Value| agent["status"]["containerStatuses"][0]["restartCount"].as_u64();
+    let restarts = |agent: &Value| container_of(agent)["restartCount"].as_u64();
     let again = async || {
         let after = cluster.agents().await?;
         Ok(before.iter().all(|old| {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::faults::container_of;
 use crate::release::{DAEMON_SET, NAMESPACE};
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -24,7 +25,7 @@ pub async fn of_the_agents(cluster: &Cluster) -> Result<()> {
     for agent in cluster.agents().await? {
         let status = &agent["status"];
         let ready = condition(status, "Ready")?;
-        let started = &status["containerStatuses"][0]["state"]["running"]["startedAt"];
+        let started = &container_of(&agent)["state"]["running"]["startedAt"];
         let took = seconds(ready)? - seconds(started)?;
         println!(
             "{}: container started → ready, whole seconds as Kubernetes writes them: {took} s",

@@ -2,16 +2,13 @@
 //!
 //! In: a cgroup's folder. Out: a program in it, or what curl said there.
 
-use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
-use lanyard::lab::{Cgroups, LabError, Namespace};
+use lanyard::lab::Namespace;
 use tokio::process::Command;
-
-use crate::harness::CannotRun;
 
 /// Moves itself into a cgroup, then becomes a program.
 const INSIDE: &str = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
@@ -23,17 +20,6 @@ pub struct Said {
     pub status: u16,
     /// The body.
     pub body: String,
-}
-
-/// Kubelet's folders. A machine without cgroup v2 cannot have them; whatever else is in the way is a failure.
-pub fn plant() -> Result<Cgroups> {
-    let planted = Cgroups::plant();
-    if let Err(LabError::Io { what, source }) = &planted
-        && source.kind() == ErrorKind::NotFound
-    {
-        return Err(CannotRun(format!("{what}: {source}")).into());
-    }
-    Ok(planted?)
 }
 
 /// `program`, to be run on the node's network in a cgroup.

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, MANIFESTS, NAMESPACE, VAULT_RESOURCE};
-use lanyard::lab::{AgentSetup, Get, IMDS, Pod, until};
+use lanyard::lab::{AgentSetup, Bundles, Get, IMDS, Pod, until};
 use serde_json::Value;
 
 use crate::apiserver::{ApiServer, token_status};
 use crate::harness::Stage;
+use crate::inside::{sample, until_status};
+use crate::inside_ownership::program;
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -130,6 +132,43 @@ pub async fn a_host_network_pod_is_told_that_it_bypasses(stage: Stage) -> Result
     let series = "lanyard_host_network_pods_bypassing 1\n";
     ensure!(agent.metrics().await?.contains(series));
     Ok(())
+}
+
+/// Whoever is to be served inside its network and has the port there is told once, however often it is tried.
+pub async fn who_has_our_port_is_told_on_the_pod(stage: Stage) -> Result<()> {
+    let (cast, api) = raise(stage).await?;
+    let bundles = Bundles::new(&cast.lab)?;
+    let pod = &cast.payments;
+    let own = program(pod, "0.0.0.0:50254").await?;
+    let uid = ["-n", NAMESPACE, "get", "pod", pod.name()];
+    let uid = [&uid[..], &["-o", "jsonpath={.metadata.uid}"]].concat();
+    let uid = api.kubectl(&uid, "").await?;
+    bundles.add_as("one", &uid, pod.namespace())?;
+    let setup = AgentSetup::of_cluster(cast.lab.node(), &api.kubeconfig())
+        .flag("--mode", "in-pod")
+        .flag("--runtime-state", &bundles.path().display().to_string());
+    let agent = cast.lab.agent(&setup).await?;
+    let taken = "lanyard_inside_failures_total{reason=\"taken\"}";
+    until(WAIT, "an Event, and more attempts", async || {
+        let told = events(&api).await.is_ok_and(|all| !all.is_empty());
+        told && sample(&agent, taken).await >= Some(5)
+    })
+    .await?;
+    let all = events(&api).await?;
+    let [event] = &all[..] else {
+        anyhow::bail!("not one Event but {all:#?}");
+    };
+    ensure!(
+        event["reason"] == "EndpointTaken" && event["regarding"]["name"] == pod.name(),
+        "{event}"
+    );
+    let note = event["note"].as_str().unwrap_or_default();
+    ensure!(
+        note.contains("listens on port 50254") && note.contains("#endpoint_taken"),
+        "{note}"
+    );
+    drop(own);
+    until_status(pod, 200).await
 }
 
 /// `lanyard explain` reads the cluster: who is refused hears why, and what to apply.

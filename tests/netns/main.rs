@@ -14,6 +14,8 @@ mod bootguard;
 #[path = "../cluster/cached.rs"]
 #[allow(dead_code, reason = "of it, only what is needed here")]
 mod cached;
+#[path = "../chart/capabilities.rs"]
+mod capabilities;
 mod cgroups;
 mod clients;
 mod events;
@@ -24,6 +26,7 @@ mod harness;
 mod hostnet;
 mod inside;
 mod inside_held;
+mod inside_ownership;
 mod inside_trouble;
 mod interception;
 mod kubernetes;
@@ -183,6 +186,16 @@ fn scenarios() -> Vec<Scenario> {
         play!(Any, inside_held::nothing_is_held_for_ever),
         play!(Any, inside_held::what_was_left_is_its_own_pods_alone),
         play!(Any, inside_held::a_holder_may_come_and_go),
+        play!(Any, inside_ownership::a_link_leads_into_no_other_pod),
+        play!(Any, inside_ownership::who_has_the_name_next_is_another_pod),
+        play!(
+            Any,
+            inside_ownership::our_port_is_a_pods_own_until_it_lets_go
+        ),
+        play!(
+            Any,
+            inside_ownership::the_extensions_port_is_a_pods_own_until_it_lets_go
+        ),
         play!(Any, inside_trouble::a_pods_own_web_server_keeps_its_port),
         play!(
             Any,
@@ -265,6 +278,7 @@ fn scenarios() -> Vec<Scenario> {
         ),
         play!(Any, events::a_refusal_is_an_event_on_the_pod),
         play!(Any, events::a_host_network_pod_is_told_that_it_bypasses),
+        play!(Any, events::who_has_our_port_is_told_on_the_pod),
         play!(Any, events::explain_reads_the_cluster),
         play!(
             Any,

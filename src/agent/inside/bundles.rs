@@ -1,10 +1,12 @@
 //! The runtime's bundles: one folder for each container, named by its id.
 //!
 //! In: the folder of all bundles. Out: the sandboxes that there are, whenever that changes. Blocks on the disk. A bundle's
-//! configuration is written after its folder: it is looked for again, soon, and then less often.
+//! configuration is written after its folder: it is looked for again, soon, and then less often. A folder that is made anew
+//! under a name is another bundle, also where nobody saw that the name was gone meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,15 +62,15 @@ impl Bundles {
         Ok(bundles)
     }
 
-    /// The sandboxes, by container id.
+    /// The sandboxes, by a key that no other has had.
     pub fn sandboxes(&self) -> impl Iterator<Item = (&str, &Noticed)> {
         let known = self.known.iter();
-        known.filter_map(|(id, noticed)| Some((id.as_str(), noticed.as_ref()?)))
+        known.filter_map(|(key, noticed)| Some((key.as_str(), noticed.as_ref()?)))
     }
 
-    /// Whether there is a sandbox of this container id.
-    pub fn has(&self, id: &str) -> bool {
-        self.known.get(id).is_some_and(Option::is_some)
+    /// Whether the sandbox of this key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.known.get(key).is_some_and(Option::is_some)
     }
 
     /// Waits until something may have changed, and looks. May be dropped and called again.
@@ -93,23 +95,23 @@ impl Bundles {
                 return;
             }
         };
-        self.known.retain(|id, _| present.contains(id));
-        self.unread.retain(|id, _| present.contains(id));
-        for id in present {
-            if self.known.contains_key(&id) {
+        self.known.retain(|key, _| present.contains_key(key));
+        self.unread.retain(|key, _| present.contains_key(key));
+        for (key, id) in present {
+            if self.known.contains_key(&key) {
                 continue;
             }
             let text = std::fs::read(self.folder.join(&id).join(CONFIG));
             if let Ok(Ok(sandbox)) = text.map(|text| sandbox::read(&text)) {
-                let since = self.unread.remove(&id).map_or(now, |unread| unread.since);
+                let since = self.unread.remove(&key).map_or(now, |unread| unread.since);
                 let noticed = sandbox.map(|sandbox| Noticed { sandbox, since });
-                self.known.insert(id, noticed);
+                self.known.insert(key, noticed);
             } else {
                 let fresh = Unread {
                     since: now,
                     pause: PAUSES.0 / 2,
                 };
-                let unread = self.unread.entry(id).or_insert(fresh);
+                let unread = self.unread.entry(key).or_insert(fresh);
                 unread.pause = (unread.pause * 2).min(PAUSES.1);
             }
         }
@@ -122,20 +124,30 @@ impl Bundles {
 pub fn now(folder: &Path) -> Vec<Sandbox> {
     let read = |id: &String| std::fs::read(folder.join(id).join(CONFIG)).ok();
     let present = present(folder).unwrap_or_default();
-    let texts = present.iter().filter_map(read).collect::<Vec<_>>();
+    let texts = present.values().filter_map(read).collect::<Vec<_>>();
     let sandboxes = texts.iter().filter_map(|text| sandbox::read(text).ok()?);
     sandboxes.collect()
 }
 
-fn present(folder: &Path) -> io::Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
+/// All bundles' names, by what tells a folder from one that has the name after it.
+fn present(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+    let mut names = BTreeMap::new();
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
         entries => entries?,
     };
     for entry in entries {
-        let name = entry?.file_name().into_string();
-        names.extend(name.ok().filter(|name| name.len() <= LONGEST));
+        let entry = entry?;
+        let about = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            about => about?,
+        };
+        let name = entry.file_name().into_string();
+        if let Some(name) = name.ok().filter(|name| name.len() <= LONGEST) {
+            // File systems use numbers again; not all of them know when a folder was made.
+            let made = about.created().ok();
+            names.insert(format!("{name} {} {made:?}", about.ino()), name);
+        }
     }
     Ok(names)
 }
@@ -195,5 +207,26 @@ mod tests {
         until(&mut bundles, &["one", "two"]).await;
         std::fs::remove_dir_all(folder.path().join("a")).unwrap();
         until(&mut bundles, &["two"]).await;
+    }
+
+    #[tokio::test]
+    async fn who_has_a_name_next_is_another_one_also_where_nobody_looked_between() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "a", &config("one"));
+        let mut bundles = Bundles::of(folder.path()).unwrap();
+        let key = |bundles: &Bundles| bundles.sandboxes().next().unwrap().0.to_owned();
+        let before = key(&bundles);
+        // What is written into it later makes no other one of it.
+        std::fs::write(folder.path().join("a").join("log"), "").unwrap();
+        bundles.look();
+        assert_eq!(key(&bundles), before);
+        for uid in ["two", "two"] {
+            let before = key(&bundles);
+            std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+            write(folder.path(), "a", &config(uid));
+            bundles.look();
+            assert!(!bundles.has(&before), "{before}");
+            until(&mut bundles, &[uid]).await;
+        }
     }
 }

@@ -8,12 +8,13 @@ mod posing;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use lanyard::demo::cast::{Cast, NAMESPACE, VAULT_RESOURCE};
-use lanyard::lab::{Agent, AgentSetup, Cgroups, Namespace, until};
+use lanyard::lab::{Agent, AgentSetup, Cgroups, Get, Namespace, until};
 
 use crate::app_service::{self, ANOTHER, SECRET, URL};
-use crate::cgroups::{Said, ask, command, plant};
+use crate::capabilities::OF_HOST_NETWORK_PODS;
+use crate::cgroups::{Said, ask, command};
 use crate::harness::Stage;
 pub use posing::{
     nobody_is_taken_for_another, one_pods_connections_leave_room_for_anothers,
@@ -33,7 +34,7 @@ struct Play {
 
 impl Play {
     async fn raise(stage: Stage) -> Result<Self> {
-        let tree = plant()?;
+        let tree = Cgroups::plant()?;
         let cast = Cast::raise(stage.lab, &[]).await?;
         let agent = cast.lab.agent(&setup(&cast, &tree, &stage.backend)).await?;
         Cgroups::put(&tree.pod("agent")?, agent.process.pid())?;
@@ -345,15 +346,20 @@ pub async fn with_cgroup_v1_it_does_not_start(stage: Stage) -> Result<()> {
     Ok(())
 }
 
-/// A container's cgroup namespace is its own, and paths in rules are read from there.
+/// A container as the chart's: its cgroup namespace is its own, and paths in rules are read from there; it is root with
+/// these capabilities, no others, and gains none.
 pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stage) -> Result<()> {
-    let tree = plant()?;
+    let tree = Cgroups::plant()?;
     let cast = Cast::raise(stage.lab, &[]).await?;
     host_pod(&cast, "one", "payments")?;
     let (pod, own) = (tree.pod("one")?, tree.pod("agent")?);
     let node = cast.lab.node();
     let mut contained = command(node.namespace(), &own, "unshare");
-    contained.arg("--cgroup").arg(cast.lab.program());
+    let bounds = OF_HOST_NETWORK_PODS.map(|name| format!(",+{}", name.to_lowercase()));
+    let bounds = format!("-all{}", bounds.concat());
+    contained.args(["--cgroup", "setpriv", "--no-new-privs"]);
+    contained.args(["--inh-caps", "-all", "--bounding-set", &bounds]);
+    contained.arg(cast.lab.program());
     contained.args([
         "agent",
         "--host-network-pods",
@@ -364,12 +370,25 @@ pub async fn from_a_cgroup_namespace_of_its_own_the_nodes_is_entered(stage: Stag
     contained.arg("--state-dir").arg(node.state_dir());
     contained.args(["--iptables-backend", &stage.backend]);
     let log = stage.logs.join("contained.log");
-    let _agent = lanyard::lab::Process::start("contained", contained, &log)?;
+    let agent = lanyard::lab::Process::start("contained", contained, &log)?;
     until(WAIT, "a token", async || {
         let said = ask(node.namespace(), &pod, &[TOKEN]).await;
         said.is_ok_and(|said| is_token_of(&cast, &said, "payments").is_ok())
     })
     .await?;
     ensure!(ask(node.namespace(), &pod, &[INSTANCE]).await?.status == 403);
+    let admin = "127.0.0.1:9464".parse()?;
+    until(WAIT, "the agent to be ready", async || {
+        let reply = node.namespace().get(admin, &Get::new("/readyz")).await;
+        reply.is_ok_and(|reply| reply.status == 200)
+    })
+    .await?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
+    for kind in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        let set = status.lines().find_map(|line| line.strip_prefix(kind));
+        let set = u64::from_str_radix(set.context("a set")?.trim(), 16)?;
+        let many = set.count_ones() as usize;
+        ensure!(many == OF_HOST_NETWORK_PODS.len(), "{kind} {set:x}");
+    }
     Ok(())
 }
