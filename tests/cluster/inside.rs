@@ -173,8 +173,8 @@ fn granted(answer: &Answer) -> bool {
     answer.status == 200 && answer.word == PAYMENTS.client_id
 }
 
-/// Each agent is killed: pods' requests wait until kubelet has started it again. What it had in hand is lost; what waits for
-/// longer than the pod's own two seconds gives up. Nothing is refused.
+/// One agent is killed, the other one asked to end, as kubelet does where it is not well: pods' requests wait until it has started
+/// it again. What was in hand is lost; what waits for longer than the pod's own two seconds gives up. Nothing is refused.
 async fn agents_crash(cluster: &Cluster, askings: &[Asking<'_>]) -> Result<()> {
     let agents = cluster.agents().await?;
     for node in cluster.nodes() {
@@ -186,15 +186,15 @@ async fn agents_crash(cluster: &Cluster, askings: &[Asking<'_>]) -> Result<()> {
         holds_no_token(agent)?;
     }
     let crashed = now();
-    for agent in &agents {
+    for (agent, signal) in agents.iter().zip(["KILL", "TERM"]) {
         let node = faults::node_of(cluster, agent)?;
         let pid = faults::pid_of(&node, agent).await?;
-        node.shell(&format!("kill -KILL {pid}")).await?;
+        node.shell(&format!("kill -{signal} {pid}")).await?;
     }
     faults::restarted(cluster, &agents).await?;
     for asking in askings {
         let recovery = asking.recovery(crashed, PAYMENTS.client_id, LIMIT).await?;
-        println!("{}: agent killed: {recovery}", asking.name());
+        println!("{}: agent ended: {recovery}", asking.name());
         let failures = &recovery.failures;
         let refused = failures.iter().any(|one| one.word.contains("Refused"));
         ensure!(!refused && failures.len() <= 3, "{failures:?}");

@@ -142,7 +142,7 @@ pub fn note(reason: Reason, fault: &Fault, about: About<'_>) -> String {
 pub fn taken_note(text: &str) -> String {
     let what = sentence(text);
     short(format!(
-        "{what}: no identities are served inside its network. What to change: TROUBLESHOOTING.md#endpoint_taken"
+        "{what}. What to change: TROUBLESHOOTING.md#endpoint_taken"
     ))
 }
 

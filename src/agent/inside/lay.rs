@@ -39,9 +39,18 @@ pub enum Taken {
 
 impl std::fmt::Display for Taken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self {
+            Self::Port(VM_EXTENSION) => "the virtual machine extension's endpoint is not there",
+            Self::Port(_) | Self::Address => "no identities are served inside the pod's network",
+        };
         match self {
-            Self::Address => write!(f, "the pod has the address {METADATA} already"),
-            Self::Port(port) => write!(f, "a program of the pod listens on port {port} already"),
+            Self::Address => write!(f, "{what}: it has the address {METADATA} already"),
+            Self::Port(port) => {
+                write!(
+                    f,
+                    "{what}: a program of the pod listens on port {port} already"
+                )
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ const fn outlives(owned: Ownership) -> Option<bool> {
     }
 }
 
-/// A container id, and where.
+/// A bundle's key, and what is served there.
 type Spot = (String, Face);
 type Done = (Spot, io::Result<Did>);
 type Stages = BTreeMap<Spot, Standing>;
@@ -246,8 +246,7 @@ impl<S: TokenSource> Listeners<S> {
             Ok(Did::Taken(taken)) => {
                 self.metrics.taken.inc();
                 self.tell_owner(noticed, taken);
-                let trouble = format!("the pod is not served from inside: {taken}");
-                (stage.failed(now), Some(trouble))
+                (stage.failed(now), Some(taken.to_string()))
             }
             Err(error) => {
                 self.metrics.failed.inc();
