@@ -164,7 +164,9 @@ pub async fn a_crash_refuses_nobody(stage: Stage) -> Result<()> {
     holder.until_has(1, 0).await?;
     ensure!(cast.leaks(0).await?.is_empty());
     let open = async || agent.process.descriptors().ok() <= Some(idle);
-    until(WAIT, "the agent's descriptors to be closed", open).await?;
+    // An unused connection to IMDS stays for 20 s.
+    let long = Duration::from_mins(1);
+    until(long, "the agent's descriptors to be closed", open).await?;
     Ok(())
 }
 
