@@ -169,7 +169,7 @@ impl<S: TokenSource> Listeners<S> {
     fn begin(&self, part: Part, stages: &mut Stages, bundles: &Bundles, work: &mut JoinSet<Done>) {
         let errands = self.errands();
         let (directory, now) = (self.pipeline.directory.load(), Instant::now());
-        // Then nothing is taken away: an agent before us may have served the pod, and known why.
+        // Then nothing is taken away where we have done nothing yet: an agent before us may have served the pod, and known why.
         let is_nobody_known = self.pipeline.directory.is_empty();
         let spots = bundles
             .sandboxes()
@@ -182,7 +182,8 @@ impl<S: TokenSource> Listeners<S> {
             let Some((errand, next)) = Stage::next(stage, served, now) else {
                 continue;
             };
-            if errand == Errand::Clear && part == Part::Serve && is_nobody_known {
+            if stage.is_none() && errand == Errand::Clear && part == Part::Serve && is_nobody_known
+            {
                 continue;
             }
             if let Some(drain) = stage.and_then(Stage::drain).filter(|_| !served) {
