@@ -94,6 +94,13 @@ fn ask_for_both(cast: &Cast, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
+/// The pod comes, as "one", and all its listeners are held, too: one at the metadata address, two at the extension's.
+async fn until_served_and_held(pod: &Pod, bundles: &Bundles, holder: &Holder) -> Result<()> {
+    bundles.add("one", pod)?;
+    until_status(pod, 200).await?;
+    holder.until_has(1, 3).await
+}
+
 /// Requests at the metadata address, and at the extension's.
 fn knock_at_both(pod: &Pod) -> Result<[Knocking; 2]> {
     let request = Get::token(VAULT_RESOURCE).within(WAIT);
@@ -199,10 +206,7 @@ async fn crashes(
 ) -> Result<()> {
     const ROUNDS: u64 = 3;
     let pod = &cast.payments;
-    bundles.add("one", pod)?;
-    until_status(pod, 200).await?;
-    // One at the metadata address, two at the extension's.
-    holder.until_has(1, 3).await?;
+    until_served_and_held(pod, bundles, holder).await?;
     let sockets = listening(pod).await?;
     ensure!(sockets.len() == 3, "{sockets:?}");
     let knocking = knock_at_both(pod)?;
@@ -226,9 +230,7 @@ pub async fn who_ends_in_order_is_waited_for(stage: Stage) -> Result<()> {
     let pod = &cast.payments;
     let setup = setup.flag("--drain-timeout", "12s");
     let mut agent = cast.lab.agent(&setup).await?;
-    bundles.add("one", pod)?;
-    until_status(pod, 200).await?;
-    holder.until_has(1, 3).await?;
+    until_served_and_held(pod, &bundles, &holder).await?;
     let knocking = knock_at_both(pod)?;
     until_more(&knocking).await?;
     // One that asks for nothing more keeps the agent from its end.
@@ -254,9 +256,7 @@ pub async fn a_holder_lets_go_of_who_is_replaced(stage: Stage) -> Result<()> {
     let (cast, bundles, holder, setup) = raise_held(stage, "in-pod", "60s").await?;
     let pod = &cast.payments;
     let mut first = cast.lab.agent(&setup).await?;
-    bundles.add("one", pod)?;
-    until_status(pod, 200).await?;
-    holder.until_has(1, 3).await?;
+    until_served_and_held(pod, &bundles, &holder).await?;
     let other = Holder::start(&cast, "another-holder", "60s").await?;
     let next = other.of(crate::inside::setup(&cast, &bundles, &backend, "in-pod"));
     let next = next.second("second", 9465);
@@ -294,9 +294,7 @@ pub async fn nothing_is_held_for_ever(stage: Stage) -> Result<()> {
     let (cast, bundles, holder, setup) = raise_held(stage, "in-pod", "300ms").await?;
     let pod = &cast.payments;
     let mut agent = cast.lab.agent(&setup).await?;
-    bundles.add("one", pod)?;
-    until_status(pod, 200).await?;
-    holder.until_has(1, 3).await?;
+    until_served_and_held(pod, &bundles, &holder).await?;
     agent.process.kill9().await?;
     holder.until_has(0, 0).await?;
     let request = Get::token(VAULT_RESOURCE).within(WAIT);
@@ -315,9 +313,7 @@ pub async fn what_was_left_is_its_own_pods_alone(stage: Stage) -> Result<()> {
     let (cast, bundles, holder, setup) = raise_held(stage, "in-pod", "60s").await?;
     let (pod, other) = (&cast.payments, &cast.reports);
     let mut agent = cast.lab.agent(&setup).await?;
-    bundles.add("one", pod)?;
-    until_status(pod, 200).await?;
-    holder.until_has(1, 3).await?;
+    until_served_and_held(pod, &bundles, &holder).await?;
     agent.process.kill9().await?;
     bundles.remove("one")?;
     bundles.add("one", other)?;
